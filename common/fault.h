@@ -1,7 +1,7 @@
 /* fault.h - the Nth allocation or system call of a kind fails, on demand. Compiled in always, one predictable branch when off.
  *
  * Armed by tests in-process, or by the environment variable FAIRLEAD_FAULT="kind:after[:count][,kind:after...]" read by fault_from_env, which only
- * acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody). Kinds: alloc, read, write, connect, accept, commit, fsync,
+ * acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody); count is 1 when left out. Kinds: alloc, read, write, connect, accept, commit, fsync,
  * crash_table (a worker aborts when it takes a new table). Thread-safe. */
 #pragma once
 #include "common/base.h"
@@ -16,7 +16,7 @@ bool fault_hit_slow(enum fault_kind kind);
 /* True: behave as if this operation failed now. */
 static inline bool fault_hit(enum fault_kind kind)
 {
-    return UNLIKELY(fault_armed_any) && fault_hit_slow(kind);
+    return UNLIKELY(__atomic_load_n(&fault_armed_any, __ATOMIC_RELAXED)) && fault_hit_slow(kind);
 }
 /* The operations after..after+count-1 (from 0, counted from now) fail. count 0: none. */
 void fault_arm(enum fault_kind kind, uint64_t after, uint64_t count);

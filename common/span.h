@@ -41,7 +41,7 @@ static inline struct span span_head(struct span s, size_t n)
 }
 
 bool span_eq_nocase(struct span a, struct span b); /* ASCII only */
-int span_cmp(struct span a, struct span b);        /* bytewise, shorter first; for sorting */
+int span_cmp(struct span a, struct span b);        /* bytewise; a prefix comes before what it begins */
 bool span_starts(struct span s, struct span prefix);
 bool span_starts_nocase(struct span s, struct span prefix);
 bool span_ends(struct span s, struct span suffix);
@@ -50,12 +50,14 @@ struct span span_trim(struct span s); /* SP and HT at both ends */
 size_t span_find_byte(struct span s, char byte);
 size_t span_find(struct span s, struct span needle);
 /* Cuts *rest at the first `sep`: *ret_part is what stands before it, *rest what stands after. False when *rest was
- * exhausted already. "a,,b" gives "a", "", "b". */
+ * exhausted already (its .ptr is then NULL). "a,,b" gives "a", "", "b"; "" gives one empty part. */
 bool span_split(struct span *rest, char sep, struct span *ret_part);
 /* Shell-like pattern with '*' (any run, '/' included) and '?' only. Linear in practice: one backtrack point. */
 bool span_glob(struct span pattern, struct span text);
 /* Whole span must be a decimal number without sign. ERR_SYNTAX, ERR_TOO_LARGE. */
 MUST_CHECK enum err span_to_u64(struct span s, uint64_t *ret);
 MUST_CHECK enum err span_to_i64(struct span s, int64_t *ret); /* one leading '-' allowed */
-/* Edit distance with adjacent swaps, bounded by max (returns max + 1 when more); for "did you mean". */
+/* Edit distance with adjacent swaps, bounded by max (returns max + 1 when more, and for unequal spans of which one is
+ * longer than SPAN_DISTANCE_LEN_MAX); for "did you mean". Optimal string alignment: no byte is edited twice. */
+#define SPAN_DISTANCE_LEN_MAX 128 /* work is the product of the lengths: a long unknown name must not buy much of it */
 unsigned span_distance(struct span a, struct span b, unsigned max);
