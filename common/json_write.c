@@ -1,0 +1,252 @@
+#include "common/json.h"
+#include "common/buf.h"
+#include "common/json_scan.h"
+#include <inttypes.h>
+#include <locale.h>
+#include <math.h>
+
+#define DEPTH_MAX 63 /* bits of has_members, less the root's */
+
+void json_writer_init(struct json_writer *w, struct buf *buf)
+{
+    *w = (struct json_writer){ .buf = buf };
+}
+
+static void put(struct json_writer *w, struct span bytes)
+{
+    if (!w->err)
+        w->err = buf_append(w->buf, bytes);
+}
+
+/* Before every value and key: the comma, when one is due. */
+static void begin(struct json_writer *w)
+{
+    uint64_t bit = (uint64_t)1 << w->depth;
+    if (w->after_key) {
+        w->after_key = false;
+        return;
+    }
+    if (w->has_members & bit) {
+        if (w->depth == 0 && !w->err)
+            w->err = ERR_INVALID; /* two roots */
+        put(w, SPAN(","));
+    }
+    w->has_members |= bit;
+}
+
+static void open_container(struct json_writer *w, struct span mark)
+{
+    begin(w);
+    if (w->depth >= DEPTH_MAX) {
+        if (!w->err)
+            w->err = ERR_TOO_DEEP;
+        return;
+    }
+    w->depth++;
+    w->has_members &= ~((uint64_t)1 << w->depth);
+    put(w, mark);
+}
+
+static void close_container(struct json_writer *w, struct span mark)
+{
+    if ((w->depth == 0 || w->after_key) && !w->err)
+        w->err = ERR_INVALID;
+    if (w->err)
+        return;
+    w->depth--;
+    put(w, mark);
+}
+
+void json_object_open(struct json_writer *w)
+{
+    open_container(w, SPAN("{"));
+}
+
+void json_object_close(struct json_writer *w)
+{
+    close_container(w, SPAN("}"));
+}
+
+void json_array_open(struct json_writer *w)
+{
+    open_container(w, SPAN("["));
+}
+
+void json_array_close(struct json_writer *w)
+{
+    close_container(w, SPAN("]"));
+}
+
+/* Writes what stands for the special byte (or character) at `at`; returns how many bytes of the input that was. */
+static size_t put_special(struct json_writer *w, const unsigned char *at, const unsigned char *end)
+{
+    static const char hex[] = "0123456789abcdef";
+    if (*at >= 0x80) {
+        size_t length = json_utf8_length(at, end);
+        put(w, length ? span_of(at, length) : SPAN("\xEF\xBF\xBD"));
+        return length ? length : 1;
+    }
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+    const char *known = memchr(from, *at, 7);
+    char escape[6] = { '\\', known ? to[known - from] : 'u', '0', '0', hex[*at >> 4], hex[*at & 15] };
+    put(w, span_of(escape, known ? 2 : 6));
+    return 1;
+}
+
+static void put_quoted(struct json_writer *w, struct span text)
+{
+    const unsigned char *at = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = at + text.len;
+    put(w, SPAN("\""));
+    while (at < end && !w->err) {
+        const unsigned char *stop = json_plain_run(at, end);
+        if (stop > at)
+            put(w, span_of(at, (size_t)(stop - at)));
+        at = stop;
+        if (at < end)
+            at += put_special(w, at, end);
+    }
+    put(w, SPAN("\""));
+}
+
+void json_key(struct json_writer *w, struct span key)
+{
+    if ((w->after_key || w->depth == 0) && !w->err)
+        w->err = ERR_INVALID;
+    begin(w);
+    put_quoted(w, key);
+    put(w, SPAN(":"));
+    w->after_key = true;
+}
+
+void json_put_string(struct json_writer *w, struct span text)
+{
+    begin(w);
+    put_quoted(w, text);
+}
+
+void json_put_cstr(struct json_writer *w, const char *text)
+{
+    if (text)
+        json_put_string(w, span_cstr(text));
+    else
+        json_put_null(w);
+}
+
+static void put_magnitude(struct json_writer *w, bool negative, uint64_t magnitude)
+{
+    char text[32];
+    int length = snprintf(text, sizeof(text), "%s%" PRIu64, negative ? "-" : "", magnitude);
+    json_put_raw(w, span_of(text, (size_t)length));
+}
+
+void json_put_u64(struct json_writer *w, uint64_t value)
+{
+    put_magnitude(w, false, value);
+}
+
+void json_put_i64(struct json_writer *w, int64_t value)
+{
+    put_magnitude(w, value < 0, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
+}
+
+void json_put_double(struct json_writer *w, double value)
+{
+    if (!isfinite(value)) {
+        json_put_null(w);
+        return;
+    }
+    char text[40];
+    int length = 0;
+    /* printf writes the decimal point of the thread's locale; the C locale is a constant of libc, never freed. */
+    locale_t before = uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0));
+    for (int digits = 15; digits <= 17; digits++) {
+        length = snprintf(text, sizeof(text), "%.*g", digits, value);
+        double back = strtod(text, NULL);
+        if (back >= value && back <= value)
+            break;
+    }
+    (void)uselocale(before);
+    json_put_raw(w, span_of(text, (size_t)length));
+}
+
+void json_put_decimal(struct json_writer *w, int64_t value, int scale)
+{
+    REQUIRE(scale >= 0 && scale <= 30);
+    uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    while (scale > 0 && magnitude % 10 == 0) {
+        magnitude /= 10;
+        scale--;
+    }
+    /* Built from the end: the fraction with its zeros, the point, the whole part. */
+    char text[64], *at = text + sizeof(text);
+    for (int i = 0; i < scale; i++, magnitude /= 10)
+        *--at = (char)('0' + magnitude % 10);
+    if (scale > 0)
+        *--at = '.';
+    do {
+        *--at = (char)('0' + magnitude % 10);
+        magnitude /= 10;
+    } while (magnitude > 0);
+    if (value < 0)
+        *--at = '-';
+    json_put_raw(w, span_of(at, (size_t)(text + sizeof(text) - at)));
+}
+
+void json_put_bool(struct json_writer *w, bool value)
+{
+    json_put_raw(w, value ? SPAN("true") : SPAN("false"));
+}
+
+void json_put_null(struct json_writer *w)
+{
+    json_put_raw(w, SPAN("null"));
+}
+
+void json_put_raw(struct json_writer *w, struct span json)
+{
+    begin(w);
+    put(w, json);
+}
+
+enum err json_writer_end(const struct json_writer *w)
+{
+    if (w->err)
+        return w->err;
+    return w->depth > 0 || w->after_key ? ERR_INVALID : OK;
+}
+
+void json_member_string(struct json_writer *w, const char *key, struct span value)
+{
+    json_key(w, span_cstr(key));
+    json_put_string(w, value);
+}
+
+void json_member_cstr(struct json_writer *w, const char *key, const char *value)
+{
+    json_key(w, span_cstr(key));
+    json_put_cstr(w, value);
+}
+
+void json_member_u64(struct json_writer *w, const char *key, uint64_t value)
+{
+    json_key(w, span_cstr(key));
+    json_put_u64(w, value);
+}
+
+void json_member_i64(struct json_writer *w, const char *key, int64_t value)
+{
+    json_key(w, span_cstr(key));
+    json_put_i64(w, value);
+}
+
+void json_member_bool(struct json_writer *w, const char *key, bool value)
+{
+    json_key(w, span_cstr(key));
+    json_put_bool(w, value);
+}
+
+void json_member_decimal(struct json_writer *w, const char *key, int64_t value, int scale)
+{
+    json_key(w, span_cstr(key));
+    json_put_decimal(w, value, scale);
+}
