@@ -1,0 +1,24 @@
+/* presets.h - facts about providers that ship with Fairlead: where they are, how they want to be asked. A constant
+ * table. */
+#pragma once
+#include "common/base.h"
+#include "common/span.h"
+#include "proto/tables.h"
+
+struct policy_preset {
+    const char *name;
+    const char *base_url; /* "" : the policy must say it */
+    enum auth_scheme auth;
+    enum path_style path_style;
+    const char *query;       /* sent with each request, or "" */
+    bool stream_usage;       /* takes stream_options.include_usage */
+    enum probe_how probe;    /* costs nothing */
+    const char *key_env;     /* conventional variable of its key; "" for local servers */
+    const char *book_prefix; /* how price catalogs call it; "" : prices come from the policy */
+    bool local;        /* a server one runs oneself: credentials are optional, its use costs what the policy says */
+    const char *about; /* one line for people */
+};
+
+const struct policy_preset *policy_preset_find(struct span name); /* NULL: unknown */
+/* for (size_t i = 0; (preset = policy_preset_at(i)); i++) - in the order in which people should see them. */
+const struct policy_preset *policy_preset_at(size_t i);
