@@ -4,7 +4,8 @@
  *   schema: fairlead/1
  *   kind: node
  *   name: my-node                      # default: host name
- *   control: ipc:///.../control.ipc    # default: in the home
+ *   control: ipc:///.../fetch.ipc      # default: in the home (proto/home.h)
+ *   evidence: ipc:///.../evidence.ipc  # default: in the home
  *   listen: 127.0.0.1:4000
  *   operations: 127.0.0.1:4001
  *   workers: 2                         # default: one per core
@@ -36,7 +37,8 @@ struct node_limits { /* defaults and reasons: config.c's table, after DESIGN sec
 struct node_config {
     char *home;      /* absolute */
     char *name;
-    char *control;   /* channel address */
+    char *control;   /* channel address of the fetch link */
+    char *evidence;  /* of the evidence link */
     char *listen;    /* ADDR:PORT */
     char *operations;
     char *ca_file;   /* NULL: the system's */
