@@ -18,8 +18,8 @@ struct arena;
 enum yaml_kind { YAML_SCALAR, YAML_MAP, YAML_LIST };
 
 struct yaml_node {
-    enum yaml_kind kind : 8;
-    bool quoted : 8;               /* a scalar that was written with quotes, or as a block: "null" and null differ */
+    enum yaml_kind kind;
+    bool quoted;                   /* a scalar that was written with quotes, or as a block: "null" and null differ */
     uint32_t line;                 /* from 1 */
     uint32_t column;               /* from 1, in characters */
     uint32_t count;                /* children (of a map: pairs) */
