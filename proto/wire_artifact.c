@@ -1,0 +1,320 @@
+#include "proto/wire_internal.h"
+#include "proto/wire.h"
+#include "artifact.pb-c.h"
+
+#define PPM 1000000u
+
+/* ---- artifact ---- */
+
+#define P struct timeouts
+#define W Wire__Timeouts
+static const struct wire_field timeouts_fields[] = {
+    U32_(connect_ms), U32_(first_token_ms), U32_(idle_ms), U32_(total_ms), U32_(hold_ms),
+};
+#undef P
+#undef W
+static const struct wire_message timeouts_message =
+    WIRE_MESSAGE("timeouts", timeouts_fields, struct timeouts, wire__timeouts__descriptor, NULL);
+
+#define P struct data_facts
+#define W Wire__DataFacts
+static const struct wire_field data_facts_fields[] = {
+    TEXTS_(regions, NAMES_MAX), BOOL_(retention_known), U32_(retention_days), BOOL_(trains_known), BOOL_(trains),
+};
+#undef P
+#undef W
+static const struct wire_message data_facts_message =
+    WIRE_MESSAGE("data", data_facts_fields, struct data_facts, wire__data_facts__descriptor, NULL);
+
+#define P struct header_pair
+#define W Wire__HeaderPair
+static const struct wire_field header_pair_fields[] = { ID_(name), TEXT_(value) };
+#undef P
+#undef W
+static const struct wire_message header_pair_message =
+    WIRE_MESSAGE("header", header_pair_fields, struct header_pair, wire__header_pair__descriptor, NULL);
+
+static const char *provider_check(const void *plain)
+{
+    const struct provider *p = plain;
+    return p->discount_ppm > PPM ? "a discount of more than everything" : NULL;
+}
+
+#define P struct provider
+#define W Wire__Provider
+static const struct wire_field provider_fields[] = {
+    ID_(name),
+    NAME_(preset),
+    TEXT_(base_url),
+    BOOL_(tls),
+    TEXT_(host),
+    U16_(port),
+    TEXT_(path),
+    ENUM_(auth, AUTH_SCHEME_NONE, AUTH_SCHEME_X_API_KEY),
+    ENUM_(path_style, PATH_STYLE_OPENAI, PATH_STYLE_AZURE),
+    TEXT_(query),
+    TEXTS_(credentials, CREDENTIALS_PER_PROVIDER_MAX),
+    U32_(discount_ppm),
+    PART_(data, &data_facts_message),
+    BOOL_(stream_usage),
+    ENUM_(lane, LANE_AUTO, LANE_DIRECT),
+    BOOL_(http2),
+    TEXT_(proxy),
+    ENUM_(probe, PROBE_HOW_MODELS, PROBE_HOW_NONE),
+    U32_(probe_every_ms),
+    TEXT_(probe_model),
+    LIST_(headers, header_count, HEADERS_PER_PROVIDER_MAX, &header_pair_message),
+    TEXTS_(forward_headers, HEADERS_PER_PROVIDER_MAX),
+    TEXT_(where),
+};
+#undef P
+#undef W
+static const struct wire_message provider_message =
+    WIRE_MESSAGE("provider", provider_fields, struct provider, wire__provider__descriptor, provider_check);
+
+#define P struct model
+#define W Wire__Model
+static const struct wire_field model_fields[] = {
+    ID_(name),
+    U32_(provider),
+    TEXT_(sends),
+    TEXT_(identity),
+    PART_(price, &wire_price),
+    ENUM_(price_source, PRICE_SOURCE_NONE, PRICE_SOURCE_BOOK),
+    U32_(capabilities),
+    U64_(context_tokens),
+    U64_(output_tokens_max),
+    PART_(timeouts, &timeouts_message),
+    BOOL_(from_wildcard),
+    TEXT_(where),
+};
+#undef P
+#undef W
+static const struct wire_message model_message =
+    WIRE_MESSAGE("model", model_fields, struct model, wire__model__descriptor, NULL);
+
+#define P struct tier_member
+#define W Wire__TierMember
+static const struct wire_field tier_member_fields[] = { U32_(model), U32_(weight_ppm) };
+#undef P
+#undef W
+static const struct wire_message tier_member_message =
+    WIRE_MESSAGE("member", tier_member_fields, struct tier_member, wire__tier_member__descriptor, NULL);
+
+#define P struct bounds
+#define W Wire__Bounds
+static const struct wire_field bounds_fields[] = { U32_(ttft_p95_ms), U32_(errors_ppm), I64_(cost_nano_max) };
+#undef P
+#undef W
+static const struct wire_message bounds_message =
+    WIRE_MESSAGE("within", bounds_fields, struct bounds, wire__bounds__descriptor, NULL);
+
+#define P struct objective_weights
+#define W Wire__ObjectiveWeights
+static const struct wire_field objective_fields[] = {
+    U32_(cost), U32_(ttft), U32_(speed), U32_(errors), U32_(headroom),
+};
+#undef P
+#undef W
+static const struct wire_message objectives_message =
+    WIRE_MESSAGE("objectives", objective_fields, struct objective_weights, wire__objective_weights__descriptor, NULL);
+
+static const char *tier_check(const void *plain)
+{
+    const struct tier *tier = plain;
+    uint64_t sum = 0;
+    if (tier->member_count == 0)
+        return "no members";
+    for (uint32_t i = 0; i < tier->member_count; i++)
+        sum += tier->members[i].weight_ppm;
+    return sum == PPM ? NULL : "weights do not sum to 1,000,000";
+}
+
+#define P struct tier
+#define W Wire__Tier
+static const struct wire_field tier_fields[] = {
+    ENUM_(prefer, PREFER_WEIGHTS, PREFER_BALANCED),
+    PART_(objectives, &objectives_message),
+    PART_(within, &bounds_message),
+    LIST_(members, member_count, TIER_MEMBERS_MAX, &tier_member_message),
+};
+#undef P
+#undef W
+static const struct wire_message tier_message =
+    WIRE_MESSAGE("tier", tier_fields, struct tier, wire__tier__descriptor, tier_check);
+
+static const char *route_check(const void *plain)
+{
+    const struct route *route = plain;
+    if (route->tier_count == 0)
+        return "no tiers";
+    if (route->attempts < 1 || route->attempts > ATTEMPTS_MAX)
+        return "attempts out of range";
+    return route->max_cost_nano < 0 ? "negative cost ceiling" : NULL;
+}
+
+#define P struct route
+#define W Wire__Route
+static const struct wire_field route_fields[] = {
+    ID_(name),
+    INLINE_(tiers, tier_count, TIERS_MAX, &tier_message),
+    PART_(require, &wire_requirement),
+    I64_(max_cost_nano),
+    U32_(attempts),
+    U32_(deadline_ms),
+    PART_(timeouts, &timeouts_message),
+    U32_(mix_input_tokens),
+    U32_(mix_output_tokens),
+    TEXT_(where),
+};
+#undef P
+#undef W
+static const struct wire_message route_message =
+    WIRE_MESSAGE("route", route_fields, struct route, wire__route__descriptor, route_check);
+
+#define P struct alias
+#define W Wire__Alias
+static const struct wire_field alias_fields[] = { ID_(name), ID_(target) };
+#undef P
+#undef W
+static const struct wire_message alias_message =
+    WIRE_MESSAGE("alias", alias_fields, struct alias, wire__alias__descriptor, NULL);
+
+static const char *routes_in_range(const struct artifact *a)
+{
+    for (uint32_t r = 0; r < a->route_count; r++)
+        for (uint32_t t = 0; t < a->routes[r].tier_count; t++)
+            for (uint32_t m = 0; m < a->routes[r].tiers[t].member_count; m++)
+                if (a->routes[r].tiers[t].members[m].model >= a->model_count)
+                    return "a tier's member names no model";
+    return NULL;
+}
+
+static const char *artifact_check(const void *plain)
+{
+    const struct artifact *a = plain;
+    for (uint32_t i = 0; i < a->model_count; i++)
+        if (a->models[i].provider >= a->provider_count)
+            return "a model names no provider";
+    if (!WIRE_ASCENDING(a->models, a->model_count, struct model, name))
+        return "models are not sorted or not unique";
+    if (!WIRE_ASCENDING(a->routes, a->route_count, struct route, name))
+        return "routes are not sorted or not unique";
+    if (!WIRE_ASCENDING(a->aliases, a->alias_count, struct alias, name))
+        return "aliases are not sorted or not unique";
+    return routes_in_range(a);
+}
+
+#define P struct artifact
+#define W Wire__Artifact
+static const struct wire_field artifact_fields[] = {
+    U32_(schema),
+    U64_(requires),
+    U32_(policy_version),
+    TEXT_(policy_hash),
+    LIST_(providers, provider_count, PROVIDERS_MAX, &provider_message),
+    LIST_(models, model_count, MODELS_MAX, &model_message),
+    LIST_(routes, route_count, ROUTES_MAX, &route_message),
+    LIST_(aliases, alias_count, ROUTES_MAX, &alias_message),
+};
+#undef P
+#undef W
+const struct wire_message wire_artifact =
+    WIRE_MESSAGE("artifact", artifact_fields, struct artifact, wire__artifact__descriptor, artifact_check);
+
+static const struct wire_limits artifact_limits = {
+    .bytes_max = ARTIFACT_BYTES_MAX,
+    .version_least = TABLE_SCHEMA_LEAST,
+    .version = TABLE_SCHEMA,
+    .version_at = offsetof(Wire__Artifact, schema),
+    .requires_at = offsetof(Wire__Artifact, requires),
+};
+
+enum err wire_encode_artifact(const struct artifact *artifact, struct buf *out)
+{
+    return wire_encode(&wire_artifact, &artifact_limits, artifact, out);
+}
+
+enum err wire_decode_artifact(struct arena *arena, struct span bytes, struct artifact **ret, const char **ret_why)
+{
+    void *plain;
+    enum err err = wire_decode(&wire_artifact, &artifact_limits, arena, bytes, &plain, ret_why);
+    if (err)
+        return err;
+    *ret = plain;
+    (*ret)->hash = sha256_of(bytes);
+    return OK;
+}
+
+/* ---- head ---- */
+
+#define P struct arm
+#define W Wire__Arm
+static const struct wire_field arm_fields[] = { ID_(name), U32_(policy_version), HASH_(artifact), U32_(buckets) };
+#undef P
+#undef W
+static const struct wire_message arm_message = WIRE_MESSAGE("arm", arm_fields, struct arm, wire__arm__descriptor, NULL);
+
+#define P struct override
+#define W Wire__Override
+static const struct wire_field override_fields[] = {
+    ENUM_(kind, OVERRIDE_DRAIN, OVERRIDE_FREEZE),
+    ID_(target),
+    BYTES_(reason),
+    BYTES_(by),
+    I64_(set_at_ms),
+    I64_(expires_at_ms),
+};
+#undef P
+#undef W
+static const struct wire_message override_message =
+    WIRE_MESSAGE("override", override_fields, struct override, wire__override__descriptor, NULL);
+
+static const char *head_check(const void *plain)
+{
+    const struct head *head = plain;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < head->arm_count; i++)
+        sum += head->arms[i].buckets;
+    return head->arm_count > 0 && sum != ASSIGNMENT_BUCKETS ? "arms do not share all buckets" : NULL;
+}
+
+#define P struct head
+#define W Wire__Head
+static const struct wire_field head_fields[] = {
+    U64_(requires),
+    U64_(epoch),
+    U64_(generation),
+    I64_(made_at_ms),
+    BYTES_(why),
+    BYTES_(by),
+    LIST_(arms, arm_count, 1, &arm_message), /* more than one needs assignment, which this build does not have */
+    LIST_(overrides, override_count, OVERRIDES_MAX, &override_message),
+};
+#undef P
+#undef W
+const struct wire_message wire_head =
+    WIRE_MESSAGE("head", head_fields, struct head, wire__head__descriptor, head_check);
+
+static const struct wire_limits head_limits = {
+    .bytes_max = HEAD_BYTES_MAX,
+    .version_least = TABLE_SCHEMA_LEAST,
+    .version = TABLE_SCHEMA,
+    .version_at = offsetof(Wire__Head, schema),
+    .requires_at = offsetof(Wire__Head, requires),
+    .stamp = true,
+};
+
+enum err wire_encode_head(const struct head *head, struct buf *out)
+{
+    return wire_encode(&wire_head, &head_limits, head, out);
+}
+
+enum err wire_decode_head(struct arena *arena, struct span bytes, struct head **ret, const char **ret_why)
+{
+    void *plain;
+    enum err err = wire_decode(&wire_head, &head_limits, arena, bytes, &plain, ret_why);
+    if (err == OK)
+        *ret = plain;
+    return err;
+}
