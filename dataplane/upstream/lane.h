@@ -15,6 +15,7 @@ struct upstream_ops {
     void (*cancel)(struct upstream *upstream);
     enum upstream_phase (*phase)(const struct upstream *upstream);
     size_t (*buffered)(const struct upstream *upstream);
+    bool (*release_body)(struct upstream *upstream); /* NULL: never (the lane reads body_parts until the end) */
     void (*stats)(const struct upstream_lane *lane, struct upstream_lane_stats *ret);
     void (*close)(struct upstream_lane *lane);
 };

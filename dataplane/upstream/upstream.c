@@ -33,6 +33,12 @@ size_t upstream_buffered(const struct upstream *upstream)
     return upstream->lane->ops->buffered(upstream);
 }
 
+bool upstream_release_body(struct upstream *upstream)
+{
+    bool (*release_body)(struct upstream *) = upstream->lane->ops->release_body;
+    return release_body && release_body(upstream);
+}
+
 void upstream_lane_stats(const struct upstream_lane *lane, struct upstream_lane_stats *ret)
 {
     lane->ops->stats(lane, ret);

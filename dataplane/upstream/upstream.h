@@ -61,6 +61,10 @@ enum upstream_phase upstream_phase(const struct upstream *upstream);
 /* What it buffers now, for the worker's buffered-bytes cap. */
 size_t upstream_buffered(const struct upstream *upstream);
 
+/* The owner wants body_parts' memory back (at first content). True: they were sent whole and the lane never reads them
+ * again, they may go now. False: they must live until done or cancel. */
+bool upstream_release_body(struct upstream *upstream);
+
 struct uv_loop_s;
 struct upstream_lane_stats {
     uint64_t connects, reused, active;
