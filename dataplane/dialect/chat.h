@@ -1,4 +1,5 @@
-/* chat.h - the neutral words that the exchange uses of every dialect, and the interface that a dialect implements. Pure: bytes in, answers out. */
+/* chat.h - the neutral words that the exchange uses of every dialect, and the interface that a dialect implements.
+ * Pure: bytes in, answers out. */
 #pragma once
 #include "common/arena.h"
 #include "common/buf.h"
@@ -6,15 +7,22 @@
 #include "common/span.h"
 #include "proto/tables.h"
 
-enum endpoint { ENDPOINT_NONE, ENDPOINT_CHAT, ENDPOINT_COMPLETIONS, ENDPOINT_EMBEDDINGS, ENDPOINT_MODELS, ENDPOINT_MODEL };
+enum endpoint {
+    ENDPOINT_NONE,
+    ENDPOINT_CHAT,
+    ENDPOINT_COMPLETIONS,
+    ENDPOINT_EMBEDDINGS,
+    ENDPOINT_MODELS,
+    ENDPOINT_MODEL
+};
 
 /* What is asked for: read once from the body's index. Spans borrow from body or arena. */
 struct ask {
     enum endpoint endpoint;
-    struct span model;          /* as the client wrote it */
-    uint32_t model_token;       /* index of its value token: where to splice */
+    struct span model;    /* as the client wrote it */
+    uint32_t model_token; /* index of its value token: where to splice */
     bool stream;
-    bool wants_usage;           /* stream_options.include_usage true */
+    bool wants_usage;              /* stream_options.include_usage true */
     uint32_t stream_options_token; /* value token of stream_options, or JSON_NONE */
     uint32_t include_usage_token;  /* value token of include_usage, or JSON_NONE */
     bool has_tools, has_images, has_audio, wants_json;
@@ -28,15 +36,17 @@ struct ask {
 
 /* Why a body was refused, for the 400's message. */
 struct ask_error {
-    const char *param;  /* "model", "messages", or NULL */
-    char message[256];  /* says what is wrong, where, what to do */
-    const char *code;   /* "invalid_json", "missing_required_parameter", "duplicate_field", ... */
+    const char *param; /* "model", "messages", or NULL */
+    char message[256]; /* says what is wrong, where, what to do */
+    const char *code;  /* "invalid_json", "missing_required_parameter", "duplicate_field", ... */
 };
 
 struct usage { /* tokens; absent is not zero */
     bool known;
     bool estimated;
-    uint64_t input, output, cached, cache_write, reasoning; /* cached, cache_write within input; reasoning within output */
+    bool suspect; /* a count could not be right and was clamped */
+    uint64_t input, output, cached, cache_write,
+        reasoning; /* cached, cache_write within input; reasoning within output */
 };
 
 /* One streamed event, or one unary body, judged. */
@@ -51,11 +61,11 @@ enum event_class {
 };
 struct event_facts {
     enum event_class class;
-    struct usage usage;         /* when it carries one (known) */
-    uint64_t content_bytes;     /* for estimates when usage never comes */
-    bool finished;              /* carries a finish_reason */
+    struct usage usage;                    /* when it carries one (known) */
+    uint64_t content_bytes;                /* for estimates when usage never comes */
+    bool finished;                         /* carries a finish_reason */
     struct span error_type, error_message; /* in arena, for EVENT_ERROR */
-    bool error_retryable;       /* overloaded, server error: another model may do */
+    bool error_retryable;                  /* overloaded, server error: another model may do */
 };
 
 struct splice { /* replaces text[start, end) by `with` */

@@ -1,0 +1,60 @@
+/* ledger.h - one record per request, as one JSON line. Never the prompt, the answer, a key or a credential. Pure. */
+#pragma once
+#include "common/buf.h"
+#include "dataplane/account/cost.h"
+#include "dataplane/dialect/chat.h"
+
+#define LEDGER_LINE_MAX 8192u /* a slot of the record ring: one request cannot push out many others */
+#define LEDGER_TEXT_MAX 200u  /* of any text within; clients choose some of them */
+
+enum ledger_outcome {
+    LEDGER_OK,
+    LEDGER_CLIENT_ERROR, /* a 4xx of the client's own */
+    LEDGER_ERROR,        /* no answer could be had */
+    LEDGER_CANCELLED,    /* the client went away */
+    LEDGER_TRUNCATED,    /* failed after first content */
+    LEDGER_OUTCOMES
+};
+const char *ledger_outcome_name(enum ledger_outcome outcome);
+
+struct ledger_attempt {
+    struct span model; /* "provider/model" */
+    const char *why;   /* plan_reason_name */
+    unsigned status;   /* 0: no answer came */
+    const char *error; /* retry_failure_name, or NULL when it served */
+    uint64_t ttft_us;  /* 0: none */
+    uint64_t duration_us;
+};
+struct ledger_record {
+    int64_t time_ms; /* wall, when the head was read */
+    struct span request_id, node;
+    unsigned worker;
+    struct span key_id, team;
+    struct span asked; /* `model` as the client wrote it */
+    struct span route; /* "" when a model was asked for directly */
+    struct span arm;
+    uint32_t policy_version;
+    uint64_t epoch, generation;
+    enum endpoint endpoint;
+    bool stream;
+    struct ledger_attempt attempts[ATTEMPTS_MAX];
+    unsigned attempt_count;
+    struct span model;       /* that served, or was tried last; "" for none */
+    uint32_t propensity_ppb; /* of the first choice; 0: nothing was chosen */
+    unsigned status;         /* sent to the client */
+    enum ledger_outcome outcome;
+    const char *error; /* stable word, or NULL */
+    struct usage usage;
+    struct cost cost;
+    enum price_source price_source;
+    bool price_stale;
+    uint64_t book_version;
+    uint64_t input_bytes, output_bytes;
+    uint64_t ttft_us, total_us, overhead_us; /* 0: not known */
+};
+/* Appends the record without a newline, at most LEDGER_LINE_MAX bytes: over-long texts are cut, and if it still does
+ * not fit the attempts are left out, with "cut":true. ERR_FULL (out has no room), ERR_NOMEM; nothing is appended on
+ * error. */
+MUST_CHECK enum err ledger_write(const struct ledger_record *record, struct buf *out);
+const char *ledger_endpoint_name(enum endpoint endpoint);       /* "chat", "completions", ... */
+const char *ledger_price_source_name(enum price_source source); /* "policy", "set", "feed", "book", "none" */

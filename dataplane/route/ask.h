@@ -1,0 +1,16 @@
+/* ask.h - reads what is asked for from a request's body, by its index; changes nothing.
+ *
+ * Only fields that we act on are looked at; the others pass unread. A field that we read and that stands twice is
+ * refused: the provider may read the other one, and would then do something that was never judged.
+ * Pure: the clock, the table and the network are not known here. */
+#pragma once
+#include "dataplane/dialect/chat.h"
+
+/* endpoint: CHAT, COMPLETIONS or EMBEDDINGS. Everything in *ret_ask borrows from body and arena.
+ * ERR_SYNTAX: no JSON. ERR_TOO_LARGE, ERR_TOO_DEEP, ERR_TOO_MANY: over `limits` (NULL: the defaults). ERR_DUPLICATE.
+ * ERR_INVALID: something we need is missing or of a wrong type. For all of these *ret_error says what to do.
+ * ERR_NOMEM. *ret_ask is untouched on error. */
+MUST_CHECK enum err ask_read(struct arena *arena, enum endpoint endpoint, struct span body,
+                             const struct json_limits *limits, struct ask *ret_ask, struct ask_error *ret_error);
+/* Tokens that input_bytes of text are taken for while nobody has counted: see usage.h. */
+uint64_t ask_input_tokens(const struct ask *ask);
