@@ -191,8 +191,10 @@ static void send_stream_of(struct fake_conn *conn, bool role, struct span event)
     struct fake_answer *answer = &conn->play.answer;
     bool chunked = !conn->request.http10;
     put_head(conn, 200, "text/event-stream", SIZE_MAX, "");
-    if (role)
+    if (role) {
+        fake_answer_open(answer, conn->server->knobs.name);
         fake_event_role(answer, chunked, &conn->out);
+    }
     if (event.len > 0)
         fake_event_data(event, chunked, &conn->out);
     if (chunked)
