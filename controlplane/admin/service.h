@@ -1,0 +1,55 @@
+/* service.h - the admin link's one table of commands, with the role each needs; every answer is one JSON value.
+ *
+ * A mutating command runs in one write transaction together with its audit line and its stored answer: the same request id is executed once, and a crash leaves all
+ * or nothing. dry_run runs the command and drops the transaction. */
+#pragma once
+#include "common/arena.h"
+#include "common/buf.h"
+#include "common/json.h"
+#include "controlplane/evidence/evidence.h"
+#include "controlplane/publish/nodes.h"
+#include "controlplane/publish/publisher.h"
+#include "controlplane/publish/versions.h"
+#include "proto/links.h"
+
+enum role { ROLE_VIEWER, ROLE_OPERATOR, ROLE_ADMIN };
+
+struct service {
+    struct versions *versions;
+    struct evidence_state *evidence;
+    struct nodes *nodes;
+    struct publisher *publisher;
+    int64_t started_at_ms;
+    const char *home;
+    void (*changed)(void *user); /* after a commit that nodes must hear of: head, directory or evidence */
+    void *changed_user;
+};
+
+/* What a command works with. */
+struct command_call {
+    struct service *service;
+    const struct admin_request *request;
+    struct arena *arena;
+    int64_t now_ms;
+    struct json_writer *result; /* exactly one JSON value is written on ADMIN_OK */
+    char message[1024];         /* one line for people, on success too ("v4 is live") */
+    bool republish;             /* set by the command: call `changed` after the commit */
+    bool evidence_changed;      /* set by the command: store evidence_export in the same transaction */
+    struct span audit_detail;   /* JSON object, optional */
+};
+struct command {
+    const char *name; /* "policy.push" */
+    enum role role;
+    bool mutates;
+    enum admin_status (*run)(struct command_call *call);
+};
+extern const struct command service_commands[];
+extern const unsigned service_command_count;
+
+/* Text of an argument; `otherwise` when absent. */
+struct span command_arg(const struct command_call *call, const char *name, struct span otherwise);
+bool command_flag(const struct command_call *call, const char *name); /* "true" or "1" */
+enum admin_status command_fail(struct command_call *call, enum admin_status status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* Executes one encoded admin_request and appends the encoded admin_reply. role: what the link allows this peer. Never fails: what goes wrong is in the reply. */
+void service_execute(struct service *service, struct span request, enum role role, int64_t now_ms, struct buf *reply);
