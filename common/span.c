@@ -159,7 +159,6 @@ unsigned span_distance(struct span a, struct span b, unsigned max)
     unsigned *before2 = storage[0], *before = storage[1], *row = storage[2];
     for (size_t j = 0; j <= b.len; j++)
         before[j] = before2[j] = (unsigned)j;
-    unsigned least_before = 0;
     for (size_t i = 1; i <= a.len; i++) {
         row[0] = (unsigned)i;
         unsigned least = row[0];
@@ -168,10 +167,10 @@ unsigned span_distance(struct span a, struct span b, unsigned max)
             if (row[j] < least)
                 least = row[j];
         }
-        /* A swap reaches back two rows, so both must be beyond the bound. */
-        if (least > max && least_before > max)
+        /* No way on from here comes back below. A swap skips this row, but the row before it is then at max at least.
+         */
+        if (least > max)
             return max + 1;
-        least_before = least;
         unsigned *oldest = before2;
         before2 = before;
         before = row;

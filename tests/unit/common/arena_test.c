@@ -138,6 +138,10 @@ static void reset_keeps_a_block_but_not_a_huge_one(void **state UNUSED)
     arena_reset(&arena);
     arena_release(&arena);
     assert_null(arena.blocks);
+    assert_non_null(arena_alloc(&arena, 10000000));
+    arena_reset(&arena);
+    assert_null(arena.blocks);
+    arena_release(&arena);
 }
 
 int main(void)

@@ -75,6 +75,8 @@ static void comparing_without_haste(void **state UNUSED)
     assert_false(constant_time_eq(SPAN("secret"), SPAN("secreT")));
     assert_false(constant_time_eq(SPAN("Secret"), SPAN("secret")));
     assert_false(constant_time_eq(SPAN("secret"), SPAN("secre")));
+    assert_false(constant_time_eq(SPAN("aa"), span_head(SPAN("aa"), 1)));
+    assert_false(constant_time_eq(span_head(SPAN("aa"), 1), SPAN("aa")));
     assert_true(constant_time_eq(SPAN(""), span_cstr(NULL)));
 }
 

@@ -111,6 +111,7 @@ static void numbers(void **state UNUSED)
     assert_int_equal(span_to_u64(SPAN("18446744073709551615"), &u), OK);
     assert_true(u == UINT64_MAX);
     assert_int_equal(span_to_u64(SPAN("18446744073709551616"), &u), ERR_TOO_LARGE);
+    assert_int_equal(span_to_u64(SPAN("184467440737095516160"), &u), ERR_TOO_LARGE); /* wraps to 0 on the way */
     assert_int_equal(span_to_u64(SPAN("99999999999999999999999x"), &u), ERR_SYNTAX);
     static const char *const bad[] = { "", "-1", "+1", " 1", "1 ", "1.0", "0x1", "a" };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
