@@ -28,15 +28,17 @@ char *hex_encode(const void *bytes, size_t n, char *out)
     return out;
 }
 
-static int hex_digit(char c)
+#define NO_DIGIT 16U
+
+static unsigned hex_digit(char c)
 {
     if (c >= '0' && c <= '9')
-        return c - '0';
+        return (unsigned)(c - '0');
     if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
+        return (unsigned)(c - 'a') + 10;
     if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
+        return (unsigned)(c - 'A') + 10;
+    return NO_DIGIT;
 }
 
 enum err hex_decode(struct span hex, void *out, size_t out_bytes)
@@ -44,7 +46,7 @@ enum err hex_decode(struct span hex, void *out, size_t out_bytes)
     if (hex.len / 2 != out_bytes || hex.len % 2 != 0)
         return ERR_SYNTAX;
     for (size_t i = 0; i < hex.len; i++) {
-        if (hex_digit(hex.ptr[i]) < 0)
+        if (hex_digit(hex.ptr[i]) == NO_DIGIT)
             return ERR_SYNTAX;
     }
     uint8_t *to = out;
@@ -133,7 +135,7 @@ char *random_id(const char *prefix, size_t n, char *out)
 {
     static const char letters[] = "23456789abcdefghijkmnpqrstuvwxyz";
     size_t prefix_len = strlen(prefix);
-    memcpy(out, prefix, prefix_len);
+    (void)snprintf(out, prefix_len + 1, "%s", prefix);
     char *at = out + prefix_len;
     random_bytes(at, n);
     for (size_t i = 0; i < n; i++)

@@ -264,13 +264,10 @@ char *file_join(const char *dir, const char *name)
     while (dir_len > 1 && dir[dir_len - 1] == '/')
         dir_len--;
     bool slash = dir_len > 0 && dir[dir_len - 1] != '/';
-    char *joined = fault_malloc(dir_len + slash + name_len + 1);
-    if (!joined)
-        return NULL;
-    memcpy(joined, dir, dir_len);
-    if (slash)
-        joined[dir_len] = '/';
-    memcpy(joined + dir_len + slash, name, name_len + 1);
+    size_t bytes = dir_len + slash + name_len + 1;
+    char *joined = fault_malloc(bytes);
+    if (joined)
+        (void)snprintf(joined, bytes, "%.*s%s%s", (int)dir_len, dir, slash ? "/" : "", name);
     return joined;
 }
 

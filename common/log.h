@@ -4,7 +4,8 @@
  *
  * A value whose key says secret (authorization, key, credential, token, password, secret, cookie; also as a suffix after '_' or '-') is
  * printed as "[redacted]"; so is a value that starts with "sk-", "fl-" or "Bearer ". Values are cut at 2 KiB and control bytes are escaped. One
- * write(2) a line. Thread-safe after log_setup. */
+ * write(2) a line, which starts with time, level, program, pid and event. A line over 16 KiB loses its last fields and ends with cut=true.
+ * errno is kept. Thread-safe after log_setup. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"

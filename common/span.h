@@ -33,7 +33,7 @@ static inline bool span_eq(struct span a, struct span b)
 static inline struct span span_skip(struct span s, size_t n)
 {
     n = size_min(n, s.len);
-    return span_of(s.ptr ? s.ptr + n : s.ptr, s.len - n);
+    return span_of(n ? s.ptr + n : s.ptr, s.len - n);
 }
 static inline struct span span_head(struct span s, size_t n)
 {
