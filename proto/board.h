@@ -17,6 +17,7 @@
 #define BOARD_LAYOUT 1u
 #define BOARD_LABELS_MAX 16384u /* bounds the dictionary, whatever policies are pushed over the years */
 #define BOARD_SERIES_MAX 2048u  /* (team, route, model) triples per worker; more go to "other" */
+#define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
 #define BOARD_OTHER 0u          /* label id of what does not fit */
 
 enum board_label_kind { BOARD_LABEL_TEAM, BOARD_LABEL_ROUTE, BOARD_LABEL_MODEL, BOARD_LABEL_KINDS };
@@ -82,7 +83,9 @@ struct board_region {
     _Atomic uint64_t counters[WORKER_COUNTERS];
     struct board_hist overhead_us;
     _Atomic uint32_t inflight[MODELS_MAX]; /* by model label slot (label id < MODELS_MAX, else slot 0): outstanding attempts */
-    struct board_series series[BOARD_SERIES_MAX];
+    struct board_series series[BOARD_SERIES_MAX]; /* filled from the front: the first free one ends them, and reading on costs memory */
+    uint16_t series_index[BOARD_SERIES_INDEX_SLOTS]; /* the worker's own, as is the count: finds a series by its key */
+    uint32_t series_count;
     /* Single-producer single-consumer ring of records; see board_record_put. */
     _Atomic uint64_t record_head, record_tail; /* bytes ever written, ever read */
     char records[BOARD_RECORD_RING_BYTES];

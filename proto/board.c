@@ -1,0 +1,572 @@
+#include "proto/board.h"
+#include "common/digest.h"
+#include "common/fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#define BOARD_MAGIC          0x646165726c696146ull /* "Fairlead" */
+#define BOOT_ID_BYTES        36u
+#define LABEL_NAME_BYTES_MAX (2 * NAME_BYTES_MAX + 1) /* provider/model */
+#define LABEL_INDEX_SLOTS    (2 * BOARD_LABELS_MAX)   /* at most half full, so a search ends */
+#define PART_BITS            21u
+#define PART_MASK            ((1ull << PART_BITS) - 1)
+#define KEY_USED             (1ull << 63)
+#define SERVING_TRIES        100u /* a writer is inside for some nanoseconds; a dead one for ever */
+#define RECORD_PREFIX_BYTES  4u   /* length of the line, in the machine's byte order */
+
+_Static_assert(BOARD_LABELS_MAX <= 1u << PART_BITS, "a label id fits its part of a series key");
+_Static_assert((BOARD_RECORD_RING_BYTES & (BOARD_RECORD_RING_BYTES - 1)) == 0, "positions wrap by masking");
+_Static_assert(BOARD_SERIES_INDEX_SLOTS >= 2 * BOARD_SERIES_MAX && BOARD_SERIES_MAX <= UINT16_MAX, "a search ends");
+
+struct label {
+    uint32_t len;
+    char name[LABEL_NAME_BYTES_MAX];
+};
+
+/* Written by the master alone. An entry is complete before the count covers it, and covered before the index names it.
+ */
+struct dictionary {
+    _Atomic uint32_t count;                    /* ids given out, with 0 */
+    _Atomic uint32_t index[LABEL_INDEX_SLOTS]; /* ids by hash, open addressing; 0: free */
+    struct label labels[BOARD_LABELS_MAX];
+};
+
+struct board_header {
+    uint64_t magic;
+    uint32_t layout;
+    uint32_t header_bytes, region_bytes; /* a layout that changed without its number is refused too */
+    _Atomic uint32_t slots;
+    char boot_id[BOOT_ID_BYTES]; /* shared memory of another boot holds pids and times that mean nothing now */
+    uint8_t hash_key[16];
+    _Atomic uint64_t committed;
+    struct dictionary dictionaries[BOARD_LABEL_KINDS];
+    struct board_model models[MODELS_MAX];
+};
+
+struct board {
+    struct board_header *header;
+    char *regions;
+    size_t region_stride, map_bytes;
+    unsigned slots; /* of them mapped here: another process may have grown the file since */
+};
+
+static size_t page_round(size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    return (bytes + page - 1) / page * page;
+}
+
+static size_t board_bytes(unsigned slots)
+{
+    return page_round(sizeof(struct board_header)) + slots * page_round(sizeof(struct board_region));
+}
+
+static enum err err_of_errno(void)
+{
+    switch (errno) {
+    case ENOENT:
+    case ENOTDIR:
+        return ERR_NOT_FOUND;
+    case ENOSPC:
+    case EDQUOT:
+        return ERR_NOSPACE;
+    case ENOMEM:
+        return ERR_NOMEM;
+    default:
+        return ERR_IO;
+    }
+}
+
+static enum err read_boot_id(char out[BOOT_ID_BYTES])
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return ERR_IO;
+    ssize_t got = read(fd, out, BOOT_ID_BYTES);
+    (void)close(fd);
+    return got == (ssize_t)BOOT_ID_BYTES ? OK : ERR_IO;
+}
+
+/* -- mapping -- */
+
+static enum err board_map(int fd, unsigned slots, struct board **ret)
+{
+    struct board *board = fault_calloc(1, sizeof *board);
+    if (!board)
+        return ERR_NOMEM;
+    board->slots = slots;
+    board->map_bytes = board_bytes(slots);
+    board->region_stride = page_round(sizeof(struct board_region));
+    void *map = mmap(NULL, board->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED) {
+        free(board);
+        return ERR_NOMEM;
+    }
+    board->header = map;
+    board->regions = (char *)map + page_round(sizeof(struct board_header));
+    *ret = board;
+    return OK;
+}
+
+/* Is the open file a board of ours? Judged from a copy of its first bytes: nothing is mapped that may not be there. */
+static enum err check_header(int fd, unsigned *ret_slots)
+{
+    struct stat status;
+    char boot_id[BOOT_ID_BYTES];
+    struct {
+        uint64_t magic;
+        uint32_t layout, header_bytes, region_bytes, slots;
+        char boot_id[BOOT_ID_BYTES];
+    } first;
+    _Static_assert(offsetof(struct board_header, boot_id) == 24, "the beginning of board_header, without its atomics");
+    ssize_t got = pread(fd, &first, sizeof first, 0);
+    if (got < 0 || fstat(fd, &status) != 0 || read_boot_id(boot_id) != OK)
+        return ERR_IO;
+    if ((size_t)got < sizeof first || first.magic != BOARD_MAGIC)
+        return ERR_CORRUPT;
+    if (first.layout != BOARD_LAYOUT || first.header_bytes != sizeof(struct board_header) ||
+        first.region_bytes != sizeof(struct board_region) || memcmp(first.boot_id, boot_id, BOOT_ID_BYTES) != 0)
+        return ERR_UNSUPPORTED;
+    if (first.slots == 0 || first.slots > NODE_WORKERS_MAX || (uint64_t)status.st_size < board_bytes(first.slots))
+        return ERR_CORRUPT;
+    *ret_slots = first.slots;
+    return OK;
+}
+
+enum err board_attach(const char *path, struct board **ret)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return err_of_errno();
+    unsigned slots;
+    enum err err = check_header(fd, &slots);
+    if (!err)
+        err = board_map(fd, slots, ret);
+    (void)close(fd);
+    return err;
+}
+
+/* Backs what is certainly written with memory now: a full tmpfs is then ERR_NOSPACE here and no SIGBUS in a worker. The
+ * series, most of the bytes and mostly never used, are only checked to fit. */
+static enum err reserve(int fd, unsigned slots)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return ERR_IO;
+    if (fs.f_type != TMPFS_MAGIC)
+        return ERR_INVALID;
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return ERR_IO;
+    /* f_blocks 0: a tmpfs without a limit. */
+    uint64_t have = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + (uint64_t)status.st_blocks * 512;
+    if (fs.f_blocks != 0 && have < board_bytes(slots))
+        return ERR_NOSPACE;
+    if ((uint64_t)status.st_size < board_bytes(slots) && ftruncate(fd, (off_t)board_bytes(slots)) != 0)
+        return err_of_errno();
+    size_t series = offsetof(struct board_region, series), after = series + sizeof(((struct board_region *)0)->series);
+    for (unsigned i = 0; i < slots; i++) {
+        off_t region = (off_t)(board_bytes(0) + i * page_round(sizeof(struct board_region)));
+        if (fallocate(fd, 0, region, (off_t)series) != 0 ||
+            fallocate(fd, 0, region + (off_t)after, (off_t)(sizeof(struct board_region) - after)) != 0)
+            return err_of_errno();
+    }
+    return OK;
+}
+
+static void header_init(struct board_header *header, unsigned slots, const char *boot_id)
+{
+    header->magic = BOARD_MAGIC;
+    header->layout = BOARD_LAYOUT;
+    header->header_bytes = (uint32_t)sizeof *header;
+    header->region_bytes = (uint32_t)sizeof(struct board_region);
+    memcpy(header->boot_id, boot_id, BOOT_ID_BYTES);
+    random_bytes(header->hash_key, sizeof header->hash_key);
+    for (unsigned kind = 0; kind < BOARD_LABEL_KINDS; kind++)
+        atomic_store_explicit(&header->dictionaries[kind].count, 1, memory_order_relaxed);
+    atomic_store_explicit(&header->slots, slots, memory_order_release);
+}
+
+/* Made beside its place and renamed there, so that nobody attaches to half a board. */
+static enum err create_fresh(const char *path, unsigned slots, struct board **ret)
+{
+    static const char suffix[] = ".XXXXXX";
+    char boot_id[BOOT_ID_BYTES];
+    enum err err = read_boot_id(boot_id);
+    if (err)
+        return err;
+    size_t path_len = strlen(path);
+    char *temporary = fault_malloc(path_len + sizeof suffix);
+    if (!temporary)
+        return ERR_NOMEM;
+    memcpy(temporary, path, path_len);
+    memcpy(temporary + path_len, suffix, sizeof suffix);
+    int fd = mkostemp(temporary, O_CLOEXEC);
+    struct board *board = NULL;
+    if (fd < 0)
+        err = err_of_errno() == ERR_NOT_FOUND ? ERR_IO : err_of_errno();
+    if (!err)
+        err = reserve(fd, slots);
+    if (!err)
+        err = board_map(fd, slots, &board);
+    if (!err) {
+        header_init(board->header, slots, boot_id);
+        if (rename(temporary, path) != 0)
+            err = err_of_errno();
+    }
+    if (fd >= 0)
+        (void)close(fd);
+    if (err && fd >= 0)
+        (void)unlink(temporary);
+    free(temporary);
+    if (err) {
+        board_close(board);
+        return err;
+    }
+    *ret = board;
+    return OK;
+}
+
+static void index_label(struct board_header *header, struct dictionary *d, uint32_t id);
+static uint32_t label_find(const struct board_header *header, struct dictionary *d, struct span name);
+
+/* A master that died between counting a label and indexing it left one that cannot be found. */
+static enum err mend_dictionaries(struct board_header *header)
+{
+    for (unsigned kind = 0; kind < BOARD_LABEL_KINDS; kind++) {
+        struct dictionary *d = &header->dictionaries[kind];
+        uint32_t count = atomic_load_explicit(&d->count, memory_order_acquire);
+        if (count == 0 || count > BOARD_LABELS_MAX)
+            return ERR_CORRUPT;
+        for (uint32_t id = 1; id < count; id++) {
+            const struct label *label = &d->labels[id];
+            if (label->len > LABEL_NAME_BYTES_MAX)
+                return ERR_CORRUPT;
+            if (label_find(header, d, span_of(label->name, label->len)) == BOARD_OTHER)
+                index_label(header, d, id);
+        }
+    }
+    return OK;
+}
+
+static enum err take_over(const char *path, unsigned slots, struct board **ret)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return err_of_errno();
+    unsigned there;
+    struct board *board = NULL;
+    enum err err = check_header(fd, &there);
+    if (!err && slots > there)
+        err = reserve(fd, slots); /* regions stand last: growing moves nothing */
+    if (!err)
+        err = board_map(fd, slots > there ? slots : there, &board);
+    if (!err)
+        err = mend_dictionaries(board->header);
+    if (!err)
+        atomic_store_explicit(&board->header->slots, board->slots, memory_order_release);
+    (void)close(fd);
+    if (err) {
+        board_close(board);
+        return err;
+    }
+    *ret = board;
+    return OK;
+}
+
+enum err board_create(const char *path, unsigned slots, struct board **ret)
+{
+    REQUIRE(slots > 0 && slots <= NODE_WORKERS_MAX);
+    enum err err = take_over(path, slots, ret);
+    if (err == OK || err == ERR_NOMEM || err == ERR_NOSPACE)
+        return err;
+    return create_fresh(path, slots, ret); /* none there, or one that nobody can use any more */
+}
+
+void board_close(struct board *board)
+{
+    if (!board)
+        return;
+    (void)munmap(board->header, board->map_bytes);
+    free(board);
+}
+
+unsigned board_slots(const struct board *board)
+{
+    return board->slots;
+}
+
+struct board_region *board_region(struct board *board, unsigned slot)
+{
+    REQUIRE(slot < board->slots);
+    return (struct board_region *)(void *)(board->regions + slot * board->region_stride);
+}
+
+void board_region_clear(struct board_region *region)
+{
+    /* Only what was used: touching an unused page of the series would make it cost memory. */
+    for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
+        if (atomic_load_explicit(&region->series[i].key, memory_order_relaxed) == 0)
+            break;
+        memset((void *)&region->series[i], 0, sizeof region->series[i]);
+    }
+    memset((void *)region, 0, offsetof(struct board_region, series));
+    memset(region->series_index, 0, sizeof region->series_index);
+    region->series_count = 0;
+    atomic_store_explicit(&region->record_tail, 0, memory_order_relaxed);
+    atomic_store_explicit(&region->record_head, 0, memory_order_release);
+}
+
+void board_set_committed(struct board *board, uint64_t txn_id)
+{
+    atomic_store_explicit(&board->header->committed, txn_id, memory_order_release);
+}
+
+uint64_t board_committed(const struct board *board)
+{
+    return atomic_load_explicit(&board->header->committed, memory_order_acquire);
+}
+
+/* -- labels -- */
+
+static uint32_t index_home(const struct board_header *header, struct span name)
+{
+    return (uint32_t)(siphash24(header->hash_key, name) % LABEL_INDEX_SLOTS);
+}
+
+static uint32_t label_find(const struct board_header *header, struct dictionary *d, struct span name)
+{
+    uint32_t at = index_home(header, name);
+    for (uint32_t probes = 0; probes < LABEL_INDEX_SLOTS; probes++, at = (at + 1) % LABEL_INDEX_SLOTS) {
+        uint32_t id = atomic_load_explicit(&d->index[at], memory_order_acquire);
+        if (id == BOARD_OTHER || id >= BOARD_LABELS_MAX)
+            return BOARD_OTHER;
+        const struct label *label = &d->labels[id];
+        if (span_eq(name, span_of(label->name, size_min(label->len, LABEL_NAME_BYTES_MAX))))
+            return id;
+    }
+    return BOARD_OTHER;
+}
+
+static void index_label(struct board_header *header, struct dictionary *d, uint32_t id)
+{
+    uint32_t at = index_home(header, span_of(d->labels[id].name, d->labels[id].len));
+    while (atomic_load_explicit(&d->index[at], memory_order_relaxed) != BOARD_OTHER)
+        at = (at + 1) % LABEL_INDEX_SLOTS;
+    atomic_store_explicit(&d->index[at], id, memory_order_release);
+}
+
+uint32_t board_label_find(struct board *board, enum board_label_kind kind, struct span name)
+{
+    return label_find(board->header, &board->header->dictionaries[kind], name);
+}
+
+uint32_t board_label_add(struct board *board, enum board_label_kind kind, struct span name)
+{
+    struct dictionary *d = &board->header->dictionaries[kind];
+    if (name.len == 0 || name.len > LABEL_NAME_BYTES_MAX)
+        return BOARD_OTHER;
+    uint32_t id = label_find(board->header, d, name);
+    if (id != BOARD_OTHER)
+        return id;
+    id = atomic_load_explicit(&d->count, memory_order_relaxed);
+    if (id >= BOARD_LABELS_MAX)
+        return BOARD_OTHER;
+    memcpy(d->labels[id].name, name.ptr, name.len);
+    d->labels[id].len = (uint32_t)name.len;
+    atomic_store_explicit(&d->count, id + 1, memory_order_release);
+    index_label(board->header, d, id);
+    return id;
+}
+
+struct span board_label_name(const struct board *board, enum board_label_kind kind, uint32_t id)
+{
+    if (id == BOARD_OTHER || id >= board_label_count(board, kind))
+        return SPAN("other");
+    const struct label *label = &board->header->dictionaries[kind].labels[id];
+    return span_of(label->name, size_min(label->len, LABEL_NAME_BYTES_MAX));
+}
+
+uint32_t board_label_count(const struct board *board, enum board_label_kind kind)
+{
+    uint32_t count = atomic_load_explicit(&board->header->dictionaries[kind].count, memory_order_acquire);
+    return count < BOARD_LABELS_MAX ? count : BOARD_LABELS_MAX;
+}
+
+struct board_model *board_model(struct board *board, uint32_t model_label)
+{
+    return &board->header->models[model_label < MODELS_MAX ? model_label : 0];
+}
+
+/* -- series -- */
+
+static uint64_t series_key(uint32_t team, uint32_t route, uint32_t model)
+{
+    return KEY_USED | (team & PART_MASK) << (2 * PART_BITS) | (route & PART_MASK) << PART_BITS | (model & PART_MASK);
+}
+
+void board_series_key(uint64_t key, uint32_t *ret_team, uint32_t *ret_route, uint32_t *ret_model)
+{
+    *ret_team = (uint32_t)(key >> (2 * PART_BITS) & PART_MASK);
+    *ret_route = (uint32_t)(key >> PART_BITS & PART_MASK);
+    *ret_model = (uint32_t)(key & PART_MASK);
+}
+
+/* Series fill from the front and are found through an index of their own, so that a few triples touch a few pages and
+ * not one page each somewhere in 17 MB. The first is always that of OTHERs. */
+struct board_series *board_series(struct board_region *region, uint32_t team, uint32_t route, uint32_t model)
+{
+    uint64_t key = series_key(team, route, model), others = series_key(BOARD_OTHER, BOARD_OTHER, BOARD_OTHER);
+    if (region->series_count == 0) {
+        region->series_count = 1;
+        atomic_store_explicit(&region->series[0].key, others, memory_order_release);
+    }
+    if (key == others)
+        return &region->series[0];
+    /* Fibonacci hashing (Knuth, TAOCP 3, 6.4): ids are small and dense, and not of a client's choosing. */
+    size_t at = (size_t)((key * 0x9E3779B97F4A7C15ull) >> 32) % BOARD_SERIES_INDEX_SLOTS;
+    for (; region->series_index[at] != 0; at = (at + 1) % BOARD_SERIES_INDEX_SLOTS) {
+        struct board_series *series = &region->series[region->series_index[at]];
+        if (atomic_load_explicit(&series->key, memory_order_relaxed) == key)
+            return series;
+    }
+    if (region->series_count >= BOARD_SERIES_MAX)
+        return &region->series[0];
+    uint16_t next = (uint16_t)region->series_count++;
+    region->series_index[at] = next;
+    atomic_store_explicit(&region->series[next].key, key, memory_order_release);
+    return &region->series[next];
+}
+
+void board_hist_add(struct board_hist *hist, uint64_t value)
+{
+    board_add(&hist->count, 1);
+    board_add(&hist->sum, value);
+    board_add(&hist->buckets[hist_bucket(value)], 1);
+}
+
+void board_hist_read(const struct board_hist *hist, struct hist *into)
+{
+    if (atomic_load_explicit(&hist->count, memory_order_relaxed) == 0)
+        return;
+    /* The count is that of the buckets read, or a histogram read while it is written would not add up. */
+    for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+        uint64_t n = atomic_load_explicit(&hist->buckets[i], memory_order_relaxed);
+        into->buckets[i] += n;
+        into->count += n;
+    }
+    into->sum += atomic_load_explicit(&hist->sum, memory_order_relaxed);
+}
+
+/* -- what a worker serves: a sequence lock. Every store releases and every load acquires, so no fences are needed (TSan
+ * knows none): a reader that sees any new value also sees the odd number before it. -- */
+
+void board_set_serving(struct board_region *region, uint64_t epoch, uint64_t generation, uint64_t evidence,
+                       uint64_t directory)
+{
+    uint64_t lock = atomic_load_explicit(&region->serving_lock, memory_order_relaxed) & ~1ull;
+    atomic_store_explicit(&region->serving_lock, lock + 1, memory_order_release);
+    atomic_store_explicit(&region->serving_epoch, epoch, memory_order_release);
+    atomic_store_explicit(&region->serving_generation, generation, memory_order_release);
+    atomic_store_explicit(&region->serving_evidence, evidence, memory_order_release);
+    atomic_store_explicit(&region->serving_directory, directory, memory_order_release);
+    atomic_store_explicit(&region->serving_lock, lock + 2, memory_order_release);
+}
+
+bool board_get_serving(const struct board_region *region, uint64_t ret[4])
+{
+    for (unsigned tries = 0; tries < SERVING_TRIES; tries++) {
+        uint64_t before = atomic_load_explicit(&region->serving_lock, memory_order_acquire);
+        if (before & 1)
+            continue;
+        uint64_t values[4] = {
+            atomic_load_explicit(&region->serving_epoch, memory_order_acquire),
+            atomic_load_explicit(&region->serving_generation, memory_order_acquire),
+            atomic_load_explicit(&region->serving_evidence, memory_order_acquire),
+            atomic_load_explicit(&region->serving_directory, memory_order_acquire),
+        };
+        if (atomic_load_explicit(&region->serving_lock, memory_order_relaxed) != before)
+            continue;
+        memcpy(ret, values, sizeof values);
+        return true;
+    }
+    return false;
+}
+
+uint32_t board_inflight(struct board *board, uint32_t model_label)
+{
+    uint32_t sum = 0, slot = model_label < MODELS_MAX ? model_label : 0;
+    for (unsigned i = 0; i < board->slots; i++)
+        sum += atomic_load_explicit(&board_region(board, i)->inflight[slot], memory_order_relaxed);
+    return sum;
+}
+
+/* -- records: positions are bytes ever written and ever read. A writer that dies before it moves the head has written
+ * nothing. -- */
+
+static void ring_write(struct board_region *region, uint64_t position, const void *bytes, size_t len)
+{
+    size_t at = position & (BOARD_RECORD_RING_BYTES - 1), first = size_min(len, BOARD_RECORD_RING_BYTES - at);
+    memcpy(region->records + at, bytes, first);
+    memcpy(region->records, (const char *)bytes + first, len - first);
+}
+
+static void ring_read(const struct board_region *region, uint64_t position, void *out, size_t len)
+{
+    size_t at = position & (BOARD_RECORD_RING_BYTES - 1), first = size_min(len, BOARD_RECORD_RING_BYTES - at);
+    memcpy(out, region->records + at, first);
+    memcpy((char *)out + first, region->records, len - first);
+}
+
+enum err board_record_put(struct board_region *region, struct span line)
+{
+    uint64_t head = atomic_load_explicit(&region->record_head, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&region->record_tail, memory_order_acquire);
+    size_t room = BOARD_RECORD_RING_BYTES - (size_t)(head - tail);
+    if (room < RECORD_PREFIX_BYTES || line.len > room - RECORD_PREFIX_BYTES)
+        return ERR_FULL;
+    uint32_t len = (uint32_t)line.len;
+    ring_write(region, head, &len, sizeof len);
+    if (line.len > 0)
+        ring_write(region, head + RECORD_PREFIX_BYTES, line.ptr, line.len);
+    atomic_store_explicit(&region->record_head, head + RECORD_PREFIX_BYTES + len, memory_order_release);
+    return OK;
+}
+
+unsigned board_record_take(struct board_region *region, struct buf *out)
+{
+    uint64_t tail = atomic_load_explicit(&region->record_tail, memory_order_relaxed);
+    uint64_t head = atomic_load_explicit(&region->record_head, memory_order_acquire);
+    unsigned taken = 0;
+    while (head != tail) {
+        uint32_t len = 0;
+        uint64_t unread = head - tail;
+        if (unread >= RECORD_PREFIX_BYTES)
+            ring_read(region, tail, &len, sizeof len);
+        if (unread > BOARD_RECORD_RING_BYTES || unread < RECORD_PREFIX_BYTES || len > unread - RECORD_PREFIX_BYTES) {
+            tail = head; /* a worker gone wild wrote over its region: what cannot be told apart is given up */
+            break;
+        }
+        char *at;
+        bool fits = len < buf_room(out);
+        if (!fits && out->len > 0)
+            break;
+        if (fits) { /* else longer than the buffer can ever hold: skipped, or it would stop the ring for good */
+            if (buf_reserve(out, (size_t)len + 1, &at) != OK)
+                break;
+            ring_read(region, tail + RECORD_PREFIX_BYTES, at, len);
+            at[len] = '\n';
+            buf_commit(out, (size_t)len + 1);
+            taken++;
+        }
+        tail += RECORD_PREFIX_BYTES + len;
+    }
+    atomic_store_explicit(&region->record_tail, tail, memory_order_release);
+    return taken;
+}
