@@ -10,10 +10,10 @@ struct waiting { /* one held poll */
     struct table_version has; /* the node's committed */
     int64_t answer_at_ms;
     bool pinned;
-    uint64_t allowed_epoch;
     struct waiting *next;
+    size_t node_len;
     size_t request_len;
-    char request[]; /* decoded again when there is something to say: held polls cost their bytes, not an arena */
+    char request[]; /* encoded request, then the node's name: decoded again when there is something to say */
 };
 
 struct publisher {
@@ -173,9 +173,11 @@ static void answer(struct publisher *p, void *call, struct arena *arena, const s
     const bool other_epoch = request->committed.epoch != n->epoch;
     if (!request->pinned && n->generation > 0 && (other_epoch || request->committed.generation < n->generation))
         err = add_head(p, arena, request, &objects);
-    if (!err && p->evidence_seq && (other_epoch || request->committed.evidence_seq < p->evidence_seq))
+    /* What does not fit beside the head comes with the next poll, which is asked at once. */
+    const bool room = objects.bytes + p->evidence.len < FRAME_BYTES_MAX / 2;
+    if (!err && room && p->evidence_seq && (other_epoch || request->committed.evidence_seq < p->evidence_seq))
         add(&objects, OBJECT_EVIDENCE, p->evidence_seq, buf_span(&p->evidence));
-    if (!err)
+    if (!err && (room || objects.count == 0))
         err = add_directory(p, arena, request, &objects);
     versions_abort(p->versions);
     if (err) {
@@ -194,7 +196,7 @@ static enum err hold(struct publisher *p, void *call, struct span bytes, const s
 {
     if (p->waiting_count >= PUBLISHER_WAITING_MAX)
         return ERR_TOO_MANY;
-    struct waiting *w = fault_malloc(sizeof(*w) + bytes.len);
+    struct waiting *w = fault_malloc(sizeof(*w) + bytes.len + request->node.len);
     if (!w)
         return ERR_NOMEM;
     const uint32_t wait_ms = request->wait_ms < PUBLISHER_WAIT_MS_MAX ? request->wait_ms : PUBLISHER_WAIT_MS_MAX;
@@ -202,10 +204,11 @@ static enum err hold(struct publisher *p, void *call, struct span bytes, const s
                            .has = request->committed,
                            .answer_at_ms = now_ms + wait_ms,
                            .pinned = request->pinned,
-                           .allowed_epoch = nodes_adopted(p->nodes, request->node),
                            .next = p->waiting,
+                           .node_len = request->node.len,
                            .request_len = bytes.len };
     memcpy(w->request, bytes.ptr, bytes.len);
+    memcpy(w->request + bytes.len, request->node.ptr, request->node.len);
     p->waiting = w;
     p->waiting_count++;
     return OK;
@@ -246,13 +249,14 @@ static void answer_waiting(struct publisher *p, struct waiting *w)
     arena_release(&arena);
 }
 
-/* Answers the held polls for which `due` holds; with everything they lack, which may be nothing. */
+/* Answers the held polls that lack something now, or (by_time) those whose time is up. */
 static void answer_those(struct publisher *p, bool by_time, int64_t now_ms)
 {
     struct waiting **at = &p->waiting;
     while (*at) {
         struct waiting *w = *at;
-        const bool due = by_time ? now_ms >= w->answer_at_ms : lacks(p, &w->has, w->pinned, w->allowed_epoch);
+        const uint64_t allowed = nodes_adopted(p->nodes, span_of(w->request + w->request_len, w->node_len));
+        const bool due = by_time ? now_ms >= w->answer_at_ms : lacks(p, &w->has, w->pinned, allowed);
         if (!due) {
             at = &w->next;
             continue;
