@@ -12,5 +12,3 @@
  * ERR_NOMEM. *ret_ask is untouched on error. */
 MUST_CHECK enum err ask_read(struct arena *arena, enum endpoint endpoint, struct span body,
                              const struct json_limits *limits, struct ask *ret_ask, struct ask_error *ret_error);
-/* Tokens that input_bytes of text are taken for while nobody has counted: see usage.h. */
-uint64_t ask_input_tokens(const struct ask *ask);

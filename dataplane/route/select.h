@@ -99,6 +99,7 @@ struct plan_step {
     uint32_t model; /* index */
     uint32_t tier;
     enum plan_reason reason;
+    bool forced;           /* for breaker_enter: chosen although its breaker is open */
     int64_t estimate_nano; /* list price of the estimated tokens: see select_estimate */
 };
 struct plan {

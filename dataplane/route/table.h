@@ -71,7 +71,8 @@ struct table {
     struct teams_view *teams;        /* never NULL */
 };
 
-/* artifact bytes -> compiled with one reference. Errors of wire_decode_artifact. */
+/* artifact bytes -> compiled with one reference. Errors of wire_decode_artifact. *ret_why (may be NULL), here and
+ * below: a text that holds until the next failure. */
 MUST_CHECK enum err compiled_new(struct span artifact_bytes, const struct table_labels *labels, struct compiled **ret,
                                  const char **ret_why);
 void compiled_unref(struct compiled *compiled);

@@ -1,0 +1,168 @@
+#include "dataplane/account/ledger.h"
+#include "common/clock.h"
+#include "common/json.h"
+
+static const char *const outcomes[LEDGER_OUTCOMES] = {
+    [LEDGER_OK] = "ok",
+    [LEDGER_CLIENT_ERROR] = "client_error",
+    [LEDGER_ERROR] = "error",
+    [LEDGER_CANCELLED] = "cancelled",
+    [LEDGER_TRUNCATED] = "truncated",
+};
+
+const char *ledger_outcome_name(enum ledger_outcome outcome)
+{
+    REQUIRE(outcome < LEDGER_OUTCOMES);
+    return outcomes[outcome];
+}
+
+const char *ledger_endpoint_name(enum endpoint endpoint)
+{
+    static const char *const names[] = { [ENDPOINT_NONE] = "none",
+                                         [ENDPOINT_CHAT] = "chat",
+                                         [ENDPOINT_COMPLETIONS] = "completions",
+                                         [ENDPOINT_EMBEDDINGS] = "embeddings",
+                                         [ENDPOINT_MODELS] = "models",
+                                         [ENDPOINT_MODEL] = "model" };
+    REQUIRE((size_t)endpoint < ARRAY_LEN(names));
+    return names[endpoint];
+}
+
+const char *ledger_price_source_name(enum price_source source)
+{
+    static const char *const names[] = { [PRICE_SOURCE_NONE] = "none",
+                                         [PRICE_SOURCE_POLICY] = "policy",
+                                         [PRICE_SOURCE_SET] = "set",
+                                         [PRICE_SOURCE_FEED] = "feed",
+                                         [PRICE_SOURCE_BOOK] = "book" };
+    REQUIRE((size_t)source < ARRAY_LEN(names));
+    return names[source];
+}
+
+static void member_text(struct json_writer *w, const char *key, struct span text)
+{
+    json_member_string(w, key, span_head(text, LEDGER_TEXT_MAX));
+}
+
+static void member_cstr(struct json_writer *w, const char *key, const char *text)
+{
+    json_key(w, span_cstr(key));
+    if (text)
+        json_put_string(w, span_head(span_cstr(text), LEDGER_TEXT_MAX));
+    else
+        json_put_null(w);
+}
+
+static void write_who(struct json_writer *w, const struct ledger_record *r)
+{
+    char time[CLOCK_TEXT_BYTES];
+    json_member_cstr(w, "time", clock_format_wall(r->time_ms, time));
+    member_text(w, "request_id", r->request_id);
+    member_text(w, "node", r->node);
+    json_member_u64(w, "worker", r->worker);
+    member_text(w, "key_id", r->key_id);
+    member_text(w, "team", r->team);
+}
+
+static void write_what(struct json_writer *w, const struct ledger_record *r)
+{
+    json_member_cstr(w, "endpoint", ledger_endpoint_name(r->endpoint));
+    json_member_bool(w, "stream", r->stream);
+    member_text(w, "asked", r->asked);
+    member_text(w, "route", r->route);
+    member_text(w, "arm", r->arm);
+    json_member_u64(w, "policy_version", r->policy_version);
+    json_member_u64(w, "epoch", r->epoch);
+    json_member_u64(w, "generation", r->generation);
+}
+
+static void write_attempts(struct json_writer *w, const struct ledger_record *r)
+{
+    json_key(w, SPAN("attempts"));
+    json_array_open(w);
+    for (unsigned i = 0; i < r->attempt_count && i < ATTEMPTS_MAX; i++) {
+        const struct ledger_attempt *a = &r->attempts[i];
+        json_object_open(w);
+        member_text(w, "model", a->model);
+        member_cstr(w, "why", a->why);
+        json_member_u64(w, "status", a->status);
+        member_cstr(w, "error", a->error);
+        json_member_u64(w, "ttft_us", a->ttft_us);
+        json_member_u64(w, "duration_us", a->duration_us);
+        json_object_close(w);
+    }
+    json_array_close(w);
+}
+
+static void write_outcome(struct json_writer *w, const struct ledger_record *r)
+{
+    member_text(w, "model", r->model);
+    json_member_u64(w, "propensity_ppb", r->propensity_ppb);
+    json_member_u64(w, "status", r->status);
+    json_member_cstr(w, "outcome", ledger_outcome_name(r->outcome));
+    member_cstr(w, "error", r->error);
+}
+
+static void write_account(struct json_writer *w, const struct ledger_record *r)
+{
+    const struct usage *u = &r->usage;
+    json_key(w, SPAN("usage"));
+    if (u->known) {
+        json_object_open(w);
+        json_member_u64(w, "input", u->input);
+        json_member_u64(w, "cached", u->cached);
+        json_member_u64(w, "cache_write", u->cache_write);
+        json_member_u64(w, "output", u->output);
+        json_member_u64(w, "reasoning", u->reasoning);
+        json_object_close(w);
+    } else {
+        json_put_null(w);
+    }
+    json_member_bool(w, "estimated", u->estimated);
+    json_member_bool(w, "suspect", u->suspect);
+    json_member_i64(w, "cost_list_nano_usd", r->cost.list_nano);
+    json_member_i64(w, "cost_nano_usd", r->cost.charged_nano);
+    json_member_cstr(w, "price_source", ledger_price_source_name(r->price_source));
+    json_member_bool(w, "price_stale", r->price_stale);
+    json_member_u64(w, "book_version", r->book_version);
+    json_member_u64(w, "input_bytes", r->input_bytes);
+    json_member_u64(w, "output_bytes", r->output_bytes);
+    json_member_u64(w, "ttft_us", r->ttft_us);
+    json_member_u64(w, "total_us", r->total_us);
+    json_member_u64(w, "overhead_us", r->overhead_us);
+}
+
+static enum err write_line(const struct ledger_record *r, struct buf *line, bool cut)
+{
+    struct json_writer w;
+    json_writer_init(&w, line);
+    json_object_open(&w);
+    write_who(&w, r);
+    write_what(&w, r);
+    if (cut) {
+        json_member_u64(&w, "attempt_count", r->attempt_count);
+        json_member_bool(&w, "cut", true);
+    } else {
+        write_attempts(&w, r);
+    }
+    write_outcome(&w, r);
+    write_account(&w, r);
+    json_object_close(&w);
+    return json_writer_end(&w);
+}
+
+enum err ledger_write(const struct ledger_record *record, struct buf *out)
+{
+    struct buf line = BUF_INIT(LEDGER_LINE_MAX);
+    enum err err = write_line(record, &line, false);
+    if (err == ERR_FULL) {
+        /* Without the attempts: some dozen numbers and eight texts of at most 200 bytes, six times that when every byte
+         * is a control character and must be escaped. */
+        buf_clear(&line);
+        err = write_line(record, &line, true);
+    }
+    if (!err)
+        err = buf_append(out, buf_span(&line));
+    buf_release(&line);
+    return err;
+}
