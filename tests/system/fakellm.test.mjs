@@ -1,9 +1,12 @@
 // The simulated provider itself: the other system tests trust what it says and how it goes wrong.
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import http from 'node:http';
+import https from 'node:https';
 import net from 'node:net';
+import path from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { run, startFakellm, stopAll, waitFor } from './support/process.mjs';
+import { run, startFakellm, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 let fake;
 
@@ -434,4 +437,30 @@ describe('what it tells the test', () => {
     }
     assert.match((await run('fakellm', ['--help'])).stdout, /--ttft-ms/);
   });
+});
+
+test('TLS: whole answers, streams, large bodies, keep-alive', async () => {
+  const directory = temporaryDirectory();
+  const [cert, key] = ['cert.pem', 'key.pem'].map((name) => path.join(directory, name));
+  const made = await run('/usr/bin/openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2',
+    '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', key, '-out', cert]);
+  assert.equal(made.code, 0, made.stderr);
+  const secure = await startFakellm({ name: 'alpha', tlsCert: cert, tlsKey: key });
+  const agent = new https.Agent({ keepAlive: true, maxSockets: 1, ca: readFileSync(cert) });
+  const ask = (body, method = 'POST', where = '/v1/chat/completions') => new Promise((resolve, reject) => {
+    const req = https.request(`${secure.url}${where}`, { method, agent }, (res) => {
+      let text = '';
+      res.setEncoding('utf8').on('data', (part) => (text += part)).on('end', () => resolve({ status: res.statusCode, text }));
+    });
+    req.on('error', reject).end(body && JSON.stringify(body));
+  });
+  assert.equal(JSON.parse((await ask(chatBody('x'.repeat(500_000)))).text).usage.prompt_tokens, 125_003);
+  const streamed = await ask(chatBody('[[fake tokens=5000]]', { stream: true }));
+  assert.equal(events(streamed).length, 5000 + 3);
+  const stats = JSON.parse((await ask(undefined, 'GET', '/__fake/stats')).text);
+  assert.deepEqual([stats.requests, stats.connections], [2, 1]);
+  agent.destroy();
+  // A peer that does not speak TLS is dropped, and nobody else suffers.
+  await new Promise((resolve) => net.connect(secure.port, '127.0.0.1').on('close', resolve).on('error', () => {}).resume().end('GET / HTTP/1.1\r\n\r\n'));
+  assert.deepEqual(await secure.stop(), { code: 0, signal: null });
 });
