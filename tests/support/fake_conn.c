@@ -140,7 +140,7 @@ static void malformed(struct fake_conn *conn)
 static size_t parse(struct fake_conn *conn, struct span bytes)
 {
     llhttp_errno_t code = llhttp_execute(&conn->parser, bytes.ptr, bytes.len);
-    if (code == HPE_OK)
+    if (code == HPE_OK || conn->closing)
         return bytes.len;
     if (code != HPE_PAUSED) {
         malformed(conn);

@@ -207,6 +207,38 @@ describe('answers', () => {
     assert.equal(text.match(/HTTP\/1\.1 200/g).length, 3);
     assert.ok(text.lastIndexOf('chat.completion') < text.indexOf('"list"'));
   });
+
+  // Sends bytes as they are, and returns all that comes back until the other side closes.
+  const raw = (bytes) => new Promise((resolve) => {
+    let got = '';
+    const socket = net.connect(fake.port, '127.0.0.1', () => socket.write(bytes));
+    socket.setEncoding('latin1').on('data', (text) => (got += text)).on('error', () => {}).on('close', () => resolve(got));
+  });
+
+  test('bytes that are no request: 400 and the end', async () => {
+    for (const bytes of ['\x16\x03\x01\x00', 'GET\r\n\r\n', 'GET / HTTP/1.1\r\n\x00: x\r\n\r\n', `GET / HTTP/1.1\r\n${'a: b\r\n'.repeat(200)}\r\n`]) {
+      assert.match(await raw(bytes), /^HTTP\/1\.1 400 /, JSON.stringify(bytes.slice(0, 30)));
+    }
+    assert.equal((await fake.stats()).bad_requests, 4);
+  });
+
+  test('HTTP/1.0: no chunks, and the end is the end of the connection', async () => {
+    const body = JSON.stringify(chatBody('hi', { stream: true, max_tokens: 1 }));
+    const text = await raw(`POST /v1/chat/completions HTTP/1.0\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
+    assert.doesNotMatch(text, /chunked/);
+    assert.match(text, /\r\n\r\ndata: \{/);
+    assert.ok(text.endsWith('data: [DONE]\n\n'));
+  });
+
+  test('Expect: 100-continue is answered before the body', async () => {
+    const answer = await new Promise((resolve, reject) => {
+      const req = http.request(`${fake.url}/v1/chat/completions`, { method: 'POST', agent: false, headers: { expect: '100-continue' } });
+      req.on('continue', () => req.end(JSON.stringify(chatBody('hi'))));
+      req.on('response', (res) => resolve(res.resume())).on('error', reject);
+      req.flushHeaders();
+    });
+    assert.equal(answer.statusCode, 200);
+  });
 });
 
 describe('faults', () => {

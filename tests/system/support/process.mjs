@@ -157,10 +157,21 @@ export async function run(name, args = [], { env, cwd, input, timeoutMs = 60_000
   return { ...end, stdout: started.stdout, stderr: started.stderr };
 }
 
-// Stops all that startProcess started, the last first.
+const sanitizerReport = /(ERROR|WARNING|SUMMARY): \w*Sanitizer|runtime error:/;
+
+// Stops all that startProcess started, the last first. Throws when one that still ran did not end with 0, or when a sanitizer
+// complained in any of them: a leak or a crash at the end must not pass unseen.
 export async function stopAll() {
-  for (const started of [...processes].reverse()) await started.stop();
+  const complaints = [];
+  for (const started of [...processes].reverse()) {
+    const ran = !started.end;
+    const { code, signal } = await started.stop();
+    if ((ran && code !== 0) || sanitizerReport.test(started.stderr)) {
+      complaints.push(`${started.name} (${started.pid}) ended with ${code ?? signal}\n${started.stderr.slice(-8192)}`);
+    }
+  }
   processes.clear();
+  if (complaints.length > 0) throw new Error(complaints.join('\n'));
 }
 
 const dashed = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`).replaceAll('_', '-');
