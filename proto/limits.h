@@ -5,7 +5,7 @@
 #define TABLE_SCHEMA 1       /* the one it writes */
 
 #define FRAME_BYTES_MAX (64u << 20)      /* one message on a link: a peer cannot make us buffer more (nng RECVMAXSZ) */
-#define FRAME_MAGIC_BYTES 4u             /* "FLR1" before each message: what is not ours is not decoded */
+#define FRAME_OVERHEAD_BYTES 64u         /* of them not for the message: our magic and nng's request ids, with room */
 #define ARTIFACT_BYTES_MAX (48u << 20)   /* 100,000 routes with room; fits a frame */
 #define HEAD_BYTES_MAX (1u << 20)        /* a head is small: arms and overrides */
 #define EVIDENCE_BYTES_MAX (16u << 20)

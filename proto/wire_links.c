@@ -219,7 +219,7 @@ const struct wire_message wire_admin_reply =
 
 #define LINK_MESSAGE(name, type)                                                                                       \
     static const struct wire_limits name##_limits = {                                                                  \
-        .bytes_max = FRAME_BYTES_MAX - FRAME_MAGIC_BYTES,                                                              \
+        .bytes_max = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES,                                                              \
         .version_least = LINK_PROTOCOL,                                                                                \
         .version = LINK_PROTOCOL,                                                                                      \
         .version_at = offsetof(type, protocol),                                                                        \
