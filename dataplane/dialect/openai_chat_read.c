@@ -1,0 +1,244 @@
+#include "dataplane/account/usage.h"
+#include "dataplane/dialect/openai_chat.h"
+
+/* An answer is read leniently, but not without bounds. */
+static const struct json_limits answer_limits = {
+    .bytes_max = 64u << 20, .depth_max = 128, .tokens_max = 8u << 20 /* embeddings are many numbers */
+};
+
+static bool is_object(const struct json_index *ix, uint32_t token)
+{
+    return token != JSON_NONE && json_kind(ix, token) == JSON_OBJECT;
+}
+
+static bool is_array(const struct json_index *ix, uint32_t token)
+{
+    return token != JSON_NONE && json_kind(ix, token) == JSON_ARRAY;
+}
+
+static bool is_text(const struct json_index *ix, uint32_t token)
+{
+    return token != JSON_NONE && json_kind(ix, token) == JSON_STRING;
+}
+
+/* Bytes of a string as escaped: an upper bound of the text's, good enough for estimates. */
+static uint64_t text_bytes(const struct json_index *ix, uint32_t token)
+{
+    return is_text(ix, token) ? json_raw(ix, token).len - 2 : 0;
+}
+
+/* ---- errors ---- */
+
+static bool one_of(struct span text, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (span_find(text, span_cstr(list[i])) != SIZE_MAX)
+            return true;
+    return false;
+}
+
+/* An error inside a 200 is about the request itself only when it says so: everything else may go better elsewhere. */
+static bool retryable(struct span type, struct span code)
+{
+    static const char *const own[] = { "invalid_request", "invalid_prompt",    "context_length", "content_filter",
+                                       "content_policy",  "unsupported_param", "invalid_value" };
+    return !one_of(type, own, ARRAY_LEN(own)) && !one_of(code, own, ARRAY_LEN(own));
+}
+
+static enum err text_of(struct arena *arena, const struct json_index *ix, uint32_t token, struct span *ret)
+{
+    *ret = SPAN("");
+    if (token == JSON_NONE || (json_kind(ix, token) != JSON_STRING && json_kind(ix, token) != JSON_NUMBER))
+        return OK;
+    if (json_kind(ix, token) == JSON_NUMBER) {
+        *ret = json_raw(ix, token);
+        return OK;
+    }
+    enum err err = json_string(arena, ix, token, ret);
+    if (err == ERR_INVALID)
+        *ret = SPAN("");
+    return err == ERR_INVALID ? OK : err;
+}
+
+/* {"error":{"message","type","code"}}; also {"error":"text"}, and {"message","type","code"} under object "error". */
+static enum err read_error(struct arena *arena, const struct json_index *ix, uint32_t error, struct event_facts *facts)
+{
+    struct span code = SPAN("");
+    facts->class = EVENT_ERROR;
+    enum err err;
+    if (is_text(ix, error)) {
+        facts->error_type = SPAN("error");
+        err = text_of(arena, ix, error, &facts->error_message);
+    } else {
+        err = text_of(arena, ix, json_get(ix, error, SPAN("type")), &facts->error_type);
+        if (!err)
+            err = text_of(arena, ix, json_get(ix, error, SPAN("code")), &code);
+        if (!err)
+            err = text_of(arena, ix, json_get(ix, error, SPAN("message")), &facts->error_message);
+    }
+    if (span_empty(facts->error_type))
+        facts->error_type = span_empty(code) ? SPAN("error") : code;
+    facts->error_retryable = retryable(facts->error_type, code);
+    /* Some put the status there: 4xx but those that pass (408, 429) is the request's own fault. */
+    uint64_t status;
+    if (span_to_u64(code, &status) == OK && status >= 400 && status < 500)
+        facts->error_retryable = status == 401 || status == 403 || status == 404 || status == 408 || status == 429;
+    return err;
+}
+
+/* The token of an error, or JSON_NONE. */
+static uint32_t find_error(const struct json_index *ix, struct span event_type)
+{
+    uint32_t error = json_get(ix, 0, SPAN("error"));
+    if (error != JSON_NONE && json_kind(ix, error) != JSON_NULL)
+        return error;
+    uint32_t object = json_get(ix, 0, SPAN("object"));
+    if (is_text(ix, object) && json_string_eq(ix, object, SPAN("error")))
+        return 0;
+    return span_eq(event_type, SPAN("error")) ? 0 : JSON_NONE;
+}
+
+/* ---- content ---- */
+
+/* Bytes of what a message or delta carries: text, reasoning, refusal, calls of tools; *ret_any also for calls without
+ * bytes yet. */
+static uint64_t message_bytes(const struct json_index *ix, uint32_t message, bool *ret_any)
+{
+    static const char *const texts[] = { "content", "reasoning_content", "reasoning", "refusal" };
+    static const char *const others[] = { "tool_calls", "function_call", "audio", "images", "reasoning_details" };
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        uint32_t value = json_get(ix, message, span_cstr(texts[i]));
+        bytes += text_bytes(ix, value);
+        if (is_array(ix, value) && json_first(ix, value) != JSON_NONE) /* content in parts (Mistral) */
+            bytes += json_raw(ix, value).len;
+    }
+    *ret_any |= bytes > 0;
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        uint32_t value = json_get(ix, message, span_cstr(others[i]));
+        if (value == JSON_NONE || (!is_array(ix, value) && !is_object(ix, value)) || json_first(ix, value) == JSON_NONE)
+            continue;
+        bytes += json_raw(ix, value).len;
+        *ret_any = true;
+    }
+    return bytes;
+}
+
+struct seen {
+    unsigned choices;
+    bool content, finished;
+    bool answer; /* message, delta or text is there, be it empty */
+    uint64_t bytes;
+};
+
+static void read_choice(const struct json_index *ix, uint32_t choice, struct seen *seen)
+{
+    seen->choices++;
+    uint32_t finish = json_get(ix, choice, SPAN("finish_reason"));
+    seen->finished |= is_text(ix, finish);
+    static const char *const messages[] = { "delta", "message" };
+    for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
+        uint32_t message = json_get(ix, choice, span_cstr(messages[i]));
+        if (!is_object(ix, message))
+            continue;
+        seen->answer = true;
+        seen->bytes += message_bytes(ix, message, &seen->content);
+    }
+    uint32_t text = json_get(ix, choice, SPAN("text")); /* completions */
+    if (is_text(ix, text)) {
+        seen->answer = true;
+        seen->bytes += text_bytes(ix, text);
+        seen->content |= text_bytes(ix, text) > 0;
+    }
+}
+
+static struct seen read_choices(const struct json_index *ix, uint32_t choices)
+{
+    struct seen seen = { .choices = 0 };
+    for (uint32_t c = json_first(ix, choices); c != JSON_NONE; c = json_next(ix, choices, c))
+        if (is_object(ix, c))
+            read_choice(ix, c, &seen);
+    return seen;
+}
+
+/* ---- one event, one body ---- */
+
+static enum event_class class_of(const struct seen *seen, bool has_usage)
+{
+    if (seen->content)
+        return EVENT_CONTENT;
+    if (seen->finished)
+        return EVENT_FINISH;
+    return seen->choices == 0 && has_usage ? EVENT_USAGE : EVENT_OPENING;
+}
+
+enum err openai_chat_event(struct arena *arena, enum endpoint endpoint, const struct sse_event *event,
+                           struct event_facts *ret)
+{
+    (void)endpoint; /* chat's and text completions' events differ in places that do not collide */
+    struct event_facts facts = { .class = EVENT_OPENING };
+    struct json_index ix;
+    *ret = facts;
+    if (!event->has_data || span_empty(span_trim(event->data)))
+        return OK; /* comments, keep-alives */
+    if (span_eq(span_trim(event->data), SPAN("[DONE]"))) {
+        ret->class = EVENT_DONE;
+        return OK;
+    }
+    enum err err = json_index(arena, event->data, &answer_limits, &ix, NULL);
+    if (err == ERR_NOMEM)
+        return err;
+    facts.class = EVENT_GARBAGE;
+    if (!err && json_kind(&ix, 0) == JSON_OBJECT) {
+        uint32_t error = find_error(&ix, event->type), choices = json_get(&ix, 0, SPAN("choices"));
+        uint32_t usage = json_get(&ix, 0, SPAN("usage"));
+        usage_read(&ix, usage, &facts.usage);
+        if (error != JSON_NONE) {
+            err = read_error(arena, &ix, error, &facts);
+        } else if (is_array(&ix, choices)) {
+            struct seen seen = read_choices(&ix, choices);
+            facts.class = class_of(&seen, is_object(&ix, usage));
+            facts.finished = seen.finished;
+            facts.content_bytes = seen.bytes;
+        } else if (is_object(&ix, usage)) {
+            facts.class = EVENT_USAGE;
+        } else if (span_eq(event->type, SPAN("ping"))) {
+            facts.class = EVENT_OPENING;
+        }
+    }
+    if (err == ERR_NOMEM)
+        return err;
+    *ret = facts;
+    return OK;
+}
+
+enum err openai_chat_answer(struct arena *arena, enum endpoint endpoint, struct span body, struct event_facts *ret)
+{
+    struct event_facts facts = { .class = EVENT_GARBAGE };
+    struct json_index ix;
+    enum err err = json_index(arena, body, &answer_limits, &ix, NULL);
+    if (err == ERR_NOMEM)
+        return err;
+    if (err || json_kind(&ix, 0) != JSON_OBJECT) {
+        *ret = facts;
+        return OK;
+    }
+    usage_read(&ix, json_get(&ix, 0, SPAN("usage")), &facts.usage);
+    uint32_t error = find_error(&ix, SPAN(""));
+    uint32_t choices = json_get(&ix, 0, SPAN("choices")), data = json_get(&ix, 0, SPAN("data"));
+    if (error != JSON_NONE) {
+        err = read_error(arena, &ix, error, &facts);
+    } else if (endpoint == ENDPOINT_EMBEDDINGS && is_array(&ix, data) && json_first(&ix, data) != JSON_NONE) {
+        facts.class = EVENT_CONTENT;
+        facts.finished = true;
+    } else if (endpoint != ENDPOINT_EMBEDDINGS && is_array(&ix, choices)) {
+        struct seen seen = read_choices(&ix, choices);
+        facts.class = seen.answer ? EVENT_CONTENT : EVENT_GARBAGE;
+        facts.finished = seen.finished;
+        facts.content_bytes = seen.bytes;
+    }
+    if (err)
+        return err;
+    *ret = facts;
+    return OK;
+}
