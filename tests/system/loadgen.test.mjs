@@ -91,6 +91,20 @@ test('nobody there; somebody who hangs up', async () => {
   assert.deepEqual((await runLoadgen({ url: `http://127.0.0.1:${port}/`, requests: 3 })).failures, { connect: 3 });
 });
 
+test('a server that closes idle connections costs connections, not requests', async () => {
+  const server = net.createServer((socket) => {
+    socket.on('error', () => {});
+    socket.on('data', () => {
+      socket.write('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n');
+      setTimeout(() => socket.end(), 5);
+    });
+  });
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const result = await runLoadgen({ url: `http://127.0.0.1:${server.address().port}/`, requests: 10, rate: 20 });
+  server.close();
+  assert.deepEqual([result.ok, result.failed, result.connections], [10, 0, 10]);
+});
+
 test('expected statuses, keys and further headers', async () => {
   await fake.config({ require_key: 'k1', keep: 1 });
   assert.deepEqual((await runLoadgen({ url })).statuses, { 401: 1 });
