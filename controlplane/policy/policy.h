@@ -1,7 +1,8 @@
 /* policy.h - from what people write to what a request obeys: load, check, compile, hash, diff.
  *
- * Pure: files come through policy_source, prices through policy_book; no clock. Results live in the caller's arena and
- * borrow from nothing else. What is wrong is collected in diags, never printed.
+ * Pure: files come through policy_source, prices through policy_book; no clock. Results live in the caller's arena; an
+ * artifact or teams also borrow from the policy that they were made from, so its arena must live as long (best: the
+ * same). What is wrong is collected in diags, never printed.
  *
  *   policy_load     files -> struct policy (trees with places; includes followed; both kinds of document)
  *   policy_compile  -> struct artifact          policy_teams  -> struct teams
