@@ -1,0 +1,129 @@
+#include "dataplane/worker/http1.h"
+#include "dataplane/worker/http1_chars.h"
+
+static bool all_are(struct span text, unsigned kind)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (!http1_is(text.ptr[i], kind))
+            return false;
+    return true;
+}
+
+/* The parts in one piece or not at all: half a line must never be sent. */
+static enum err append_all(struct buf *buf, const struct span *parts, size_t count)
+{
+    size_t before = buf->len;
+    for (size_t i = 0; i < count; i++) {
+        enum err err = buf_append(buf, parts[i]);
+        if (err) {
+            buf_truncate(buf, before);
+            return err;
+        }
+    }
+    return OK;
+}
+
+enum err http1_write_request_line(struct buf *buf, struct span method, struct span target)
+{
+    if (method.len == 0 || target.len == 0 || !all_are(method, HTTP1_TOKEN) || !all_are(target, HTTP1_TARGET))
+        return ERR_INVALID;
+    const struct span parts[] = { method, SPAN(" "), target, SPAN(" HTTP/1.1\r\n") };
+    return append_all(buf, parts, ARRAY_LEN(parts));
+}
+
+enum err http1_write_status_line(struct buf *buf, unsigned status)
+{
+    REQUIRE(status >= 100 && status <= 999);
+    return buf_printf(buf, "HTTP/1.1 %u %s\r\n", status, http1_status_phrase(status));
+}
+
+enum err http1_write_header(struct buf *buf, struct span name, struct span value)
+{
+    if (name.len == 0 || !all_are(name, HTTP1_TOKEN) || !all_are(value, HTTP1_VALUE))
+        return ERR_INVALID;
+    const struct span parts[] = { name, SPAN(": "), value, SPAN("\r\n") };
+    return append_all(buf, parts, ARRAY_LEN(parts));
+}
+
+enum err http1_write_header_u64(struct buf *buf, struct span name, uint64_t value)
+{
+    char text[24];
+    int length = snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+    return http1_write_header(buf, name, span_of(text, (size_t)length));
+}
+
+enum err http1_write_head_end(struct buf *buf)
+{
+    return buf_append(buf, SPAN("\r\n"));
+}
+
+enum err http1_write_chunk_size(struct buf *buf, size_t bytes)
+{
+    REQUIRE(bytes > 0);
+    return buf_printf(buf, "%zx\r\n", bytes);
+}
+
+const char *http1_status_phrase(unsigned status)
+{
+    static const struct {
+        unsigned status;
+        const char *phrase;
+    } phrases[] = {
+        { 100, "Continue" },
+        { 101, "Switching Protocols" },
+        { 103, "Early Hints" },
+        { 200, "OK" },
+        { 201, "Created" },
+        { 202, "Accepted" },
+        { 203, "Non-Authoritative Information" },
+        { 204, "No Content" },
+        { 205, "Reset Content" },
+        { 206, "Partial Content" },
+        { 300, "Multiple Choices" },
+        { 301, "Moved Permanently" },
+        { 302, "Found" },
+        { 303, "See Other" },
+        { 304, "Not Modified" },
+        { 307, "Temporary Redirect" },
+        { 308, "Permanent Redirect" },
+        { 400, "Bad Request" },
+        { 401, "Unauthorized" },
+        { 402, "Payment Required" },
+        { 403, "Forbidden" },
+        { 404, "Not Found" },
+        { 405, "Method Not Allowed" },
+        { 406, "Not Acceptable" },
+        { 407, "Proxy Authentication Required" },
+        { 408, "Request Timeout" },
+        { 409, "Conflict" },
+        { 410, "Gone" },
+        { 411, "Length Required" },
+        { 412, "Precondition Failed" },
+        { 413, "Content Too Large" },
+        { 414, "URI Too Long" },
+        { 415, "Unsupported Media Type" },
+        { 416, "Range Not Satisfiable" },
+        { 417, "Expectation Failed" },
+        { 421, "Misdirected Request" },
+        { 422, "Unprocessable Content" },
+        { 424, "Failed Dependency" },
+        { 425, "Too Early" },
+        { 426, "Upgrade Required" },
+        { 428, "Precondition Required" },
+        { 429, "Too Many Requests" },
+        { 431, "Request Header Fields Too Large" },
+        { 451, "Unavailable For Legal Reasons" },
+        { 499, "Client Closed Request" },
+        { 500, "Internal Server Error" },
+        { 501, "Not Implemented" },
+        { 502, "Bad Gateway" },
+        { 503, "Service Unavailable" },
+        { 504, "Gateway Timeout" },
+        { 505, "HTTP Version Not Supported" },
+        { 529, "Overloaded" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(phrases); i++)
+        if (phrases[i].status == status)
+            return phrases[i].phrase;
+    return "Unknown";
+}
