@@ -1,7 +1,7 @@
 /* service.h - the admin link's one table of commands, with the role each needs; every answer is one JSON value.
  *
- * A mutating command runs in one write transaction together with its audit line and its stored answer: the same request id is executed once, and a crash leaves all
- * or nothing. dry_run runs the command and drops the transaction. */
+ * A mutating command runs in one write transaction together with its audit line and its stored answer: the same request
+ * id is executed once, and a crash leaves all or nothing. dry_run runs the command and drops the transaction. */
 #pragma once
 #include "common/arena.h"
 #include "common/buf.h"
@@ -49,7 +49,9 @@ extern const unsigned service_command_count;
 /* Text of an argument; `otherwise` when absent. */
 struct span command_arg(const struct command_call *call, const char *name, struct span otherwise);
 bool command_flag(const struct command_call *call, const char *name); /* "true" or "1" */
-enum admin_status command_fail(struct command_call *call, enum admin_status status, const char *fmt, ...) PRINTF_LIKE(3, 4);
+enum admin_status command_fail(struct command_call *call, enum admin_status status, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
 
-/* Executes one encoded admin_request and appends the encoded admin_reply. role: what the link allows this peer. Never fails: what goes wrong is in the reply. */
+/* Executes one encoded admin_request and appends the encoded admin_reply. role: what the link allows this peer. Never
+ * fails: what goes wrong is in the reply. */
 void service_execute(struct service *service, struct span request, enum role role, int64_t now_ms, struct buf *reply);

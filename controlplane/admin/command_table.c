@@ -1,0 +1,37 @@
+/* The one table of admin commands: name, role, whether it changes something. */
+#include "controlplane/admin/commands.h"
+
+const struct command service_commands[] = {
+    { "policy.check", ROLE_VIEWER, false, command_policy_check },
+    { "policy.diff", ROLE_VIEWER, false, command_policy_diff },
+    { "policy.push", ROLE_OPERATOR, true, command_policy_push },
+    { "policy.list", ROLE_VIEWER, false, command_policy_list },
+    { "policy.show", ROLE_VIEWER, false, command_policy_show },
+    { "rollback", ROLE_OPERATOR, true, command_rollback },
+    { "teams.apply", ROLE_ADMIN, true, command_teams_apply },
+    { "teams.diff", ROLE_VIEWER, false, command_teams_diff },
+    { "teams.list", ROLE_VIEWER, false, command_teams_list },
+    { "keys.create", ROLE_ADMIN, true, command_keys_create },
+    { "keys.list", ROLE_VIEWER, false, command_keys_list },
+    { "keys.rotate", ROLE_ADMIN, true, command_keys_rotate },
+    { "keys.revoke", ROLE_OPERATOR, true, command_keys_revoke },
+    { "providers.list", ROLE_VIEWER, false, command_providers_list },
+    { "providers.drain", ROLE_OPERATOR, true, command_providers_drain },
+    { "providers.undrain", ROLE_OPERATOR, true, command_providers_undrain },
+    { "weights.show", ROLE_VIEWER, false, command_weights_show },
+    { "weights.freeze", ROLE_OPERATOR, true, command_weights_freeze },
+    { "weights.unfreeze", ROLE_OPERATOR, true, command_weights_unfreeze },
+    { "weights.reset", ROLE_OPERATOR, true, command_weights_reset },
+    { "prices.list", ROLE_VIEWER, false, command_prices_list },
+    { "prices.show", ROLE_VIEWER, false, command_prices_show },
+    { "prices.set", ROLE_OPERATOR, true, command_prices_set },
+    { "prices.unset", ROLE_OPERATOR, true, command_prices_unset },
+    { "prices.accept", ROLE_OPERATOR, true, command_prices_accept },
+    { "status", ROLE_VIEWER, false, command_status },
+    { "nodes.list", ROLE_VIEWER, false, command_nodes_list },
+    { "nodes.behind", ROLE_VIEWER, false, command_nodes_behind },
+    { "nodes.adopt", ROLE_ADMIN, true, command_nodes_adopt },
+    { "audit.list", ROLE_VIEWER, false, command_audit_list },
+    { "backup", ROLE_ADMIN, true, command_backup },
+};
+const unsigned service_command_count = ARRAY_LEN(service_commands);

@@ -1,0 +1,54 @@
+/* commands.h - the commands behind service_commands, one function each, grouped by file as here. */
+#pragma once
+#include "controlplane/admin/service.h"
+
+/* commands_policy.c */
+enum admin_status command_policy_check(struct command_call *call);
+enum admin_status command_policy_diff(struct command_call *call);
+enum admin_status command_policy_push(struct command_call *call);
+enum admin_status command_policy_list(struct command_call *call);
+enum admin_status command_policy_show(struct command_call *call);
+enum admin_status command_rollback(struct command_call *call);
+
+/* commands_directory.c */
+enum admin_status command_teams_apply(struct command_call *call);
+enum admin_status command_teams_diff(struct command_call *call);
+enum admin_status command_teams_list(struct command_call *call);
+enum admin_status command_keys_create(struct command_call *call);
+enum admin_status command_keys_list(struct command_call *call);
+enum admin_status command_keys_rotate(struct command_call *call);
+enum admin_status command_keys_revoke(struct command_call *call);
+
+/* commands_evidence.c */
+enum admin_status command_providers_list(struct command_call *call);
+enum admin_status command_providers_drain(struct command_call *call);
+enum admin_status command_providers_undrain(struct command_call *call);
+enum admin_status command_weights_show(struct command_call *call);
+enum admin_status command_weights_freeze(struct command_call *call);
+enum admin_status command_weights_unfreeze(struct command_call *call);
+enum admin_status command_weights_reset(struct command_call *call);
+enum admin_status command_prices_list(struct command_call *call);
+enum admin_status command_prices_show(struct command_call *call);
+enum admin_status command_prices_set(struct command_call *call);
+enum admin_status command_prices_unset(struct command_call *call);
+enum admin_status command_prices_accept(struct command_call *call);
+
+/* commands_status.c */
+enum admin_status command_status(struct command_call *call);
+enum admin_status command_nodes_list(struct command_call *call);
+enum admin_status command_nodes_behind(struct command_call *call);
+enum admin_status command_nodes_adopt(struct command_call *call);
+enum admin_status command_audit_list(struct command_call *call);
+enum admin_status command_backup(struct command_call *call);
+
+/* Shared. Fails with the library's word for it; disk-full is said as such. */
+enum admin_status command_fail_err(struct command_call *call, const char *what, enum err err);
+/* The result of a refused check: {"diagnostics":{...}} and a message that leads with the first error. */
+struct diags;
+enum admin_status command_refuse_diags(struct command_call *call, struct diags *diags);
+/* The live head, or an empty one when nothing was pushed yet. */
+MUST_CHECK enum err command_head(struct command_call *call, struct head **ret);
+/* Stores a changed copy of the live head as the next generation; `why` is what people read in lists. */
+MUST_CHECK enum err command_head_change(struct command_call *call, struct head *head, const char *why);
+/* Artifact of the live head's stable arm; NULL in *ret when nothing is live. */
+MUST_CHECK enum err command_live_artifact(struct command_call *call, const struct head *head, struct artifact **ret);
