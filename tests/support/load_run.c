@@ -12,7 +12,9 @@ struct run {
     uint64_t issued;
     bool stopping, ended;
     int timer_fd;
+    uint64_t alarm_for; /* number of the request that the timer is set for, or UINT64_MAX */
     uv_poll_t arrivals;
+    uv_prepare_t before_poll;
     uv_timer_t end, progress;
     uv_signal_t signals[2];
     uint64_t last_progress;
@@ -42,13 +44,18 @@ static void start_request(struct load_conn *conn, uint64_t due)
 
 static void set_alarm(struct run *run)
 {
+    if (run->alarm_for == run->issued)
+        return;
+    run->alarm_for = run->issued;
     uint64_t at = due_ns(run, run->issued);
     struct itimerspec spec = { .it_value = { .tv_sec = (time_t)(at / 1000000000),
                                              .tv_nsec = (long)(at % 1000000000) } };
     (void)timerfd_settime(run->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
 }
 
-/* Gives what is due to connections that have nothing to do. */
+/* Gives what is due to connections that have nothing to do. Once in a turn of the loop, after all responses that were
+ * there have been read: were it done after each of them, sending would starve reading near saturation, and the answers
+ * would seem late. */
 static void dispatch(struct run *run)
 {
     while (run->idle_count > 0 && may_issue(run)) {
@@ -74,11 +81,10 @@ static void take_work(struct load_conn *conn)
         start_request(conn, uv_hrtime());
         return;
     }
-    if (due_ns(run, run->issued) <= uv_hrtime())
+    if (run->idle_count == 0 && due_ns(run, run->issued) <= uv_hrtime())
         run->shared.tally->waited++;
     conn->idle = true;
     run->idle[run->idle_count++] = conn;
-    dispatch(run);
 }
 
 static void on_arrival(uv_poll_t *poll, int status, int events)
@@ -88,7 +94,12 @@ static void on_arrival(uv_poll_t *poll, int status, int events)
     (void)status;
     (void)events;
     if (read(run->timer_fd, &expirations, sizeof(expirations)) > 0)
-        dispatch(run);
+        run->alarm_for = UINT64_MAX;
+}
+
+static void on_before_poll(uv_prepare_t *prepare)
+{
+    dispatch(prepare->data);
 }
 
 /* ---- the run ---- */
@@ -105,8 +116,10 @@ static void end_run(struct run *run)
     uv_close((uv_handle_t *)&run->progress, NULL);
     for (size_t i = 0; i < ARRAY_LEN(run->signals); i++)
         uv_close((uv_handle_t *)&run->signals[i], NULL);
-    if (run->timer_fd >= 0)
+    if (run->timer_fd >= 0) {
         uv_close((uv_handle_t *)&run->arrivals, NULL);
+        uv_close((uv_handle_t *)&run->before_poll, NULL);
+    }
 }
 
 static void maybe_end(struct load_shared *shared)
@@ -158,9 +171,12 @@ static void on_progress(uv_timer_t *timer)
 static enum err open_arrivals(struct run *run)
 {
     run->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC); /* uv_hrtime's clock */
-    if (run->timer_fd < 0 || uv_poll_init(&run->shared.loop, &run->arrivals, run->timer_fd) != 0)
+    run->alarm_for = UINT64_MAX;
+    if (run->timer_fd < 0 || uv_poll_init(&run->shared.loop, &run->arrivals, run->timer_fd) != 0 ||
+        uv_prepare_init(&run->shared.loop, &run->before_poll) != 0 ||
+        uv_prepare_start(&run->before_poll, on_before_poll) != 0)
         return ERR_IO;
-    run->arrivals.data = run;
+    run->arrivals.data = run->before_poll.data = run;
     return uv_poll_start(&run->arrivals, UV_READABLE, on_arrival) == 0 ? OK : ERR_IO;
 }
 
