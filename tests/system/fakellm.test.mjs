@@ -286,7 +286,6 @@ describe('faults', () => {
         req.on('error', () => {}).on('response', (res) => res.on('error', () => {}).resume());
         req.end(JSON.stringify(chatBody(text, { stream: how === 'stream' })));
         await waitFor(async () => (await fake.stats()).requests > before.requests, { what: 'the request to arrive' });
-        assert.equal((await fake.stats()).responses - before.responses <= 3, true);
         req.destroy();
         const gone = how === 'stream' && fault !== 'hang' ? 'streams_cancelled' : 'requests_cancelled';
         await waitFor(async () => (await fake.stats())[gone] === before[gone] + 1, { what: gone });
