@@ -1,5 +1,5 @@
 #include "dataplane/worker/reply.h"
-#include "common/json.h"
+#include "dataplane/dialect/openai_chat.h"
 
 static const struct {
     const char *name;
@@ -88,28 +88,19 @@ enum outcome outcome_of_http1(enum err err)
     return err == ERR_NOMEM ? OUTCOME_BUSY : OUTCOME_MALFORMED;
 }
 
-enum err reply_error_json(const struct reply_error *error, struct buf *out)
+static struct openai_chat_error words(const struct reply_error *error)
 {
-    struct json_writer w;
-    json_writer_init(&w, out);
-    json_object_open(&w);
-    json_key(&w, SPAN("error"));
-    json_object_open(&w);
-    json_member_cstr(&w, "message", error->message ? error->message : outcomes[error->outcome].message);
-    json_member_cstr(&w, "type", outcomes[error->outcome].type);
-    json_member_cstr(&w, "param", error->param);
-    json_member_cstr(&w, "code", error->code ? error->code : outcomes[error->outcome].code);
-    json_object_close(&w);
-    json_object_close(&w);
-    return json_writer_end(&w);
+    return (struct openai_chat_error){ .type = outcomes[error->outcome].type,
+                                       .code = error->code ? error->code : outcomes[error->outcome].code,
+                                       .param = error->param,
+                                       .message = span_cstr(error->message ? error->message
+                                                                           : outcomes[error->outcome].message) };
 }
 
 enum err reply_error_event(const struct reply_error *error, struct buf *out)
 {
-    enum err err = buf_append(out, SPAN("data: "));
-    if (err == OK)
-        err = reply_error_json(error, out);
-    return err == OK ? buf_append(out, SPAN("\n\n")) : err;
+    struct openai_chat_error w = words(error);
+    return openai_chat_write_error_event(out, &w);
 }
 
 enum err reply_head_begin(const struct reply_head *head, struct buf *out)
@@ -128,15 +119,15 @@ enum err reply_head_begin(const struct reply_head *head, struct buf *out)
     return err;
 }
 
-enum err reply_error_whole(const struct reply_error *error, bool http10, bool close, bool head_only,
-                           struct span request_id, struct buf *out)
+enum err reply_error_whole(const struct reply_error *error, const struct reply_frame *frame, struct buf *out)
 {
     struct buf body = BUF_INIT(64u << 10);
-    enum err err = reply_error_json(error, &body);
+    struct openai_chat_error w = words(error);
+    enum err err = openai_chat_write_error(&body, &w);
     if (err == OK)
         err = reply_head_begin(&(struct reply_head){ .status = outcomes[error->outcome].status,
-                                                     .http10 = http10,
-                                                     .close = close,
+                                                     .http10 = frame->http10,
+                                                     .close = frame->close,
                                                      .bytes = body.len,
                                                      .content_type = SPAN("application/json") },
                                out);
@@ -144,11 +135,11 @@ enum err reply_error_whole(const struct reply_error *error, bool http10, bool cl
         err = http1_write_header_u64(out, SPAN("retry-after"), outcomes[error->outcome].retry_after_s);
     if (err == OK && !span_empty(error->allow))
         err = http1_write_header(out, SPAN("allow"), error->allow);
-    if (err == OK && !span_empty(request_id))
-        err = http1_write_header(out, SPAN("x-request-id"), request_id);
+    if (err == OK)
+        err = buf_append(out, frame->headers);
     if (err == OK)
         err = http1_write_head_end(out);
-    if (err == OK && !head_only)
+    if (err == OK && !frame->head_only)
         err = buf_append(out, buf_span(&body));
     buf_release(&body);
     return err;

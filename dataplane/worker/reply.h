@@ -56,9 +56,7 @@ struct reply_error {
     const char *code;    /* NULL: the outcome's own */
     struct span allow;   /* for BAD_METHOD: what the path takes */
 };
-/* {"error": {...}} */
-MUST_CHECK enum err reply_error_json(const struct reply_error *error, struct buf *out);
-/* The same as a server-sent event, for streams whose head has gone out. */
+/* As a server-sent event, for streams whose head has gone out. */
 MUST_CHECK enum err reply_error_event(const struct reply_error *error, struct buf *out);
 
 struct reply_head {
@@ -71,6 +69,11 @@ struct reply_head {
 };
 /* Status line and the headers of framing; the caller adds its own and http1_write_head_end. */
 MUST_CHECK enum err reply_head_begin(const struct reply_head *head, struct buf *out);
-/* A complete error response. head_only: without the body, for HEAD. request_id may be empty. */
-MUST_CHECK enum err reply_error_whole(const struct reply_error *error, bool http10, bool close, bool head_only,
-                                      struct span request_id, struct buf *out);
+struct reply_frame {
+    bool http10, close;
+    bool head_only;      /* for HEAD: without the body */
+    struct span headers; /* whole lines, already written: "x-request-id: ...\r\n" */
+};
+/* A complete error response. */
+MUST_CHECK enum err reply_error_whole(const struct reply_error *error, const struct reply_frame *frame,
+                                      struct buf *out);

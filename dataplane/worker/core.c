@@ -1,0 +1,54 @@
+#include "dataplane/worker/core.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "dataplane/worker/exchange.h"
+
+#define SCRATCH_BYTES_MAX (8u << 20) /* one callback's output: an event of the largest size with its frame */
+
+enum err core_init(struct core *core, const struct core_options *options)
+{
+    *core = (struct core){ .loop = options->loop,
+                           .config = options->config,
+                           .slot = options->slot,
+                           .lane = options->lane,
+                           .scratch = BUF_INIT(SCRATCH_BYTES_MAX) };
+    uint64_t seed;
+    random_bytes(&seed, sizeof(seed));
+    prng_seed(&core->prng, seed);
+    core_renew_wall(core);
+    enum err err = board_attach(options->board_path, &core->board);
+    if (err)
+        return err;
+    core->region = board_region(core->board, options->slot);
+    core->read_buffer = fault_malloc(CORE_READ_BYTES);
+    core->cool_until_ms = fault_calloc(MODELS_MAX, sizeof(*core->cool_until_ms));
+    err = core->read_buffer && core->cool_until_ms ? OK : ERR_NOMEM;
+    if (err == OK)
+        err = loader_init(&core->loader, options->store_path, core->board, options->events);
+    if (err)
+        core_release(core);
+    return err;
+}
+
+void core_close(struct core *core)
+{
+    exchange_close_spare(core);
+}
+
+void core_release(struct core *core)
+{
+    loader_release(&core->loader);
+    free(core->read_buffer);
+    free(core->cool_until_ms);
+    buf_release(&core->scratch);
+    if (core->board)
+        board_close(core->board);
+    core->read_buffer = NULL;
+    core->cool_until_ms = NULL;
+    core->board = NULL;
+}
+
+void core_renew_wall(struct core *core)
+{
+    core->wall_offset_ms = clock_wall_ms() - (int64_t)uv_now(core->loop);
+}

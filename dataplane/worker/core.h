@@ -1,0 +1,78 @@
+/* core.h - what one worker owns and all its connections and exchanges share. One loop, one thread. */
+#pragma once
+#include "common/buf.h"
+#include "common/digest.h"
+#include "dataplane/node/config.h"
+#include "dataplane/route/retry.h"
+#include "dataplane/upstream/upstream.h"
+#include "dataplane/worker/loader.h"
+#include "proto/board.h"
+#include <uv.h>
+
+#define CORE_READ_BYTES (64u << 10) /* one read from a client: bounds what one busy client takes of a turn */
+
+struct exchange;
+struct core {
+    uv_loop_t *loop;
+    const struct node_config *config;
+    unsigned slot;
+    struct board *board;
+    struct board_region *region;
+    struct loader loader;
+    struct upstream_lane *lane;
+    struct prng prng;
+    struct buf scratch; /* for the length of one callback */
+    char *read_buffer;  /* CORE_READ_BYTES; for the length of one read callback: idle connections hold no memory for
+                           reading */
+    struct retry_budget retries;
+    uint64_t buffered; /* bytes of bodies, answers and unsent output that are held now: against limits.buffered_bytes */
+    uint64_t credential_turn; /* credentials of a provider are used in turn */
+    uint64_t credentials_read_ms;
+    uint64_t *cool_until_ms; /* by model label: as Retry-After asked */
+    struct exchange *spare;  /* exchanges that wait for a request */
+    unsigned spare_count;
+    int64_t wall_offset_ms; /* wall clock less uv_now; renewed by the timer */
+    bool draining;
+};
+
+struct core_options {
+    uv_loop_t *loop;
+    const struct node_config *config;
+    unsigned slot;
+    const char *board_path, *store_path;
+    struct upstream_lane *lane; /* borrowed */
+    const struct loader_events *events;
+};
+/* ERR_NOMEM; errors of board_attach. */
+MUST_CHECK enum err core_init(struct core *core, const struct core_options *options);
+/* Closes the handles of spare exchanges; run the loop until they are closed, then core_release. No exchange may be
+ * under way. */
+void core_close(struct core *core);
+void core_release(struct core *core);
+
+/* Clocks, read once per turn of the loop. */
+static inline uint64_t core_now_ms(const struct core *core)
+{
+    return uv_now(core->loop);
+}
+static inline int64_t core_wall_ms(const struct core *core)
+{
+    return (int64_t)uv_now(core->loop) + core->wall_offset_ms;
+}
+void core_renew_wall(struct core *core);
+/* Held memory was `before` and is `after` now. */
+static inline void core_account(struct core *core, size_t before, size_t after)
+{
+    core->buffered += after;
+    core->buffered -= before;
+    atomic_store_explicit(&core->region->counters[WORKER_BYTES_BUFFERED], core->buffered, memory_order_relaxed);
+}
+static inline void core_count(struct core *core, enum worker_counter counter)
+{
+    board_add(&core->region->counters[counter], 1);
+}
+/* A gauge goes up (1) or down (-1). */
+static inline void core_gauge(struct core *core, enum worker_counter counter, int by)
+{
+    board_add(&core->region->counters[counter], (uint64_t)(int64_t)by);
+}

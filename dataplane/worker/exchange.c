@@ -1,0 +1,380 @@
+#include "dataplane/worker/exchange.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/units.h"
+#include "dataplane/worker/exchange_internal.h"
+
+const char *exchange_state_name(enum exchange_state state)
+{
+    static const char *const names[EXCHANGE_STATES] = {
+        [EXCHANGE_IDLE] = "idle",         [EXCHANGE_READING] = "reading",     [EXCHANGE_TRYING] = "trying",
+        [EXCHANGE_HOLDING] = "holding",   [EXCHANGE_GATHERING] = "gathering", [EXCHANGE_RELAYING] = "relaying",
+        [EXCHANGE_RETRYING] = "retrying", [EXCHANGE_SETTLED] = "settled",
+    };
+    return names[state];
+}
+
+#define BIT(state) (1u << (state))
+
+static unsigned legal_from(enum exchange_state state)
+{
+    switch (state) {
+    case EXCHANGE_IDLE:
+        return BIT(EXCHANGE_READING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_READING:
+        return BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_TRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_TRYING:
+        return BIT(EXCHANGE_HOLDING) | BIT(EXCHANGE_GATHERING) | BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_HOLDING:
+        return BIT(EXCHANGE_RELAYING) | BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_GATHERING:
+        return BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_RELAYING:
+        return BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_RETRYING:
+        return BIT(EXCHANGE_TRYING) | BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_SETTLED:
+        return BIT(EXCHANGE_IDLE);
+    case EXCHANGE_STATES:
+        break;
+    }
+    return 0;
+}
+
+void exchange_go(struct exchange *x, enum exchange_state to)
+{
+    REQUIRE(legal_from(x->state) & BIT(to));
+    x->state = to;
+}
+
+void exchange_busy(struct exchange *x, uint64_t since_ns)
+{
+    if (!x->busy_since_ns)
+        x->busy_since_ns = since_ns;
+}
+
+void exchange_rest(struct exchange *x)
+{
+    if (x->busy_since_ns)
+        x->overhead_ns += clock_ns() - x->busy_since_ns;
+    x->busy_since_ns = 0;
+}
+
+static void on_timer(struct deadline *timer);
+
+/* A spare one, or a new one: its handle and its structure are kept from request to request. */
+static struct exchange *take(struct core *core)
+{
+    struct exchange *x = core->spare;
+    if (x) {
+        core->spare = x->next_spare;
+        core->spare_count--;
+        return x;
+    }
+    x = fault_calloc(1, sizeof(*x));
+    if (!x)
+        return NULL;
+    x->core = core;
+    deadline_init(&x->timer, core->loop, on_timer);
+    return x;
+}
+
+static void on_closed(uv_handle_t *timer)
+{
+    free(CONTAINER_OF(timer, struct exchange, timer.timer));
+}
+
+static void give_back(struct exchange *x)
+{
+    struct core *core = x->core;
+    deadline_lift(&x->timer);
+    if (core->spare_count >= EXCHANGE_SPARE_MAX) {
+        deadline_close(&x->timer, on_closed);
+        return;
+    }
+    x->next_spare = core->spare;
+    core->spare = x;
+    core->spare_count++;
+}
+
+void exchange_close_spare(struct core *core)
+{
+    while (core->spare) {
+        struct exchange *x = core->spare;
+        core->spare = x->next_spare;
+        deadline_close(&x->timer, on_closed);
+    }
+    core->spare_count = 0;
+}
+
+/* All-zero but for the core and the timer. */
+static void clean(struct exchange *x)
+{
+    struct core *core = x->core;
+    struct deadline timer = x->timer;
+    memset(x, 0, offsetof(struct exchange, timer));
+    memset((char *)x + offsetof(struct exchange, timer) + sizeof(timer), 0,
+           sizeof(*x) - offsetof(struct exchange, timer) - sizeof(timer));
+    x->core = core;
+    x->state = EXCHANGE_IDLE;
+    x->first_due = x->idle_due = x->total_due = x->content_due = x->hold_due = x->tail_due = DEADLINE_NONE;
+    arena_init(&x->arena, EXCHANGE_ARENA_BYTES);
+    arena_init(&x->ask_arena, EXCHANGE_ASK_BYTES);
+    arena_init(&x->event_arena, EXCHANGE_EVENT_BYTES * 8u);
+    buf_init(&x->body, (size_t)core->config->limits.body_bytes);
+    buf_init(&x->answer, EXCHANGE_ANSWER_BYTES);
+    buf_init(&x->down, EXCHANGE_DOWN_BYTES);
+}
+
+void exchange_rearm(struct exchange *x)
+{
+    const uint64_t moments[] = { x->first_due, x->idle_due, x->total_due, x->content_due, x->hold_due, x->tail_due };
+    uint64_t due = DEADLINE_NONE;
+    if (x->state == EXCHANGE_SETTLED)
+        return;
+    if (x->state == EXCHANGE_RETRYING)
+        due = 0;
+    for (size_t i = 0; i < ARRAY_LEN(moments); i++)
+        due = moments[i] < due ? moments[i] : due;
+    deadline_set(&x->timer, due);
+}
+
+struct exchange *exchange_begin(struct core *core, struct sink *sink, const struct http1_head *head, uint64_t began_ns,
+                                bool *ret_ended)
+{
+    struct exchange *x = take(core);
+    if (!x)
+        return NULL;
+    clean(x);
+    x->sink = sink;
+    x->head = head;
+    x->began_ns = began_ns;
+    x->wall_ms = core_wall_ms(core);
+    x->close = !head->keep_alive || core->draining;
+    random_id("req_", 24, x->request_id);
+    exchange_busy(x, began_ns);
+    core->retries.active++;
+    core_gauge(core, WORKER_REQUESTS_OPEN, 1);
+    *ret_ended = !exchange_let_in(x);
+    if (!*ret_ended) {
+        exchange_go(x, EXCHANGE_READING);
+        exchange_rest(x);
+    }
+    return x;
+}
+
+bool exchange_reads_body(const struct exchange *x)
+{
+    return x->state == EXCHANGE_READING;
+}
+
+bool exchange_body(struct exchange *x, struct span bytes)
+{
+    REQUIRE(x->state == EXCHANGE_READING);
+    enum err err = buf_append(&x->body, bytes);
+    x->input_bytes += bytes.len;
+    core_account(x->core, x->body_accounted, x->body.cap);
+    x->body_accounted = x->body.cap;
+    if (err == OK && x->core->buffered <= x->core->config->limits.buffered_bytes)
+        return true;
+    x->close = true; /* the rest of the body would have to be read */
+    exchange_refuse_with(x, err == ERR_FULL ? OUTCOME_BODY_TOO_LARGE : OUTCOME_BUSY, NULL);
+    return false;
+}
+
+void exchange_body_end(struct exchange *x, uint64_t began_ns)
+{
+    REQUIRE(x->state == EXCHANGE_READING);
+    exchange_busy(x, began_ns);
+    if (!exchange_decide(x))
+        return;
+    exchange_go(
+        x, EXCHANGE_RETRYING); /* the first one needs not wait for the next turn: no upstream's callback is running */
+    exchange_next_attempt(x);
+}
+
+void exchange_free_body(struct exchange *x)
+{
+    buf_release(&x->body);
+    arena_release(&x->ask_arena);
+    core_account(x->core, x->body_accounted + x->ask_accounted, 0);
+    x->body_accounted = x->ask_accounted = 0;
+}
+
+void exchange_account_answer(struct exchange *x)
+{
+    core_account(x->core, x->answer_accounted, x->answer.cap);
+    x->answer_accounted = x->answer.cap;
+}
+
+enum err exchange_own_headers(struct exchange *x, struct buf *out)
+{
+    char text[UNITS_TEXT_BYTES];
+    enum err err = http1_write_header(out, SPAN("x-request-id"), span_cstr(x->request_id));
+    bool named = x->attempts && !(x->early_head && !x->content_seen);
+    if (err == OK && named)
+        err = http1_write_header(out, SPAN("x-fairlead-model"), x->rows[x->attempts - 1].model);
+    if (err == OK && x->arm) {
+        err = http1_write_header_u64(out, SPAN("x-fairlead-policy"), x->arm->arm->policy_version);
+        if (err == OK)
+            err = http1_write_header_u64(out, SPAN("x-fairlead-generation"), x->table->version.generation);
+        if (err == OK && !x->early_head)
+            err = http1_write_header_u64(out, SPAN("x-fairlead-attempts"), x->attempts);
+    }
+    if (err == OK && x->cost_known)
+        err = http1_write_header(out, SPAN("x-fairlead-cost-usd"),
+                                 span_cstr(units_format_usd(x->cost.charged_nano, text)));
+    if (err == OK) {
+        uint64_t ns = x->overhead_ns + (x->busy_since_ns ? clock_ns() - x->busy_since_ns : 0);
+        err = http1_write_header_u64(out, SPAN("x-fairlead-overhead-us"), ns / 1000);
+    }
+    return err;
+}
+
+/* A refused request's body is read and forgotten by conn when it is short and sure to come; else the connection closes.
+ */
+static bool body_in_the_way(const struct exchange *x)
+{
+    const struct http1_head *head = x->head;
+    return x->state == EXCHANGE_IDLE && head->has_body &&
+           (head->expect_continue || head->content_length < 0 || head->content_length > EXCHANGE_DISCARD_BYTES);
+}
+
+void exchange_refuse(struct exchange *x, const struct reply_error *error)
+{
+    x->close = x->close || body_in_the_way(x);
+    struct buf out = BUF_INIT(256u << 10);
+    struct buf own = BUF_INIT(EXCHANGE_DOWN_BYTES);
+    enum err err = OK;
+    if (x->head_sent) {
+        err = reply_error_event(error, &out);
+        if (err == OK)
+            err = exchange_write_stream(x, buf_span(&out), true);
+    } else {
+        err = exchange_own_headers(x, &own);
+        const struct reply_frame frame = { .http10 = x->head->version_minor == 0,
+                                           .close = x->close,
+                                           .head_only = x->head->method == HTTP1_HEAD_METHOD,
+                                           .headers = buf_span(&own) };
+        if (err == OK)
+            err = reply_error_whole(error, &frame, &out);
+        const struct span part = buf_span(&out);
+        if (err == OK)
+            x->sink->ops->write(x->sink, &part, 1);
+        x->status_sent = outcome_status(error->outcome);
+        x->output_bytes += part.len;
+    }
+    buf_release(&own);
+    buf_release(&out);
+    /* Not even an error could be written: cut, so that nobody waits. */
+    exchange_finish(x, error->outcome, error->code ? error->code : outcome_name(error->outcome), err != OK);
+}
+
+void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message)
+{
+    exchange_refuse(x, &(struct reply_error){ .outcome = outcome, .message = message });
+}
+
+void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort)
+{
+    struct core *core = x->core;
+    struct sink *sink = x->sink;
+    bool close = x->close;
+    exchange_attempt_abandon(x);
+    exchange_rest(x);
+    exchange_settle(x, outcome, error);
+    exchange_go(x, EXCHANGE_SETTLED);
+    core->retries.active--;
+    core_gauge(core, WORKER_REQUESTS_OPEN, -1);
+    if (x->head_sent)
+        core_gauge(core, WORKER_STREAMS_OPEN, -1);
+    exchange_free_body(x);
+    buf_release(&x->answer);
+    exchange_account_answer(x);
+    buf_release(&x->down);
+    if (x->framing)
+        sse_release(&x->framer);
+    arena_release(&x->event_arena);
+    arena_release(&x->arena);
+    table_unref(x->table);
+    give_back(x);
+    sink->ops->end(sink, close, abort);
+}
+
+void exchange_body_timeout(struct exchange *x)
+{
+    x->close = true;
+    exchange_refuse_with(x, OUTCOME_BODY_TIMEOUT, NULL);
+}
+
+void exchange_malformed(struct exchange *x, const char *message)
+{
+    x->close = true;
+    core_count(x->core, WORKER_BAD_REQUESTS);
+    exchange_refuse_with(x, OUTCOME_MALFORMED, message);
+}
+
+void exchange_client_gone(struct exchange *x)
+{
+    exchange_reckon(x);
+    exchange_finish(x, OUTCOME_CANCELLED, "client_gone", true);
+}
+
+void exchange_writable(struct exchange *x)
+{
+    if (!x->paused || !x->attempt.upstream)
+        return;
+    x->paused = false;
+    x->idle_due = core_now_ms(x->core) + x->attempt.timeouts.idle_ms;
+    exchange_rearm(x);
+    upstream_resume(x->attempt.upstream);
+}
+
+void exchange_drain_passed(struct exchange *x)
+{
+    x->close = true;
+    exchange_reckon(x);
+    if (x->content_seen)
+        exchange_truncated(
+            x, true, "This gateway process had to shut down before the answer was complete. Send the request again.");
+    else
+        exchange_refuse_with(x, OUTCOME_DRAINING, NULL);
+}
+
+/* Total and chain deadlines end the exchange, an attempt's own only the attempt. */
+static void on_timer(struct deadline *timer)
+{
+    struct exchange *x = CONTAINER_OF(timer, struct exchange, timer);
+    uint64_t now_ms = core_now_ms(x->core);
+    exchange_busy(x, clock_ns());
+    if (x->total_due <= now_ms || (x->content_due <= now_ms && !x->content_seen)) {
+        x->last_failure = RETRY_TIMEOUT;
+        if (x->content_seen)
+            exchange_truncated(x, true,
+                               "The answer took longer than its route allows and was cut. Send the request again.");
+        else
+            exchange_refuse_with(x, OUTCOME_UPSTREAM_TIMEOUT,
+                                 "No model began to answer within the route's deadline. Try again.");
+        return;
+    }
+    if (x->state == EXCHANGE_RETRYING) {
+        exchange_next_attempt(x);
+        return;
+    }
+    if (x->tail_due <= now_ms) {
+        exchange_complete(x);
+        return;
+    }
+    if (x->first_due <= now_ms || x->idle_due <= now_ms) {
+        if (x->content_seen)
+            exchange_truncated(x, false,
+                               "The provider fell silent in the middle of its answer. Send the request again.");
+        else
+            exchange_attempt_failed(x, RETRY_TIMEOUT);
+        return;
+    }
+    if (x->hold_due <= now_ms)
+        exchange_hold_passed(x);
+    exchange_rest(x);
+    exchange_rearm(x);
+}

@@ -1,0 +1,178 @@
+/* exchange_internal.h - the inside of one request's life, shared by exchange*.c only.
+ *
+ *   exchange.c          states, begin, body, the timer, the end
+ *   exchange_plan.c     auth, ask, arm, admit, select
+ *   exchange_attempt.c  one try: its start, its failure, what follows from it
+ *   exchange_relay.c    what comes back: streams, whole answers, errors passed on
+ *   exchange_settle.c   counters and the record, exactly once
+ *   exchange_models.c   GET /v1/models */
+#pragma once
+#include "common/arena.h"
+#include "common/sse.h"
+#include "dataplane/account/ledger.h"
+#include "dataplane/dialect/openai_chat.h"
+#include "dataplane/route/auth.h"
+#include "dataplane/route/breaker.h"
+#include "dataplane/route/select.h"
+#include "dataplane/worker/deadline.h"
+#include "dataplane/worker/exchange.h"
+#include "dataplane/worker/reply.h"
+
+#define EXCHANGE_ARENA_BYTES (1u << 20) /* heads, plan, messages: no request needs more; one that does is refused */
+#define EXCHANGE_ASK_BYTES                                                                                             \
+    (128u << 20) /* the index of the largest body, with the arrays it outgrew; freed with the body */
+#define EXCHANGE_ANSWER_BYTES (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
+#define EXCHANGE_ERROR_BYTES  (1u << 20)   /* an error's body from a provider */
+#define EXCHANGE_HELD_BYTES   (256u << 10) /* opening events before content: role, pings, comments */
+#define EXCHANGE_EVENT_BYTES  (4u << 20)   /* one event; images come whole in one */
+#define EXCHANGE_DOWN_BYTES   (16u << 10)  /* a provider's headers that come down */
+#define EXCHANGE_HEAD_BYTES   (64u << 10)  /* a provider's response head */
+#define EXCHANGE_SPARE_MAX    64u          /* kept for the next requests; more are freed */
+#define EXCHANGE_WHOLE_IDLES                                                                                           \
+    10u /* an unstreamed answer shows nothing while it is made: it gets first_token + this many times idle */
+#define EXCHANGE_TAIL_MS                                                                                               \
+    1000u /* after [DONE], for the end of the upstream's message: then its connection is given up */
+
+enum exchange_state {
+    EXCHANGE_IDLE,
+    EXCHANGE_READING,   /* let in; its body is coming */
+    EXCHANGE_TRYING,    /* sent upstream; no head yet */
+    EXCHANGE_HOLDING,   /* a stream's opening events, no content yet */
+    EXCHANGE_GATHERING, /* a whole body, or an error's */
+    EXCHANGE_RELAYING,  /* content flows to the client */
+    EXCHANGE_RETRYING,  /* the next attempt starts in the next turn */
+    EXCHANGE_SETTLED,
+    EXCHANGE_STATES
+};
+
+struct attempt {
+    uint32_t step;  /* of the plan */
+    uint32_t label; /* board's id of the model */
+    const struct model *model;
+    const struct provider *provider;
+    struct timeouts timeouts;
+    struct board_model *shared;
+    enum breaker_pass pass; /* REFUSED: no verdict is owed (any more) */
+    bool running;           /* its inflight count and retry place are held */
+    bool holds_place;       /* in the retry budget */
+    struct upstream *upstream;
+    enum upstream_phase phase; /* how far it came, kept when upstream is gone */
+    struct openai_chat_body body;
+    uint32_t credential;       /* index of the one in use */
+    uint32_t credentials_left; /* not tried yet at this provider, for this request */
+    uint64_t started_ns, content_ns;
+    unsigned status;
+    bool event_stream;
+    uint32_t retry_after_ms;
+    struct span content_type; /* in arena */
+};
+
+struct exchange {
+    struct core *core;
+    struct sink *sink;
+    struct exchange *next_spare;
+    enum exchange_state state;
+    struct deadline timer;
+    struct arena arena;
+    struct arena ask_arena; /* goes with the body */
+
+    /* The client's side. */
+    const struct http1_head *head;
+    struct header_pair *headers;
+    struct openai_chat_place place;
+    char request_id[32];
+    bool close;        /* no further request on this connection */
+    bool head_sent;    /* of a stream */
+    bool early_head;   /* before content, as holding took long: no model could be named */
+    bool content_seen; /* first content has gone to the client: nothing is tried again */
+    bool paused;       /* upstream, because the client is slow */
+    unsigned status_sent;
+    uint64_t output_bytes, input_bytes;
+    struct buf body;
+    size_t body_accounted, ask_accounted, answer_accounted;
+
+    /* What was decided. */
+    struct table *table; /* pinned */
+    const struct arm_view *arm;
+    struct key_record *key;
+    struct auth_principal principal;
+    struct ask ask;
+    bool asked;              /* `ask` was read */
+    struct span asked_model; /* in arena: survives the body */
+    struct resolved target;
+    struct plan plan;
+    uint32_t next_step;
+
+    /* The attempts. */
+    struct attempt attempt;
+    struct ledger_attempt rows[ATTEMPTS_MAX];
+    unsigned attempts;
+    enum retry_failure last_failure;
+    unsigned last_status;
+    struct buf answer; /* held events, or the gathered body */
+    struct buf down;   /* header lines that come down, of this attempt */
+    struct sse_framer framer;
+    bool framing;
+    struct arena event_arena;
+    bool feed_failed; /* an event ended the attempt: handled after the feed */
+    enum retry_failure feed_failure;
+    char *feed_message;
+    bool done_seen, finished;
+    struct usage usage;
+    uint64_t content_bytes;
+    const struct price *price;
+    struct cost cost;
+    bool cost_known;
+
+    /* Moments, in uv_now's ms; DEADLINE_NONE: not waited for. */
+    uint64_t first_due, idle_due, total_due, content_due, hold_due, tail_due;
+    int64_t wall_ms;
+    uint64_t began_ns, busy_since_ns, overhead_ns, first_content_ns, ttft_us;
+};
+
+const char *exchange_state_name(enum exchange_state state);
+void exchange_go(struct exchange *x, enum exchange_state to); /* asserts that the edge is legal */
+void exchange_rearm(struct exchange *x);                      /* the timer to the nearest moment */
+/* The request's own work begins and rests: see overhead in exchange.h. */
+void exchange_busy(struct exchange *x, uint64_t since_ns);
+void exchange_rest(struct exchange *x);
+void exchange_free_body(struct exchange *x); /* body, its index, and what was made of them */
+void exchange_account_answer(struct exchange *x);
+/* Ends with an error: a response, or an event when the head has gone out. message may be NULL. */
+void exchange_refuse(struct exchange *x, const struct reply_error *error);
+void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message);
+/* Settles, tells the sink, gives the exchange back. */
+void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort);
+/* x-request-id and x-fairlead-* lines. */
+MUST_CHECK enum err exchange_own_headers(struct exchange *x, struct buf *out);
+
+/* exchange_plan.c */
+bool exchange_let_in(struct exchange *x); /* false: it was refused, and ended */
+bool exchange_decide(struct exchange *x); /* the body is whole: false: refused, and ended */
+
+/* exchange_attempt.c */
+void exchange_next_attempt(struct exchange *x); /* starts it, or ends the exchange */
+/* content: first content has come (a success for the breaker). */
+void exchange_attempt_succeeded(struct exchange *x);
+/* The attempt is over without having served; goes on with the next, passes on, or ends. */
+void exchange_attempt_failed(struct exchange *x, enum retry_failure failure);
+void exchange_attempt_broke(struct exchange *x); /* it broke off after content: counted against the model */
+void exchange_attempt_close(struct exchange *x, const char *error); /* gives back what it held; idempotent */
+void exchange_attempt_abandon(struct exchange *x);                  /* the client left, or we end */
+
+/* exchange_relay.c */
+extern const struct upstream_events exchange_upstream_events;
+/* Bytes of a stream's body, in the client's framing; last: and its end. */
+MUST_CHECK enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last);
+void exchange_pass(struct exchange *x); /* the provider's own error, as it came: once; ends the exchange */
+void exchange_hold_passed(struct exchange *x);
+void exchange_complete(struct exchange *x); /* a stream that ended well */
+/* Ends a stream after first content with an error event. by_us: not the model's fault. message may be NULL. */
+void exchange_truncated(struct exchange *x, bool by_us, const char *message);
+void exchange_reckon(struct exchange *x); /* usage and cost as known now */
+
+/* exchange_settle.c */
+void exchange_settle(struct exchange *x, enum outcome outcome, const char *error);
+
+/* exchange_models.c */
+void exchange_models(struct exchange *x);

@@ -1,0 +1,272 @@
+#include "dataplane/route/admit.h"
+#include "dataplane/route/arms.h"
+#include "dataplane/route/ask.h"
+#include "dataplane/worker/exchange_internal.h"
+
+/* One arm holds every bucket in this build; the salt comes with assignments. */
+static const uint8_t no_salt[ARMS_SALT_BYTES];
+
+static const struct json_limits body_limits = {
+    .bytes_max = 1u << 30,  /* the body's own limit comes first */
+    .depth_max = 128,       /* as json_limits_default */
+    .tokens_max = 2u << 20, /* 32 MiB of index for one body: an embedding of a million tokens still passes */
+};
+
+static enum err copy_headers(struct exchange *x)
+{
+    x->headers = ARENA_ARRAY(&x->arena, x->head->header_count, struct header_pair);
+    if (!x->headers && x->head->header_count)
+        return ERR_NOMEM;
+    for (unsigned i = 0; i < x->head->header_count; i++)
+        x->headers[i] = (struct header_pair){ .name = x->head->headers[i].name, .value = x->head->headers[i].value };
+    return OK;
+}
+
+static bool refuse(struct exchange *x, enum outcome outcome, const char *message)
+{
+    exchange_refuse_with(x, outcome, message);
+    return false;
+}
+
+/* The key in the headers -> its record and team in the newest table, which the request pins. */
+static bool authenticate(struct exchange *x)
+{
+    struct core *core = x->core;
+    struct span text;
+    const char *why = NULL;
+    enum err err = auth_extract(x->headers, x->head->header_count, &text, &why);
+    if (err) {
+        core_count(core, WORKER_UNAUTHORIZED);
+        return refuse(x, err == ERR_NOT_FOUND ? OUTCOME_NO_KEY : OUTCOME_BAD_KEY, err == ERR_NOT_FOUND ? NULL : why);
+    }
+    struct sha256 hash = sha256_of(text);
+    err = loader_key(&core->loader, &x->arena, &hash, &x->key);
+    if (err == ERR_AGAIN)
+        return refuse(x, OUTCOME_NO_POLICY, NULL);
+    if (err && err != ERR_NOT_FOUND)
+        return refuse(x, OUTCOME_BUSY, NULL);
+    if (core->loader.table)
+        x->table = table_ref(core->loader.table);
+    const struct team_view *team = NULL;
+    if (x->key && x->table)
+        team = table_team(x->table, x->key->team);
+    bool no_table = x->key && !x->table; /* a directory, but no head yet: judge the key alone */
+    err = auth_judge(x->key, team, x->wall_ms, &why);
+    if (err && !no_table) {
+        x->key = NULL;
+        core_count(core, WORKER_UNAUTHORIZED);
+        return refuse(x, OUTCOME_BAD_KEY, why);
+    }
+    x->principal = (struct auth_principal){ .key = x->key, .team = team };
+    return true;
+}
+
+static bool admit(struct exchange *x)
+{
+    struct core *core = x->core;
+    const struct node_limits *limits = &core->config->limits;
+    const struct admit_load load = { .has_policy = x->table && x->table->head->arm_count > 0,
+                                     .requests_open = core->retries.active,
+                                     .requests_max = limits->connections,
+                                     .bytes_buffered = core->buffered,
+                                     .bytes_max = limits->buffered_bytes,
+                                     .bytes_more =
+                                         x->head->content_length > 0 ? (uint64_t)x->head->content_length : 0 };
+    switch (admit_request(&load)) {
+    case ADMIT_OK:
+        return true;
+    case ADMIT_NO_POLICY:
+        return refuse(x, OUTCOME_NO_POLICY, NULL);
+    case ADMIT_DRAINING:
+        return refuse(x, OUTCOME_DRAINING, NULL);
+    case ADMIT_REQUESTS:
+    case ADMIT_BYTES:
+        return refuse(x, OUTCOME_BUSY, NULL);
+    case ADMIT_REASONS:
+        break;
+    }
+    return refuse(x, OUTCOME_INTERNAL, NULL);
+}
+
+/* Before a byte of the body is kept. */
+static bool body_may_come(struct exchange *x)
+{
+    const struct header_pair *headers = x->headers;
+    for (unsigned i = 0; i < x->head->header_count; i++)
+        if (span_eq_nocase(headers[i].name, SPAN("content-encoding")) &&
+            !span_eq_nocase(headers[i].value, SPAN("identity")) && !span_empty(headers[i].value))
+            return refuse(x, OUTCOME_BODY_ENCODED, NULL);
+    if (x->head->content_length > 0 && (uint64_t)x->head->content_length > x->core->config->limits.body_bytes)
+        return refuse(x, OUTCOME_BODY_TOO_LARGE, NULL);
+    return true;
+}
+
+bool exchange_let_in(struct exchange *x)
+{
+    if (copy_headers(x))
+        return refuse(x, OUTCOME_BUSY, NULL);
+    switch (openai_chat_place(&x->arena, x->head->method_name, x->head->path, &x->place)) {
+    case OK:
+        break;
+    case ERR_NOT_FOUND:
+        return refuse(x, OUTCOME_BAD_PATH, NULL);
+    case ERR_UNSUPPORTED:
+        exchange_refuse(x,
+                        &(struct reply_error){ .outcome = OUTCOME_BAD_METHOD, .allow = span_cstr(x->place.allowed) });
+        return false;
+    case ERR_INVALID:
+        return refuse(x, OUTCOME_MALFORMED, "The path holds a malformed %-escape.");
+    default:
+        return refuse(x, OUTCOME_BUSY, NULL);
+    }
+    if (!authenticate(x) || !admit(x) || !body_may_come(x))
+        return false;
+    uint32_t arm = arms_pick(x->table->head, no_salt, x->key->id);
+    x->arm = &x->table->arms[arm];
+    if (x->head->expect_continue && x->head->has_body) {
+        const struct span go_on = SPAN("HTTP/1.1 100 Continue\r\n\r\n");
+        x->sink->ops->write(x->sink, &go_on, 1);
+    }
+    return true;
+}
+
+static bool read_ask(struct exchange *x)
+{
+    struct ask_error error = { .param = NULL };
+    enum err err = ask_read(&x->ask_arena, x->place.endpoint, buf_span(&x->body), &body_limits, &x->ask, &error);
+    core_account(x->core, x->ask_accounted, x->ask_arena.used);
+    x->ask_accounted = x->ask_arena.used;
+    if (err == ERR_NOMEM)
+        return refuse(x, OUTCOME_BUSY, NULL);
+    if (err) {
+        exchange_refuse(
+            x, &(struct reply_error){
+                   .outcome = OUTCOME_BAD_BODY, .message = error.message, .param = error.param, .code = error.code });
+        return false;
+    }
+    x->asked = true;
+    x->asked_model = arena_dup(&x->arena, span_head(x->ask.model, LEDGER_TEXT_MAX));
+    return true;
+}
+
+static void live_facts(void *user, uint32_t model, struct select_live *ret)
+{
+    struct exchange *x = user;
+    struct core *core = x->core;
+    const struct compiled *compiled = x->arm->compiled;
+    const struct provider *provider = &compiled->artifact->providers[compiled->artifact->models[model].provider];
+    uint32_t label = compiled->model_labels[model];
+    struct board_model *shared = board_model(core->board, label);
+    *ret = (struct select_live){
+        .breaker = atomic_load_explicit(&shared->breaker, memory_order_relaxed),
+        .cool_until_ms = label < MODELS_MAX ? core->cool_until_ms[label] : 0,
+        .outstanding = board_inflight(core->board, label),
+        .ttft_us = atomic_load_explicit(&shared->ttft_ewma_us, memory_order_relaxed),
+    };
+    if (provider->auth == AUTH_SCHEME_NONE)
+        return;
+    ret->no_credential = true;
+    for (uint32_t i = 0; i < provider->credentials.count && core->config->credentials; i++)
+        if (credentials_resolved(core->config->credentials, provider->credentials.items[i]))
+            ret->no_credential = false;
+}
+
+/* Which status tells best why nothing can serve: what the client can change, what an operator can, or only time. */
+static enum outcome outcome_of(enum plan_reason reason)
+{
+    switch (reason) {
+    case PLAN_TOO_DEAR:
+        return OUTCOME_TOO_DEAR;
+    case PLAN_TOO_LONG:
+    case PLAN_NO_JSON:
+    case PLAN_NO_AUDIO:
+    case PLAN_NO_IMAGES:
+    case PLAN_NO_TOOLS:
+    case PLAN_NO_STREAM:
+    case PLAN_NO_ENDPOINT:
+        return OUTCOME_UNSUITABLE;
+    case PLAN_REGION:
+    case PLAN_RETENTION:
+    case PLAN_TRAINING:
+        return OUTCOME_DENIED;
+    case PLAN_NONE:
+    case PLAN_DIRECT:
+    case PLAN_ONLY:
+    case PLAN_WEIGHT:
+    case PLAN_LESS_LOADED:
+    case PLAN_CHEAPEST:
+    case PLAN_FASTEST:
+    case PLAN_NEXT:
+    case PLAN_NEXT_TIER:
+    case PLAN_LEAST_BAD:
+    case PLAN_BEYOND:
+    case PLAN_OUT_OF_BOUNDS:
+    case PLAN_PROBED:
+    case PLAN_EJECTED:
+    case PLAN_DOWN:
+    case PLAN_TRIED:
+    case PLAN_NO_CREDENTIAL:
+    case PLAN_DRAINED:
+    case PLAN_BLOCKED:
+    case PLAN_REASONS:
+        break;
+    }
+    return OUTCOME_NO_CANDIDATE;
+}
+
+static bool choose(struct exchange *x)
+{
+    const struct select_input input = { .arm = x->arm,
+                                        .target = x->target,
+                                        .ask = &x->ask,
+                                        .team_require = x->principal.team ? &x->principal.team->team->require : NULL,
+                                        .evidence_valid = table_evidence_valid(x->table, x->wall_ms),
+                                        .wall_ms = x->wall_ms,
+                                        .now_ms = core_now_ms(x->core),
+                                        .source = { .live = live_facts, .user = x } };
+    switch (select_plan(&x->arena, &input, &x->core->prng, &x->plan)) {
+    case OK:
+        return true;
+    case ERR_NO_CANDIDATE:
+        exchange_refuse(x, &(struct reply_error){ .outcome = outcome_of(plan_chief_reason(&x->plan)),
+                                                  .message = plan_explain(&x->arena, &input, &x->plan),
+                                                  .param = "model" });
+        return false;
+    default:
+        return refuse(x, OUTCOME_BUSY, NULL);
+    }
+}
+
+static void set_deadlines(struct exchange *x)
+{
+    const struct route *route = x->target.route;
+    uint64_t now_ms = core_now_ms(x->core);
+    if (!route)
+        return;
+    if (route->deadline_ms)
+        x->content_due = now_ms + route->deadline_ms;
+    if (route->timeouts.total_ms)
+        x->total_due = now_ms + route->timeouts.total_ms;
+}
+
+bool exchange_decide(struct exchange *x)
+{
+    if (x->place.endpoint == ENDPOINT_MODELS || x->place.endpoint == ENDPOINT_MODEL) {
+        exchange_models(x);
+        return false;
+    }
+    if (!read_ask(x))
+        return false;
+    /* Traits and guard have their place here. */
+    if (resolve_name(x->arm, &x->principal, x->ask.model, &x->target)) {
+        exchange_refuse(x, &(struct reply_error){
+                               .outcome = OUTCOME_UNKNOWN_MODEL,
+                               .message = resolve_not_found_message(&x->arena, x->arm, &x->principal, x->ask.model),
+                               .param = "model" });
+        return false;
+    }
+    if (!choose(x))
+        return false;
+    set_deadlines(x);
+    return true;
+}

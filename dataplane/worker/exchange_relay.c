@@ -1,0 +1,449 @@
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/units.h"
+#include "dataplane/account/usage.h"
+#include "dataplane/dialect/headers.h"
+#include "dataplane/worker/exchange_internal.h"
+
+/* ---- to the client ---- */
+
+static enum err stream_head(struct exchange *x, struct buf *out)
+{
+    enum err err = reply_head_begin(&(struct reply_head){ .status = 200,
+                                                          .http10 = x->head->version_minor == 0,
+                                                          .close = x->close,
+                                                          .stream = true,
+                                                          .content_type = SPAN("text/event-stream; charset=utf-8") },
+                                    out);
+    if (err == OK)
+        err = http1_write_header(out, SPAN("cache-control"), SPAN("no-cache"));
+    if (err == OK && x->content_seen)
+        err = buf_append(out, buf_span(&x->down));
+    if (err == OK)
+        err = exchange_own_headers(x, out);
+    return err == OK ? http1_write_head_end(out) : err;
+}
+
+static void heed_queue(struct exchange *x)
+{
+    if (x->paused || !x->attempt.upstream || x->sink->ops->queued(x->sink) <= x->core->config->limits.write_queue_bytes)
+        return;
+    x->paused = true;
+    x->idle_due = DEADLINE_NONE; /* it is the client now that takes its time: conn's write stall is the limit */
+    upstream_pause(x->attempt.upstream);
+}
+
+enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last)
+{
+    struct span parts[5];
+    unsigned count = 0;
+    char size[24];
+    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
+    bool chunked = x->head->version_minor != 0;
+    if (!x->head_sent) {
+        if (!chunked)
+            x->close = true; /* HTTP/1.0: the stream's end is the connection's */
+        enum err err = stream_head(x, &head);
+        if (err) {
+            buf_release(&head);
+            return err;
+        }
+        parts[count++] = buf_span(&head);
+        x->head_sent = true;
+        x->status_sent = 200;
+        core_gauge(x->core, WORKER_STREAMS_OPEN, 1);
+    }
+    if (bytes.len > 0) {
+        int digits = snprintf(size, sizeof(size), "%zx\r\n", bytes.len);
+        if (chunked)
+            parts[count++] = span_of(size, (size_t)digits);
+        parts[count++] = bytes;
+        if (chunked)
+            parts[count++] = HTTP1_CHUNK_END;
+    }
+    if (last && chunked)
+        parts[count++] = HTTP1_LAST_CHUNK;
+    if (count > 0)
+        x->sink->ops->write(x->sink, parts, count);
+    x->output_bytes += bytes.len;
+    buf_release(&head);
+    heed_queue(x);
+    return OK;
+}
+
+void exchange_reckon(struct exchange *x)
+{
+    struct attempt *a = &x->attempt;
+    if (!a->provider || x->attempts == 0)
+        return;
+    enum upstream_phase phase = a->upstream ? upstream_phase(a->upstream) : a->phase;
+    if (!x->content_seen && !x->usage.known && phase < UPSTREAM_SENT)
+        return; /* nothing was asked of the provider yet */
+    x->usage = usage_settle(&x->usage, x->ask.input_bytes, x->content_bytes);
+    x->cost = cost_of(x->price, a->provider->discount_ppm, &x->usage);
+    x->cost_known = true;
+}
+
+/* What is known only at the end, as a comment: every SSE reader skips it. */
+static enum err write_tail(struct exchange *x, struct buf *out)
+{
+    char usd[UNITS_TEXT_BYTES];
+    exchange_reckon(x);
+    return buf_printf(out,
+                      ": fairlead model=" SPAN_FMT " attempts=%u input_tokens=%llu output_tokens=%llu estimated=%d "
+                      "cost_usd=%s\n\n",
+                      SPAN_ARG(x->attempt.model->name), x->attempts, (unsigned long long)x->usage.input,
+                      (unsigned long long)x->usage.output, x->usage.estimated ? 1 : 0,
+                      units_format_usd(x->cost.charged_nano, usd));
+}
+
+void exchange_complete(struct exchange *x)
+{
+    enum err err = OK;
+    struct buf *out = &x->core->scratch;
+    buf_clear(out);
+    if (!x->done_seen)
+        err = write_tail(x, out);
+    exchange_attempt_close(x, NULL);
+    if (err == OK)
+        err = exchange_write_stream(x, buf_span(out), true);
+    exchange_finish(x, err ? OUTCOME_INTERNAL : OUTCOME_OK, err ? err_name(err) : NULL, err != OK);
+}
+
+void exchange_truncated(struct exchange *x, bool by_us, const char *message)
+{
+    exchange_reckon(x);
+    if (by_us)
+        exchange_attempt_close(x, "cut");
+    else
+        exchange_attempt_broke(x);
+    exchange_refuse_with(x, OUTCOME_TRUNCATED, message);
+}
+
+void exchange_hold_passed(struct exchange *x)
+{
+    x->early_head = x->early_head || !x->head_sent;
+    x->hold_due = core_now_ms(x->core) + x->attempt.timeouts.hold_ms;
+    if (exchange_write_stream(x, SPAN(": keep-alive\n\n"), false))
+        log_warn("keepalive.failed",
+                 LOG_STR("request", x->request_id)); /* out of memory: tried again after the next hold */
+}
+
+/* The provider's own answer to a mistake of the client's. */
+void exchange_pass(struct exchange *x)
+{
+    if (x->last_failure != RETRY_STATUS || x->head_sent) {
+        exchange_attempt_close(x, retry_failure_name(x->last_failure));
+        exchange_refuse(x, &(struct reply_error){
+                               .outcome = OUTCOME_BAD_BODY, .message = x->feed_message, .code = "provider_refused" });
+        return;
+    }
+    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
+    enum err err = reply_head_begin(&(struct reply_head){ .status = x->attempt.status,
+                                                          .http10 = x->head->version_minor == 0,
+                                                          .close = x->close,
+                                                          .bytes = x->answer.len,
+                                                          .content_type = x->attempt.content_type },
+                                    &head);
+    if (err == OK)
+        err = buf_append(&head, buf_span(&x->down));
+    if (err == OK)
+        err = exchange_own_headers(x, &head);
+    if (err == OK)
+        err = http1_write_head_end(&head);
+    exchange_attempt_close(x, retry_failure_name(RETRY_STATUS));
+    if (err == OK) {
+        x->status_sent = x->attempt.status;
+        x->output_bytes += x->answer.len;
+        x->sink->ops->write_body(x->sink, buf_span(&head), &x->answer);
+    }
+    buf_release(&head);
+    if (err)
+        exchange_refuse_with(x, OUTCOME_BUSY, NULL);
+    else
+        exchange_finish(x, OUTCOME_PASSED, "provider_refused", false);
+}
+
+/* ---- from the provider: events of a stream ---- */
+
+static enum err fail_feed(struct exchange *x, enum retry_failure failure, const char *message)
+{
+    x->feed_failed = true;
+    x->feed_failure = failure;
+    x->feed_message = message ? arena_printf(&x->arena, "%s", message) : NULL;
+    return ERR_CANCELLED;
+}
+
+/* Before content: held, as another provider may have to begin anew. */
+static enum err forward(struct exchange *x, struct span raw)
+{
+    if (x->content_seen)
+        return buf_append(&x->core->scratch, raw) ? fail_feed(x, RETRY_TOO_LARGE, NULL) : OK;
+    if (x->answer.len + raw.len > EXCHANGE_HELD_BYTES || buf_append(&x->answer, raw))
+        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+    return OK;
+}
+
+static enum err first_content(struct exchange *x)
+{
+    x->content_seen = true;
+    exchange_go(x, EXCHANGE_RELAYING);
+    x->hold_due = x->content_due = x->first_due = DEADLINE_NONE;
+    exchange_attempt_succeeded(x);
+    if (upstream_release_body(x->attempt.upstream))
+        exchange_free_body(x);
+    if (buf_append(&x->core->scratch, buf_span(&x->answer)))
+        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+    buf_release(&x->answer);
+    return OK;
+}
+
+static enum err on_done_event(struct exchange *x, struct span raw)
+{
+    if (!x->content_seen)
+        return fail_feed(x, RETRY_EMPTY, NULL);
+    x->done_seen = true;
+    x->idle_due = DEADLINE_NONE;
+    x->tail_due = core_now_ms(x->core) + EXCHANGE_TAIL_MS;
+    if (write_tail(x, &x->core->scratch))
+        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+    return forward(x, raw);
+}
+
+static enum err on_event(void *user, const struct sse_event *event)
+{
+    struct exchange *x = user;
+    struct event_facts facts;
+    if (x->done_seen)
+        return OK;
+    arena_reset(&x->event_arena);
+    if (openai_chat_event(&x->event_arena, x->ask.endpoint, event, &facts))
+        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+    if (facts.usage.known)
+        usage_merge(&x->usage, &facts.usage);
+    x->content_bytes += facts.content_bytes;
+    x->finished = x->finished || facts.finished;
+    switch (facts.class) {
+    case EVENT_CONTENT:
+        if (!x->content_seen && first_content(x))
+            return ERR_CANCELLED;
+        return forward(x, event->raw);
+    case EVENT_OPENING:
+    case EVENT_FINISH:
+        return forward(x, event->raw);
+    case EVENT_USAGE:
+        return x->attempt.body.usage_added ? OK : forward(x, event->raw);
+    case EVENT_DONE:
+        return on_done_event(x, event->raw);
+    case EVENT_ERROR:
+        return fail_feed(x, facts.error_retryable ? RETRY_ERROR_IN_200 : RETRY_REFUSAL_IN_200, facts.error_message.ptr);
+    case EVENT_GARBAGE:
+        break;
+    }
+    return fail_feed(x, RETRY_GARBAGE, NULL);
+}
+
+static void feed(struct exchange *x, struct span bytes)
+{
+    struct buf *out = &x->core->scratch;
+    buf_clear(out);
+    x->feed_failed = false;
+    enum err err = sse_feed(&x->framer, bytes, on_event, x);
+    if (err && !x->feed_failed)
+        (void)fail_feed(x, RETRY_TOO_LARGE, NULL);
+    exchange_account_answer(x);
+    if (out->len > 0 && x->content_seen && exchange_write_stream(x, buf_span(out), false)) {
+        exchange_finish(x, OUTCOME_INTERNAL, "nomem", true);
+        return;
+    }
+    if (out->cap > 4 * CORE_READ_BYTES)
+        buf_release(out); /* one huge event must not stay the size of every worker */
+    if (x->feed_failed && x->content_seen)
+        exchange_truncated(x, false, x->feed_message);
+    else if (x->feed_failed)
+        exchange_attempt_failed(x, x->feed_failure);
+    else {
+        exchange_rest(x);
+        exchange_rearm(x);
+    }
+}
+
+/* ---- from the provider: heads, whole bodies, ends ---- */
+
+static void keep_headers(struct exchange *x, const struct upstream_head *head)
+{
+    struct attempt *a = &x->attempt;
+    struct header_pair pairs[HEADERS_MAX];
+    size_t count = size_min(head->header_count, HEADERS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        pairs[i] = (struct header_pair){ .name = head->headers[i].name, .value = head->headers[i].value };
+        /* Errors: it does not fit, or could break our head: then the client goes without. */
+        if (headers_goes_down(pairs[i].name) && !span_eq(pairs[i].name, SPAN("content-type")) &&
+            http1_write_header(&x->down, pairs[i].name, pairs[i].value))
+            log_debug("header.dropped", LOG_SPAN("name", pairs[i].name));
+    }
+    struct span type = headers_find(pairs, count, SPAN("content-type"));
+    a->content_type = arena_dup(&x->arena, span_head(type, LEDGER_TEXT_MAX));
+    if (!a->content_type.ptr)
+        a->content_type = SPAN("");
+    a->event_stream = span_starts_nocase(type, SPAN("text/event-stream"));
+    a->retry_after_ms = retry_after_ms(headers_find(pairs, count, SPAN("retry-after")), core_wall_ms(x->core));
+    uint32_t remaining = headers_remaining_ppm_plus_1(pairs, count);
+    if (remaining) {
+        atomic_store_explicit(&a->shared->remaining_ppm_plus_1, remaining, memory_order_relaxed);
+        atomic_store_explicit(&a->shared->remaining_at_ms, core_now_ms(x->core), memory_order_relaxed);
+    }
+}
+
+static void on_head(void *user, const struct upstream_head *head)
+{
+    struct exchange *x = user;
+    struct attempt *a = &x->attempt;
+    exchange_busy(x, clock_ns());
+    core_count(x->core, head->reused ? WORKER_UPSTREAM_REUSED : WORKER_UPSTREAM_CONNECTS);
+    a->status = head->status;
+    keep_headers(x, head);
+    x->idle_due = a->timeouts.idle_ms ? core_now_ms(x->core) + a->timeouts.idle_ms : DEADLINE_NONE;
+    if (head->status / 100 == 2 && x->ask.stream && a->event_stream) {
+        exchange_go(x, EXCHANGE_HOLDING);
+        sse_init(&x->framer, EXCHANGE_EVENT_BYTES);
+        x->framing = true;
+        if (x->hold_due == DEADLINE_NONE && a->timeouts.hold_ms)
+            x->hold_due = core_now_ms(x->core) + a->timeouts.hold_ms;
+    } else {
+        exchange_go(x, EXCHANGE_GATHERING);
+    }
+    exchange_rest(x);
+    exchange_rearm(x);
+}
+
+static void gather(struct exchange *x, struct span bytes)
+{
+    size_t max = x->attempt.status / 100 == 2 ? EXCHANGE_ANSWER_BYTES : EXCHANGE_ERROR_BYTES;
+    if (x->answer.len + bytes.len > max || buf_append(&x->answer, bytes)) {
+        exchange_attempt_failed(x, RETRY_TOO_LARGE);
+        return;
+    }
+    exchange_account_answer(x);
+    if (x->core->buffered > x->core->config->limits.buffered_bytes) {
+        exchange_refuse_with(x, OUTCOME_BUSY, NULL);
+        return;
+    }
+    exchange_rest(x);
+    exchange_rearm(x);
+}
+
+static void on_body(void *user, struct span bytes)
+{
+    struct exchange *x = user;
+    if (!x->content_seen)
+        exchange_busy(x, clock_ns());
+    if (x->idle_due != DEADLINE_NONE)
+        x->idle_due = core_now_ms(x->core) + x->attempt.timeouts.idle_ms;
+    if (x->state == EXCHANGE_GATHERING)
+        gather(x, bytes);
+    else
+        feed(x, bytes);
+}
+
+static void answer_whole(struct exchange *x, const struct event_facts *facts)
+{
+    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
+    x->content_seen = true;
+    exchange_attempt_succeeded(x);
+    if (facts->usage.known)
+        usage_merge(&x->usage, &facts->usage);
+    x->content_bytes = facts->content_bytes;
+    exchange_reckon(x);
+    enum err err = reply_head_begin(&(struct reply_head){ .status = x->attempt.status,
+                                                          .http10 = x->head->version_minor == 0,
+                                                          .close = x->close,
+                                                          .bytes = x->answer.len,
+                                                          .content_type = x->attempt.content_type },
+                                    &head);
+    if (err == OK)
+        err = buf_append(&head, buf_span(&x->down));
+    if (err == OK)
+        err = exchange_own_headers(x, &head);
+    if (err == OK)
+        err = http1_write_head_end(&head);
+    exchange_attempt_close(x, NULL);
+    if (err == OK) {
+        x->status_sent = x->attempt.status;
+        x->output_bytes += x->answer.len;
+        x->sink->ops->write_body(x->sink, buf_span(&head), &x->answer);
+    }
+    buf_release(&head);
+    exchange_finish(x, err ? OUTCOME_INTERNAL : OUTCOME_OK, err ? err_name(err) : NULL, err != OK);
+}
+
+static void judge_whole(struct exchange *x)
+{
+    struct event_facts facts;
+    if (x->attempt.status / 100 != 2) {
+        exchange_attempt_failed(x, RETRY_STATUS);
+        return;
+    }
+    /* The index of a large answer (embeddings) is large too; the ask's arena is bounded for just that. */
+    struct arena scratch;
+    arena_init(&scratch, EXCHANGE_ASK_BYTES);
+    enum err err = openai_chat_answer(&scratch, x->ask.endpoint, buf_span(&x->answer), &facts);
+    if (err == OK && facts.class == EVENT_ERROR)
+        x->feed_message = arena_printf(&x->arena, SPAN_FMT, SPAN_ARG(facts.error_message));
+    arena_release(&scratch);
+    if (err)
+        exchange_attempt_failed(x, RETRY_TOO_LARGE);
+    else if (facts.class == EVENT_ERROR)
+        exchange_attempt_failed(x, facts.error_retryable ? RETRY_ERROR_IN_200 : RETRY_REFUSAL_IN_200);
+    else if (facts.class != EVENT_CONTENT || x->ask.stream)
+        exchange_attempt_failed(x, x->answer.len ? RETRY_GARBAGE : RETRY_EMPTY);
+    else
+        answer_whole(x, &facts);
+}
+
+static enum retry_failure failure_of(const struct upstream_result *result)
+{
+    bool connecting = result->phase == UPSTREAM_CONNECTING;
+    switch (result->err) {
+    case ERR_REFUSED:
+    case ERR_NOT_FOUND:
+        return RETRY_CONNECT;
+    case ERR_DENIED:
+        return RETRY_TLS;
+    case ERR_SYNTAX:
+        return RETRY_PROTOCOL;
+    case ERR_TOO_LARGE:
+        return RETRY_PROTOCOL;
+    case ERR_TIMEOUT:
+        return connecting ? RETRY_CONNECT : RETRY_TIMEOUT;
+    default:
+        return connecting ? RETRY_CONNECT : RETRY_RESET;
+    }
+}
+
+static void on_done(void *user, const struct upstream_result *result)
+{
+    struct exchange *x = user;
+    x->attempt.upstream = NULL;
+    x->attempt.phase = result->phase;
+    if (!x->content_seen)
+        exchange_busy(x, clock_ns());
+    if (result->err && result->why && !x->done_seen)
+        log_info("upstream.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", x->attempt.model->name),
+                 LOG_ERR(result->err), LOG_STR("why", result->why));
+    if (x->state == EXCHANGE_RELAYING) {
+        if (x->done_seen || (result->err == OK && x->finished))
+            exchange_complete(x);
+        else
+            exchange_truncated(x, false, NULL);
+    } else if (result->err) {
+        exchange_attempt_failed(x, x->state == EXCHANGE_GATHERING && x->attempt.status / 100 != 2 ? RETRY_STATUS
+                                                                                                  : failure_of(result));
+    } else if (x->state == EXCHANGE_GATHERING) {
+        judge_whole(x);
+    } else {
+        exchange_attempt_failed(x, RETRY_EMPTY);
+    }
+}
+
+const struct upstream_events exchange_upstream_events = { .head = on_head, .body = on_body, .done = on_done };

@@ -1,0 +1,28 @@
+/* listener.h - accepts connections on the socket that the master bound, and keeps the worker's list of them.
+ *
+ * Over the cap a connection is answered with 503 and Retry-After and closed: its client can go elsewhere, instead of
+ * waiting in a queue that nobody empties. When descriptors run out accepting rests for a moment (the kernel's queue
+ * holds the rest) instead of spinning. */
+#pragma once
+#include "dataplane/worker/conn.h"
+
+struct listener {
+    struct conn_owner owner;
+    struct core *core;
+    uv_tcp_t tcp;
+    uv_timer_t rest;
+    struct conn *first;
+    unsigned count;
+    unsigned refusals; /* 503s under way */
+    bool open;
+    void (*emptied)(void *user); /* no connection is left, and none will come */
+    void *user;
+};
+
+/* fd: bound and listening (or to be); taken over. ERR_IO. */
+MUST_CHECK enum err listener_open(struct listener *listener, struct core *core, int fd, void (*emptied)(void *user),
+                                  void *user);
+/* Stops accepting and closes what is idle; emptied is called when the last connection has gone (maybe from within). */
+void listener_drain(struct listener *listener);
+void listener_drain_passed(struct listener *listener); /* the deadline: honest errors to all who still wait */
+void listener_abort(struct listener *listener);        /* closes everything at once */
