@@ -1,0 +1,581 @@
+#include "proto/board.h"
+#include "common/digest.h"
+#include "common/fault.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SLOTS 3
+
+struct fixture {
+    char path[64];
+    struct board *board;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    (void)snprintf(f->path, sizeof f->path, "/dev/shm/fairlead-board-XXXXXX");
+    int fd = mkstemp(f->path);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    assert_int_equal(board_create(f->path, SLOTS, &f->board), OK); /* an empty file is nobody's board */
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    fault_disarm_all();
+    board_close(f->board);
+    (void)unlink(f->path);
+    free(f);
+    return 0;
+}
+
+static uint64_t read_counter(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void overwrite(const char *path, off_t at, const void *bytes, size_t len)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, len, at), len);
+    (void)close(fd);
+}
+
+/* -- mapping -- */
+
+static void two_mappings_see_one_board(void **state)
+{
+    struct fixture *f = *state;
+    struct board *worker = NULL;
+    assert_int_equal(board_attach(f->path, &worker), OK);
+    assert_int_equal(board_slots(worker), SLOTS);
+    board_set_committed(f->board, 4812);
+    assert_int_equal(board_committed(worker), 4812);
+    struct board_region *region = board_region(worker, 2);
+    board_add(&region->counters[WORKER_BAD_REQUESTS], 5);
+    assert_int_equal(read_counter(&board_region(f->board, 2)->counters[WORKER_BAD_REQUESTS]), 5);
+    assert_int_equal(read_counter(&board_region(f->board, 1)->counters[WORKER_BAD_REQUESTS]), 0);
+    atomic_store(&board_model(worker, 7)->breaker, 99);
+    assert_int_equal(atomic_load(&board_model(f->board, 7)->breaker), 99);
+    assert_ptr_equal(board_model(worker, MODELS_MAX), board_model(worker, 0));
+    board_close(worker);
+}
+
+static void only_ours_is_attached(void **state)
+{
+    struct fixture *f = *state;
+    struct board *board = NULL;
+    assert_int_equal(board_attach("/dev/shm/fairlead-none-such", &board), ERR_NOT_FOUND);
+    char bytes[24], boot[36];
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    assert_int_equal(pread(fd, boot, sizeof boot, sizeof bytes), sizeof boot);
+    (void)close(fd);
+    for (size_t at = 0; at < sizeof bytes; at++) {
+        char wrong = (char)(bytes[at] ^ 0x55);
+        overwrite(f->path, (off_t)at, &wrong, 1);
+        enum err expected = at < 8 || at >= 20 ? ERR_CORRUPT : ERR_UNSUPPORTED;
+        assert_int_equal(board_attach(f->path, &board), expected);
+        overwrite(f->path, (off_t)at, &bytes[at], 1);
+    }
+    overwrite(f->path, sizeof bytes, "00000000-0000-0000-0000-000000000000", 36);
+    assert_int_equal(board_attach(f->path, &board), ERR_UNSUPPORTED);
+    overwrite(f->path, sizeof bytes, boot, sizeof boot);
+    struct stat status;
+    assert_int_equal(stat(f->path, &status), 0);
+    assert_int_equal(truncate(f->path, status.st_size - 4096), 0);
+    assert_int_equal(board_attach(f->path, &board), ERR_CORRUPT);
+    assert_int_equal(truncate(f->path, 10), 0);
+    assert_int_equal(board_attach(f->path, &board), ERR_CORRUPT);
+    assert_null(board);
+}
+
+static void a_new_master_takes_the_board_over(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t id = board_label_add(f->board, BOARD_LABEL_TEAM, SPAN("research"));
+    board_add(&board_region(f->board, 0)->counters[WORKER_LOOP_TURNS], 3);
+    board_set_committed(f->board, 12);
+    struct board *again = NULL;
+    assert_int_equal(board_create(f->path, SLOTS - 1, &again), OK);
+    assert_int_equal(board_slots(again), SLOTS);
+    assert_int_equal(board_committed(again), 12);
+    assert_int_equal(board_label_find(again, BOARD_LABEL_TEAM, SPAN("research")), id);
+    board_close(again);
+
+    assert_int_equal(board_create(f->path, SLOTS + 2, &again), OK);
+    assert_int_equal(board_slots(again), SLOTS + 2);
+    assert_int_equal(board_slots(f->board), SLOTS);
+    assert_int_equal(read_counter(&board_region(again, 0)->counters[WORKER_LOOP_TURNS]), 3);
+    board_add(&board_region(again, SLOTS + 1)->counters[WORKER_LOOP_TURNS], 1);
+    board_close(again);
+    assert_int_equal(board_attach(f->path, &again), OK);
+    assert_int_equal(board_slots(again), SLOTS + 2);
+    board_close(again);
+}
+
+static void another_boots_board_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    board_set_committed(f->board, 12);
+    overwrite(f->path, 24, "00000000-0000-0000-0000-000000000000", 36);
+    struct board *fresh = NULL;
+    assert_int_equal(board_create(f->path, SLOTS, &fresh), OK);
+    assert_int_equal(board_committed(fresh), 0);
+    assert_int_equal(board_committed(f->board), 12); /* who has the old one mapped keeps it */
+    board_close(fresh);
+}
+
+static void a_disk_is_no_place_for_a_board(void **state)
+{
+    (void)state;
+    struct board *board = NULL;
+    char dir[] = "/var/tmp/fairlead-board-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    char path[64];
+    (void)snprintf(path, sizeof path, "%s/board", dir);
+    enum err err = board_create(path, 1, &board);
+    if (err == OK) { /* a machine where even this is tmpfs */
+        board_close(board);
+        (void)unlink(path);
+    } else {
+        assert_int_equal(err, ERR_INVALID);
+        assert_int_equal(access(path, F_OK), -1);
+    }
+    assert_int_equal(rmdir(dir), 0); /* nothing is left beside it */
+    assert_int_equal(board_create("/dev/shm/fairlead-none-such/board", 1, &board), ERR_IO);
+}
+
+static void no_memory_is_an_answer(void **state)
+{
+    struct fixture *f = *state;
+    struct board *board = NULL;
+    (void)unlink(f->path);
+    for (uint64_t n = 0;; n++) {
+        fault_arm(FAULT_ALLOC, n, 1);
+        enum err err = board_create(f->path, 1, &board);
+        fault_disarm_all();
+        if (!err)
+            break;
+        assert_int_equal(err, ERR_NOMEM);
+        assert_int_equal(access(f->path, F_OK), -1);
+        assert_true(n < 20);
+    }
+    board_close(board);
+}
+
+/* -- labels -- */
+
+static void labels_have_one_id_each_by_kind(void **state)
+{
+    struct fixture *f = *state;
+    struct board *worker = NULL;
+    assert_int_equal(board_attach(f->path, &worker), OK);
+    uint32_t chat = board_label_add(f->board, BOARD_LABEL_ROUTE, SPAN("chat"));
+    uint32_t bulk = board_label_add(f->board, BOARD_LABEL_ROUTE, SPAN("bulk"));
+    assert_true(chat != BOARD_OTHER && bulk != BOARD_OTHER && chat != bulk);
+    assert_int_equal(board_label_add(f->board, BOARD_LABEL_ROUTE, SPAN("chat")), chat);
+    assert_int_equal(board_label_find(worker, BOARD_LABEL_ROUTE, SPAN("bulk")), bulk);
+    assert_int_equal(board_label_find(worker, BOARD_LABEL_TEAM, SPAN("bulk")), BOARD_OTHER);
+    assert_int_equal(board_label_find(worker, BOARD_LABEL_ROUTE, SPAN("bul")), BOARD_OTHER);
+    assert_true(span_eq(board_label_name(worker, BOARD_LABEL_ROUTE, bulk), SPAN("bulk")));
+    assert_true(span_eq(board_label_name(worker, BOARD_LABEL_ROUTE, BOARD_OTHER), SPAN("other")));
+    assert_true(span_eq(board_label_name(worker, BOARD_LABEL_ROUTE, 12345678), SPAN("other")));
+    assert_int_equal(board_label_count(worker, BOARD_LABEL_ROUTE), 3);
+    static char longest[2 * NAME_BYTES_MAX + 2];
+    memset(longest, 'x', sizeof longest);
+    assert_int_equal(board_label_add(f->board, BOARD_LABEL_MODEL, span_of(longest, sizeof longest)), BOARD_OTHER);
+    assert_int_equal(board_label_add(f->board, BOARD_LABEL_MODEL, SPAN("")), BOARD_OTHER);
+    assert_int_not_equal(board_label_add(f->board, BOARD_LABEL_MODEL, span_of(longest, sizeof longest - 1)),
+                         BOARD_OTHER);
+    board_close(worker);
+}
+
+static void beyond_the_cap_is_other(void **state)
+{
+    struct fixture *f = *state;
+    char name[32];
+    for (uint32_t i = 1; i < BOARD_LABELS_MAX + 100; i++) {
+        (void)snprintf(name, sizeof name, "team-%u", i);
+        uint32_t id = board_label_add(f->board, BOARD_LABEL_TEAM, span_cstr(name));
+        assert_int_equal(id, i < BOARD_LABELS_MAX ? i : BOARD_OTHER);
+    }
+    assert_int_equal(board_label_count(f->board, BOARD_LABEL_TEAM), BOARD_LABELS_MAX);
+    for (uint32_t i = 1; i < BOARD_LABELS_MAX; i++) {
+        (void)snprintf(name, sizeof name, "team-%u", i);
+        assert_int_equal(board_label_find(f->board, BOARD_LABEL_TEAM, span_cstr(name)), i);
+    }
+    struct board *again = NULL;
+    assert_int_equal(board_create(f->path, SLOTS, &again), OK);
+    assert_int_equal(board_label_find(again, BOARD_LABEL_TEAM, SPAN("team-77")), 77);
+    board_close(again);
+}
+
+/* -- series and histograms -- */
+
+static void series_are_found_again(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 1);
+    struct board_series *others = board_series(region, 0, 0, 0);
+    struct board_series *a = board_series(region, 1, 2, 3), *b = board_series(region, 3, 2, 1);
+    assert_ptr_equal(others, &region->series[0]);
+    assert_true(a != b && a != others && b != others);
+    assert_ptr_equal(board_series(region, 1, 2, 3), a);
+    uint32_t team, route, model;
+    board_series_key(read_counter(&a->key), &team, &route, &model);
+    assert_true(team == 1 && route == 2 && model == 3);
+    struct board_series *most = board_series(region, BOARD_LABELS_MAX - 1, BOARD_LABELS_MAX - 1, BOARD_LABELS_MAX - 1);
+    board_series_key(read_counter(&most->key), &team, &route, &model);
+    assert_true(team == BOARD_LABELS_MAX - 1 && route == team && model == team);
+}
+
+static void series_beyond_the_cap_are_other(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 0);
+    for (uint32_t i = 1; i < BOARD_SERIES_MAX + 50; i++) {
+        struct board_series *series = board_series(region, i % 7, i, i % 11);
+        assert_ptr_equal(series, &region->series[i < BOARD_SERIES_MAX ? i : 0]);
+        board_add(&series->counters[SERIES_REQUESTS], 1);
+    }
+    assert_int_equal(read_counter(&region->series[0].counters[SERIES_REQUESTS]), 50);
+    for (uint32_t i = 1; i < BOARD_SERIES_MAX; i++)
+        assert_ptr_equal(board_series(region, i % 7, i, i % 11), &region->series[i]);
+}
+
+static void histograms_add_up(void **state)
+{
+    struct fixture *f = *state;
+    struct board_hist *shared = &board_region(f->board, 0)->overhead_us;
+    struct hist plain = { 0 }, read = { 0 };
+    struct prng prng;
+    prng_seed(&prng, 1);
+    for (unsigned i = 0; i < 10000; i++) {
+        uint64_t value = prng_u64(&prng) >> (prng_u64(&prng) % 60);
+        value >>= 20; /* sums stay in range */
+        board_hist_add(shared, value);
+        hist_add(&plain, value);
+    }
+    board_hist_read(shared, &read);
+    assert_memory_equal(&read, &plain, sizeof plain);
+    board_hist_read(shared, &read);
+    assert_int_equal(read.count, 20000);
+}
+
+static void a_cleared_region_is_as_new(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 1), *neighbour = board_region(f->board, 2);
+    board_add(&neighbour->counters[WORKER_LOOP_TURNS], 1);
+    for (uint32_t i = 0; i < 100; i++) {
+        struct board_series *series = board_series(region, i, i, i);
+        board_add(&series->counters[SERIES_OK], 1);
+        board_hist_add(&series->ttft_us, i);
+    }
+    board_hist_add(&region->overhead_us, 5);
+    board_set_serving(region, 1, 2, 3, 4);
+    atomic_store(&region->pid, 123);
+    atomic_store(&region->inflight[5], 2);
+    atomic_store(&board_region(f->board, 0)->inflight[5], 3);
+    assert_int_equal(board_inflight(f->board, 5), 5);
+    assert_int_equal(board_record_put(region, SPAN("{}")), OK);
+    board_region_clear(region);
+    assert_int_equal(board_inflight(f->board, 5), 3);
+    struct buf out = BUF_INIT(100);
+    assert_int_equal(board_record_take(region, &out), 0);
+    const char *bytes = (const char *)region;
+    for (size_t i = 0; i < offsetof(struct board_region, records); i++)
+        assert_int_equal(bytes[i], 0);
+    assert_int_equal(read_counter(&neighbour->counters[WORKER_LOOP_TURNS]), 1);
+    assert_ptr_equal(board_series(region, 9, 9, 9), &region->series[1]);
+    buf_release(&out);
+}
+
+static void an_unused_board_costs_little(void **state)
+{
+    struct fixture *f = *state;
+    struct stat before, after;
+    assert_int_equal(stat(f->path, &before), 0);
+    struct board_region *region = board_region(f->board, 0);
+    for (uint32_t i = 1; i < 20; i++)
+        board_add(&board_series(region, 1, 1, i)->counters[SERIES_OK], 1);
+    board_region_clear(region);
+    assert_int_equal(stat(f->path, &after), 0);
+    assert_true((after.st_blocks - before.st_blocks) * 512 < 1 << 20);
+    assert_true(after.st_blocks * 512 < after.st_size / 4);
+}
+
+/* -- several threads: each worker its region, one reader over all; run under TSan too -- */
+
+struct crew {
+    struct board *board;
+    unsigned slot;
+    atomic_bool stop;
+    atomic_uint lines;
+};
+
+#define ROUNDS 20000u
+
+static void *worker_thread(void *arg)
+{
+    struct crew *crew = arg;
+    struct board_region *region = board_region(crew->board, crew->slot);
+    for (uint64_t i = 1; i <= ROUNDS; i++) {
+        char name[16];
+        (void)snprintf(name, sizeof name, "m%u", (unsigned)(i % 50));
+        uint32_t model = board_label_find(crew->board, BOARD_LABEL_MODEL, span_cstr(name));
+        struct board_series *series = board_series(region, 1, 1, model);
+        board_add(&series->counters[SERIES_REQUESTS], 1);
+        board_hist_add(&series->ttft_us, i);
+        board_set_serving(region, i, i + 1, i + 2, i + 3);
+        atomic_fetch_add_explicit(&board_model(crew->board, 3)->breaker, 1, memory_order_relaxed);
+    }
+    return NULL;
+}
+
+static void *reader_thread(void *arg)
+{
+    struct crew *crew = arg;
+    uint64_t inconsistent = 0;
+    while (!atomic_load(&crew->stop)) {
+        for (unsigned slot = 0; slot < SLOTS; slot++) {
+            struct board_region *region = board_region(crew->board, slot);
+            uint64_t v[4];
+            if (board_get_serving(region, v) && v[0] != 0)
+                inconsistent += v[1] != v[0] + 1 || v[2] != v[0] + 2 || v[3] != v[0] + 3;
+            struct hist hist = { 0 };
+            for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
+                if (atomic_load_explicit(&region->series[i].key, memory_order_acquire) == 0)
+                    break;
+                board_hist_read(&region->series[i].ttft_us, &hist);
+            }
+            inconsistent += hist.count > ROUNDS;
+        }
+        for (uint32_t id = 1; id < board_label_count(crew->board, BOARD_LABEL_MODEL); id++)
+            inconsistent += board_label_name(crew->board, BOARD_LABEL_MODEL, id).ptr[0] != 'm';
+    }
+    return (void *)(uintptr_t)inconsistent;
+}
+
+static void workers_master_and_reader_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct crew crews[SLOTS], reader = { .board = f->board };
+    pthread_t threads[SLOTS], watching;
+    assert_int_equal(pthread_create(&watching, NULL, reader_thread, &reader), 0);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        crews[i] = (struct crew){ .board = f->board, .slot = i };
+        assert_int_equal(pthread_create(&threads[i], NULL, worker_thread, &crews[i]), 0);
+    }
+    for (unsigned i = 0; i < 50; i++) { /* the master names models while workers look them up */
+        char name[16];
+        (void)snprintf(name, sizeof name, "m%u", i);
+        assert_int_equal(board_label_add(f->board, BOARD_LABEL_MODEL, span_cstr(name)), i + 1);
+        (void)sched_yield();
+    }
+    uint64_t requests = 0;
+    for (unsigned i = 0; i < SLOTS; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    atomic_store(&reader.stop, true);
+    void *inconsistent;
+    assert_int_equal(pthread_join(watching, &inconsistent), 0);
+    assert_null(inconsistent);
+    for (unsigned slot = 0; slot < SLOTS; slot++) {
+        struct board_region *region = board_region(f->board, slot);
+        for (unsigned i = 0; i < BOARD_SERIES_MAX; i++)
+            requests += read_counter(&region->series[i].counters[SERIES_REQUESTS]);
+    }
+    assert_int_equal(requests, SLOTS * ROUNDS);
+    assert_int_equal(atomic_load(&board_model(f->board, 3)->breaker), SLOTS * ROUNDS);
+}
+
+static void a_writer_that_died_inside_is_told(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 0);
+    uint64_t v[4] = { 9, 9, 9, 9 };
+    board_set_serving(region, 1, 2, 3, 4);
+    atomic_fetch_add(&region->serving_lock, 1);
+    assert_false(board_get_serving(region, v));
+    assert_int_equal(v[0], 9);
+    board_set_serving(region, 5, 6, 7, 8);
+    assert_true(board_get_serving(region, v));
+    assert_true(v[0] == 5 && v[1] == 6 && v[2] == 7 && v[3] == 8);
+}
+
+/* -- records -- */
+
+/* Against a list of what should be there: whatever the lengths and the order of puts and takes, lines come out whole,
+ * once, in order. */
+static void the_ring_keeps_lines_whole_and_in_order(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 0);
+    struct prng prng;
+    prng_seed(&prng, 7);
+    struct buf out = BUF_INIT(4 << 20);
+    static char line[70000];
+    uint64_t put = 0, taken = 0, full = 0;
+    size_t lengths[4096];
+    for (unsigned step = 0; step < 20000; step++) {
+        if (prng_u64(&prng) % 8 != 0) {
+            size_t len = 8 + prng_u64(&prng) % (prng_u64(&prng) % 50 == 0 ? sizeof line - 8 : 500);
+            memset(line, (int)('a' + put % 26), len);
+            char number[9];
+            (void)snprintf(number, sizeof number, "%08u", (unsigned)put);
+            memcpy(line, number, 8);
+            enum err err = put - taken < ARRAY_LEN(lengths) ? board_record_put(region, span_of(line, len)) : ERR_FULL;
+            if (err == OK)
+                lengths[put++ % ARRAY_LEN(lengths)] = len;
+            else
+                full++;
+        } else if (prng_u64(&prng) % 128 == 0) {
+            buf_clear(&out);
+            unsigned n = board_record_take(region, &out);
+            struct span rest = buf_span(&out), part;
+            for (unsigned i = 0; i < n; i++, taken++) {
+                uint64_t number;
+                assert_true(span_split(&rest, '\n', &part));
+                assert_int_equal(part.len, lengths[taken % ARRAY_LEN(lengths)]);
+                assert_int_equal(span_to_u64(span_head(part, 8), &number), OK);
+                assert_int_equal(number, taken);
+                for (size_t k = 9; k < part.len; k += 61)
+                    assert_int_equal(part.ptr[k], 'a' + taken % 26);
+            }
+            assert_int_equal(rest.len, 0);
+        }
+    }
+    assert_true(put > 9000 && full > 0);
+    assert_true(read_counter(&region->record_head) > 4u * BOARD_RECORD_RING_BYTES); /* it went round */
+    buf_release(&out);
+}
+
+static void a_full_ring_says_so(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 0);
+    static char line[BOARD_RECORD_RING_BYTES];
+    memset(line, 'r', sizeof line);
+    assert_int_equal(board_record_put(region, span_of(line, sizeof line)), ERR_FULL);
+    assert_int_equal(board_record_put(region, span_of(line, sizeof line - 4)), OK);
+    assert_int_equal(board_record_put(region, SPAN("")), ERR_FULL);
+    struct buf small = BUF_INIT(100), out = BUF_INIT(2 * sizeof line);
+    assert_int_equal(board_record_take(region, &small), 0); /* can never fit there: given up, not stuck */
+    assert_int_equal(board_record_put(region, SPAN("short")), OK);
+    assert_int_equal(board_record_take(region, &small), 1);
+    assert_true(span_eq(buf_span(&small), SPAN("short\n")));
+    buf_clear(&small);
+    static char ninety[90];
+    memset(ninety, 'n', sizeof ninety);
+    assert_int_equal(board_record_put(region, span_of(ninety, sizeof ninety)), OK);
+    assert_int_equal(board_record_put(region, span_of(ninety, sizeof ninety)), OK);
+    assert_int_equal(board_record_take(region, &small), 1);
+    assert_int_equal(small.len, 91);
+    assert_int_equal(board_record_take(region, &out), 1);
+    buf_release(&small);
+    buf_release(&out);
+}
+
+static void a_ring_written_over_is_given_up(void **state)
+{
+    struct fixture *f = *state;
+    struct board_region *region = board_region(f->board, 0);
+    struct buf out = BUF_INIT(1 << 20);
+    static const uint64_t heads[] = { 1, 3, UINT64_MAX, BOARD_RECORD_RING_BYTES + 1, 100 };
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
+        board_region_clear(region);
+        memset(region->records, 0xFF, 200);
+        atomic_store(&region->record_head, heads[i]);
+        assert_int_equal(board_record_take(region, &out), 0);
+        assert_true(read_counter(&region->record_tail) == heads[i]);
+        assert_int_equal(board_record_put(region, SPAN("line")), OK);
+        assert_int_equal(board_record_take(region, &out), 1);
+    }
+    buf_release(&out);
+}
+
+static void *putting_thread(void *arg)
+{
+    struct crew *crew = arg;
+    struct board_region *region = board_region(crew->board, 0);
+    char line[64];
+    for (unsigned i = 0; i < 50000;) {
+        int len = snprintf(line, sizeof line, "%u %.*s", i, (int)(i % 40), "----------------------------------------");
+        if (board_record_put(region, span_of(line, (size_t)len)) == OK)
+            i++;
+        else
+            (void)sched_yield();
+    }
+    atomic_store(&crew->stop, true);
+    return NULL;
+}
+
+static void putting_and_taking_at_once(void **state)
+{
+    struct fixture *f = *state;
+    struct crew crew = { .board = f->board };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, putting_thread, &crew), 0);
+    struct buf out = BUF_INIT(64 << 10);
+    uint64_t next = 0;
+    for (bool last = false; !last;) {
+        last = atomic_load(&crew.stop);
+        unsigned n;
+        do {
+            buf_clear(&out);
+            n = board_record_take(board_region(f->board, 0), &out);
+            struct span rest = buf_span(&out), part, word;
+            for (unsigned i = 0; i < n; i++, next++) {
+                uint64_t number;
+                assert_true(span_split(&rest, '\n', &part));
+                size_t len = part.len;
+                assert_true(span_split(&part, ' ', &word));
+                assert_int_equal(span_to_u64(word, &number), OK);
+                assert_int_equal(number, next);
+                assert_int_equal(len, word.len + 1 + next % 40);
+            }
+        } while (n > 0);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(next, 50000);
+    buf_release(&out);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(two_mappings_see_one_board),
+        TEST(only_ours_is_attached),
+        TEST(a_new_master_takes_the_board_over),
+        TEST(another_boots_board_is_replaced),
+        TEST(a_disk_is_no_place_for_a_board),
+        TEST(no_memory_is_an_answer),
+        TEST(labels_have_one_id_each_by_kind),
+        TEST(beyond_the_cap_is_other),
+        TEST(series_are_found_again),
+        TEST(series_beyond_the_cap_are_other),
+        TEST(histograms_add_up),
+        TEST(a_cleared_region_is_as_new),
+        TEST(an_unused_board_costs_little),
+        TEST(workers_master_and_reader_at_once),
+        TEST(a_writer_that_died_inside_is_told),
+        TEST(the_ring_keeps_lines_whole_and_in_order),
+        TEST(a_full_ring_says_so),
+        TEST(a_ring_written_over_is_given_up),
+        TEST(putting_and_taking_at_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
