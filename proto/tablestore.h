@@ -19,6 +19,8 @@ MUST_CHECK enum err tablestore_begin(struct tablestore *store, uint64_t *ret_txn
 void tablestore_end(struct tablestore *store);
 /* Coordinates of what is stored; all zero when nothing was ever applied. Within begin/end. */
 MUST_CHECK enum err tablestore_version(struct tablestore *store, struct table_version *ret);
+/* What the last revert refused (directory_seq is 0); ERR_NOT_FOUND: nothing. Within begin/end. */
+MUST_CHECK enum err tablestore_refused(struct tablestore *store, struct table_version *ret);
 /* Bytes of one object, borrowed until tablestore_end, hash checked: ERR_NOT_FOUND, ERR_CORRUPT. OBJECT_DIRECTORY gives the encoded teams. */
 MUST_CHECK enum err tablestore_object(struct tablestore *store, enum object_kind kind, const struct sha256 *artifact, struct span *ret_bytes);
 /* Key record by hash; decoded into arena. ERR_NOT_FOUND, ERR_CORRUPT, ERR_NOMEM. */
@@ -34,11 +36,15 @@ struct table_change {
     uint32_t artifact_count;
     const struct directory_delta *directory; /* one delta, or one page of a full resync (applied when the last page comes) */
 };
-/* Compares with what is stored *now*: head older or equal (same epoch) ERR_STALE; another epoch than allowed_epoch (when something is stored and allowed_epoch differs) ERR_CONFLICT;
- * evidence not newer ERR_STALE; a delta whose from_seq is not ours ERR_CONFLICT; a head naming an artifact that is neither stored nor added ERR_NOT_FOUND; ERR_NOSPACE, ERR_IO.
+/* Compares with what is stored *now*: head older or equal (same epoch) ERR_STALE; another epoch than allowed_epoch (when something is stored and allowed_epoch differs; 0 allows the stored one) ERR_CONFLICT,
+ * the same for evidence and directory; sequences of another epoch than the head's count as 0 in table_version;
+ * evidence not newer ERR_STALE; a delta whose from_seq is not ours ERR_CONFLICT, one (or a full resync) not newer ERR_STALE; a head naming an artifact that is neither stored nor added ERR_NOT_FOUND; ERR_NOSPACE, ERR_IO.
  * Keeps the last ARTIFACTS_KEPT artifacts, those of the head always. Keeps the head before this one for tablestore_revert. */
 MUST_CHECK enum err tablestore_apply(struct tablestore *store, const struct table_change *change, uint64_t allowed_epoch, struct table_version *ret_now);
-/* Back to the previous head and evidence (after crashes); their coordinates are remembered as refused so that they are not applied again. ERR_NOT_FOUND: no previous. */
+/* A head that was served this long is not what crashes workers now: then evidence alone goes back, if it can. */
+#define TABLESTORE_HEAD_PROVEN_MS 60000
+/* Back to the previous head and evidence (after crashes); their coordinates are remembered as refused so that they, and older ones, are not applied
+ * again (ERR_STALE). Evidence without a previous one is dropped. The directory stays as it is. ERR_NOT_FOUND: no previous. */
 MUST_CHECK enum err tablestore_revert(struct tablestore *store, struct table_version *ret_now);
 /* Small facts of the master's own that must survive it: "pinned", "adopted_epoch", "refused". ERR_NOT_FOUND. */
 MUST_CHECK enum err tablestore_note_get(struct tablestore *store, struct arena *arena, struct span name, struct span *ret);
