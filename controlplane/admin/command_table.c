@@ -32,6 +32,6 @@ const struct command service_commands[] = {
     { "nodes.behind", ROLE_VIEWER, false, command_nodes_behind },
     { "nodes.adopt", ROLE_ADMIN, true, command_nodes_adopt },
     { "audit.list", ROLE_VIEWER, false, command_audit_list },
-    { "backup", ROLE_ADMIN, true, command_backup },
+    { "backup", ROLE_ADMIN, false, command_backup },
 };
 const unsigned service_command_count = ARRAY_LEN(service_commands);

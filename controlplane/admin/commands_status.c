@@ -141,7 +141,11 @@ enum admin_status command_backup(struct command_call *call)
     if (file_exists(to.ptr))
         return command_fail(call, ADMIN_CONFLICT, "'" SPAN_FMT "' is there already; backups overwrite nothing",
                             SPAN_ARG(to));
-    const enum err err = snapshot_copy(versions_snapshot(call->service->versions), to.ptr);
+    /* The copy reads in a transaction of its own. */
+    versions_abort(call->service->versions);
+    enum err err = snapshot_copy(versions_snapshot(call->service->versions), to.ptr);
+    if (!err)
+        err = versions_begin(call->service->versions, false);
     if (err)
         return command_fail_err(call, "copying the store", err);
     json_object_open(call->result);

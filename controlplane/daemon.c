@@ -1,0 +1,493 @@
+#include "controlplane/daemon.h"
+#include "common/arena.h"
+#include "common/clock.h"
+#include "common/fault.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "controlplane/admin/service.h"
+#include "proto/channel.h"
+#include "proto/home.h"
+#include "proto/snapshot.h"
+#include "proto/wire.h"
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <unistd.h>
+#include <uv.h>
+
+#define EVIDENCE_BLOCK   100000u /* sequences reserved at once: one store write a day at one a second */
+#define TICK_MS          50u     /* how soon a significant change is published, and how exactly polls time out */
+#define READER_CHECK_MS  60000u
+#define FETCH_PARALLEL   1024u /* nodes that may poll at once; more wait */
+#define LINK_PARALLEL    64u
+#define BOOK_BYTES_MAX   (64u << 20)
+#define DECIDE_ARENA_MAX ((size_t)512 << 20)
+
+struct daemon {
+    const struct daemon_options *options;
+    uv_loop_t loop;
+    uv_async_t wake;
+    uv_timer_t tick, readers;
+    uv_signal_t on_term, on_int;
+    struct channel_server *fetch, *evidence, *admin;
+    struct versions *versions;
+    struct evidence_state *learned;
+    struct nodes *nodes;
+    struct publisher *publisher;
+    struct service service;
+    uint64_t evidence_next, evidence_end; /* reserved sequences */
+    uint64_t followed_generation, followed_epoch;
+    int64_t decided_at_ms;
+    bool decide_now;
+    bool stopping;
+    int lock_fd;
+};
+
+/* ---- evidence: follow what is live, decide, publish ---- */
+
+static enum err reserve_evidence(struct daemon *d)
+{
+    uint64_t first;
+    enum err err = versions_begin(d->versions, true);
+    if (err)
+        return err;
+    err = versions_reserve_evidence(d->versions, EVIDENCE_BLOCK, &first);
+    if (err) {
+        versions_abort(d->versions);
+        return err;
+    }
+    err = versions_commit(d->versions);
+    if (!err) {
+        d->evidence_next = first;
+        d->evidence_end = first + EVIDENCE_BLOCK;
+    }
+    return err;
+}
+
+/* The learned state follows the live head: its artifacts and overrides. */
+static enum err follow_head(struct daemon *d, struct arena *arena)
+{
+    struct head *head;
+    const struct artifact *artifacts[ARTIFACTS_KEPT];
+    uint32_t count = 0;
+    enum err err = versions_begin(d->versions, false);
+    if (err)
+        return err;
+    err = versions_head_get(d->versions, arena, 0, &head);
+    for (uint32_t i = 0; !err && i < head->arm_count && i < ARTIFACTS_KEPT; i++) {
+        struct span bytes;
+        struct artifact *artifact;
+        err = versions_artifact_get(d->versions, arena, &head->arms[i].artifact, &bytes);
+        if (!err)
+            err = wire_decode_artifact(arena, bytes, &artifact, NULL);
+        if (!err)
+            artifacts[count++] = artifact;
+    }
+    versions_abort(d->versions);
+    if (err)
+        return err;
+    err = evidence_follow(d->learned, artifacts, count, head);
+    if (!err) {
+        d->followed_epoch = head->epoch;
+        d->followed_generation = head->generation;
+    }
+    return err;
+}
+
+static enum err publish_evidence(struct daemon *d, struct arena *arena, int64_t now_ms)
+{
+    struct evidence *evidence;
+    struct buf bytes = BUF_INIT(EVIDENCE_BYTES_MAX);
+    enum err err = evidence_decide(d->learned, arena, now_ms, d->options->evidence_lifetime_ms, &evidence);
+    if (!err && d->evidence_next == d->evidence_end)
+        err = reserve_evidence(d);
+    if (!err) {
+        evidence->epoch = d->followed_epoch;
+        evidence->seq = d->evidence_next++;
+        err = wire_encode_evidence(evidence, &bytes);
+    }
+    if (!err)
+        err = publisher_evidence(d->publisher, evidence->seq, buf_span(&bytes));
+    buf_release(&bytes);
+    return err;
+}
+
+static enum err store_prices(struct daemon *d)
+{
+    struct buf blob = BUF_INIT(FRAME_BYTES_MAX);
+    enum err err = evidence_export(d->learned, &blob);
+    if (!err)
+        err = versions_begin(d->versions, true);
+    if (err) {
+        buf_release(&blob);
+        return err;
+    }
+    err = versions_blob_put(d->versions, SPAN("evidence"), buf_span(&blob));
+    buf_release(&blob);
+    if (err) {
+        versions_abort(d->versions);
+        return err;
+    }
+    return versions_commit(d->versions);
+}
+
+static void decide(struct daemon *d, int64_t now_ms)
+{
+    struct arena arena;
+    arena_init(&arena, DECIDE_ARENA_MAX);
+    enum err err = d->followed_generation ? OK : follow_head(d, &arena);
+    if (!err)
+        err = publish_evidence(d, &arena, now_ms);
+    if (err && err != ERR_NOT_FOUND) /* nothing pushed yet */
+        log_error("evidence.publish", LOG_ERR(err));
+    if (evidence_dirty(d->learned)) {
+        err = store_prices(d);
+        if (err)
+            log_error("evidence.store", LOG_ERR(err));
+    }
+    d->decided_at_ms = now_ms;
+    d->decide_now = false;
+    arena_release(&arena);
+}
+
+/* After a commit that nodes must hear of. */
+static void on_changed(void *user)
+{
+    struct daemon *d = user;
+    d->followed_generation = 0; /* follow again: head or overrides may be new */
+    d->decide_now = true;
+    const enum err err = publisher_refresh(d->publisher);
+    if (err)
+        log_error("publish.refresh", LOG_ERR(err));
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    const int64_t now_ms = clock_wall_ms();
+    const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
+    if (d->decide_now || due || evidence_significant(d->learned))
+        decide(d, now_ms);
+    publisher_tick(d->publisher, now_ms);
+}
+
+static void on_readers(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    const unsigned freed = snapshot_check_readers(versions_snapshot(d->versions));
+    if (freed)
+        log_info("store.readers", LOG_U64("freed", freed));
+}
+
+/* ---- links ---- */
+
+static void wake_loop(void *user)
+{
+    uv_async_send(user);
+}
+
+static void on_wake(uv_async_t *async)
+{
+    struct daemon *d = async->data;
+    if (d->fetch)
+        channel_server_dispatch(d->fetch);
+    if (d->evidence)
+        channel_server_dispatch(d->evidence);
+    if (d->admin)
+        channel_server_dispatch(d->admin);
+}
+
+static void on_fetch(void *user, struct channel_call *call, struct span request, UNUSED const struct channel_peer *peer)
+{
+    struct daemon *d = user;
+    publisher_fetch(d->publisher, call, request, clock_wall_ms());
+}
+
+static void reply_fetch(UNUSED void *user, void *call, struct span reply)
+{
+    channel_reply(call, reply);
+}
+
+static void on_evidence(void *user, struct channel_call *call, struct span request,
+                        UNUSED const struct channel_peer *peer)
+{
+    struct daemon *d = user;
+    struct arena arena;
+    struct evidence_report *report;
+    struct evidence_reply reply = { .protocol = LINK_PROTOCOL };
+    struct buf out = BUF_INIT(FRAME_BYTES_MAX);
+    arena_init(&arena, DECIDE_ARENA_MAX);
+    enum err err = wire_decode_evidence_report(&arena, request, &report);
+    if (!err && report->protocol != LINK_PROTOCOL)
+        err = ERR_UNSUPPORTED;
+    if (!err)
+        err = evidence_take(d->learned, report, clock_wall_ms(), &arena, &reply);
+    if (err) {
+        log_warn("evidence.refused", LOG_ERR(err), LOG_SPAN("why", reply.error));
+        if (span_empty(reply.error))
+            reply.error = span_cstr(err_name(err));
+    }
+    if (wire_encode_evidence_reply(&reply, &out) != OK)
+        buf_clear(&out);
+    channel_reply(call, buf_span(&out));
+    buf_release(&out);
+    arena_release(&arena);
+}
+
+/* On one machine the socket's owner and root are the administrators; the socket's mode keeps everybody else out
+ * already. */
+static enum role role_of(const struct channel_peer *peer, bool *ret_known)
+{
+    *ret_known = peer->local && (peer->uid == 0 || peer->uid == (uint32_t)getuid());
+    return ROLE_ADMIN;
+}
+
+static void on_admin(void *user, struct channel_call *call, struct span request, const struct channel_peer *peer)
+{
+    struct daemon *d = user;
+    struct buf reply = BUF_INIT(FRAME_BYTES_MAX);
+    bool known;
+    const enum role role = role_of(peer, &known);
+    if (known) {
+        service_execute(&d->service, request, role, clock_wall_ms(), &reply);
+    } else {
+        const struct admin_reply denied = { .protocol = LINK_PROTOCOL,
+                                            .status = ADMIN_DENIED,
+                                            .message =
+                                                SPAN("only root and the user that runs the control plane may ask") };
+        log_warn("admin.denied", LOG_U64("uid", peer->uid));
+        if (wire_encode_admin_reply(&denied, &reply) != OK)
+            buf_clear(&reply);
+    }
+    channel_reply(call, buf_span(&reply));
+    buf_release(&reply);
+}
+
+static enum err open_link(struct daemon *d, const char *address, const char *relative, unsigned parallel,
+                          channel_handler *handler, struct channel_server **ret)
+{
+    char text[PATH_MAX + 16];
+    if (!address) {
+        snprintf(text, sizeof(text), "ipc://%s/%s", d->options->home, relative);
+        address = text;
+    }
+    const struct channel_server_options options = { .address = address,
+                                                    .parallel = parallel,
+                                                    .handler = handler,
+                                                    .user = d,
+                                                    .wake = wake_loop,
+                                                    .wake_user = &d->wake };
+    const enum err err = channel_server_open(&options, ret);
+    if (err)
+        log_error("link.open", LOG_STR("address", address), LOG_ERR(err),
+                  LOG_STR("hint", err == ERR_TOO_LARGE
+                                      ? "the path of a socket may have 107 bytes: choose a shorter --home"
+                                  : err == ERR_EXISTS ? "another control plane answers there"
+                                                      : ""));
+    else
+        log_info("link.listening", LOG_STR("address", address));
+    return err;
+}
+
+/* ---- start and stop ---- */
+
+char *daemon_book_path(const char *prices_file)
+{
+    char self[PATH_MAX];
+    char path[PATH_MAX + 64];
+    static const char *const beside[] = { "../share/fairlead/examples/prices.yaml",
+                                          "../../../deploy/examples/prices.yaml", "../../deploy/examples/prices.yaml",
+                                          "../deploy/examples/prices.yaml" };
+    if (prices_file)
+        return strdup(prices_file);
+    const ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (len <= 0)
+        return NULL;
+    self[len] = '\0';
+    char *slash = strrchr(self, '/');
+    if (!slash)
+        return NULL;
+    *slash = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(beside); i++) {
+        snprintf(path, sizeof(path), "%s/%s", self, beside[i]);
+        if (file_exists(path))
+            return strdup(path);
+    }
+    return NULL;
+}
+
+static void load_book(struct daemon *d)
+{
+    struct buf text = BUF_INIT(BOOK_BYTES_MAX);
+    const char *why = "";
+    char *path = daemon_book_path(d->options->prices_file);
+    enum err err = path ? file_read(path, BOOK_BYTES_MAX, &text) : ERR_NOT_FOUND;
+    if (!err)
+        err = evidence_load_shipped(d->learned, buf_span(&text), &why);
+    if (err)
+        log_warn("prices.book", LOG_STR("file", path ? path : "prices.yaml"), LOG_ERR(err), LOG_STR("why", why));
+    buf_release(&text);
+    free(path);
+}
+
+static enum err open_rooms(struct daemon *d)
+{
+    struct arena arena;
+    struct span blob;
+    char *store = file_join(d->options->home, HOME_CONTROL_STORE);
+    if (!store)
+        return ERR_NOMEM;
+    enum err err = file_make_dirs(store, 0700);
+    if (!err)
+        err = versions_open(store, &d->versions);
+    if (err)
+        log_error("store.open", LOG_STR("path", store), LOG_ERR(err));
+    free(store);
+    if (!err)
+        err = evidence_state_new(&d->learned);
+    if (!err)
+        err = nodes_new(&d->nodes);
+    if (!err)
+        err = publisher_new(d->versions, d->nodes, reply_fetch, d, &d->publisher);
+    if (err)
+        return err;
+    load_book(d);
+    arena_init(&arena, DECIDE_ARENA_MAX);
+    err = versions_begin(d->versions, false);
+    if (!err) {
+        err = versions_blob_get(d->versions, &arena, SPAN("evidence"), &blob);
+        if (!err)
+            err = evidence_import(d->learned, blob);
+        if (err == ERR_NOT_FOUND)
+            err = OK;
+        versions_abort(d->versions);
+    }
+    arena_release(&arena);
+    if (err)
+        log_error("evidence.import", LOG_ERR(err));
+    return err;
+}
+
+static enum err open_links(struct daemon *d)
+{
+    const struct daemon_options *o = d->options;
+    enum err err = open_link(d, o->fetch_address, HOME_FETCH_SOCKET, FETCH_PARALLEL, on_fetch, &d->fetch);
+    if (!err)
+        err = open_link(d, o->evidence_address, HOME_EVIDENCE_SOCKET, LINK_PARALLEL, on_evidence, &d->evidence);
+    if (!err)
+        err = open_link(d, o->admin_address, HOME_ADMIN_SOCKET, LINK_PARALLEL, on_admin, &d->admin);
+    return err;
+}
+
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct daemon *d = handle->data;
+    if (d->stopping)
+        return;
+    d->stopping = true;
+    log_info("stopping", LOG_I64("signal", number));
+    uv_stop(&d->loop);
+}
+
+static void close_handle(uv_handle_t *handle, UNUSED void *user)
+{
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+static int start_loop(struct daemon *d)
+{
+    int rc = uv_loop_init(&d->loop);
+    if (rc)
+        return rc;
+    rc = uv_async_init(&d->loop, &d->wake, on_wake);
+    if (!rc)
+        rc = uv_timer_init(&d->loop, &d->tick);
+    if (!rc)
+        rc = uv_timer_init(&d->loop, &d->readers);
+    if (!rc)
+        rc = uv_signal_init(&d->loop, &d->on_term);
+    if (!rc)
+        rc = uv_signal_init(&d->loop, &d->on_int);
+    if (rc)
+        return rc;
+    d->wake.data = d->tick.data = d->readers.data = d->on_term.data = d->on_int.data = d;
+    rc = uv_signal_start(&d->on_term, on_signal, SIGTERM);
+    if (!rc)
+        rc = uv_signal_start(&d->on_int, on_signal, SIGINT);
+    if (!rc)
+        rc = uv_timer_start(&d->tick, on_tick, TICK_MS, TICK_MS);
+    if (!rc)
+        rc = uv_timer_start(&d->readers, on_readers, READER_CHECK_MS, READER_CHECK_MS);
+    return rc;
+}
+
+static int take_home(struct daemon *d)
+{
+    long pid = 0;
+    char *run = file_join(d->options->home, HOME_RUN);
+    char *lock = file_join(d->options->home, HOME_CONTROL_LOCK);
+    enum err err = run && lock ? file_make_dirs(run, 0700) : ERR_NOMEM;
+    if (!err)
+        err = file_lock(lock, &d->lock_fd, &pid);
+    if (err == ERR_CONFLICT)
+        log_error("home.locked", LOG_STR("home", d->options->home), LOG_I64("pid", pid),
+                  LOG_STR("hint", "another control plane runs on this home"));
+    else if (err)
+        log_error("home", LOG_STR("home", d->options->home), LOG_ERR(err));
+    free(run);
+    free(lock);
+    return err == OK ? 0 : err == ERR_CONFLICT ? 2 : 1;
+}
+
+int daemon_run(const struct daemon_options *options)
+{
+    struct daemon *d = fault_calloc(1, sizeof(*d));
+    if (!d)
+        return 1;
+    d->options = options;
+    d->lock_fd = -1;
+    signal(SIGPIPE, SIG_IGN);
+    int status = take_home(d);
+    const bool looping = status == 0 && start_loop(d) == 0;
+    if (status == 0 && !looping)
+        status = 1;
+    if (status == 0 && open_rooms(d) != OK)
+        status = 1;
+    if (status == 0) {
+        d->service = (struct service){ .versions = d->versions,
+                                       .evidence = d->learned,
+                                       .nodes = d->nodes,
+                                       .publisher = d->publisher,
+                                       .started_at_ms = clock_wall_ms(),
+                                       .home = options->home,
+                                       .changed = on_changed,
+                                       .changed_user = d };
+        status = open_links(d) == OK ? 0 : 1;
+    }
+    if (status == 0) {
+        log_info("started", LOG_STR("home", options->home), LOG_STR("version", FAIRLEAD_VERSION));
+        uv_run(&d->loop, UV_RUN_DEFAULT);
+    }
+    publisher_free(d->publisher); /* answers the polls that are held, while their links still live */
+    if (d->fetch)
+        channel_server_close(d->fetch);
+    if (d->evidence)
+        channel_server_close(d->evidence);
+    if (d->admin)
+        channel_server_close(d->admin);
+    if (looping) {
+        uv_walk(&d->loop, close_handle, NULL);
+        uv_run(&d->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&d->loop);
+    }
+    nodes_free(d->nodes);
+    evidence_state_free(d->learned);
+    versions_close(d->versions);
+    if (d->lock_fd >= 0)
+        close(d->lock_fd);
+    free(d);
+    if (status == 0)
+        log_info("stopped");
+    return status;
+}
