@@ -25,6 +25,10 @@ MUST_CHECK enum err credentials_add(struct credentials *credentials, struct span
 unsigned credentials_refresh(struct credentials *credentials);
 /* The secret, valid until the next refresh. ERR_NOT_FOUND: no such name. ERR_DENIED: may not be sent to this host. ERR_UNAUTHORIZED: its source has nothing. */
 MUST_CHECK enum err credentials_get(struct credentials *credentials, struct span name, struct span host, struct span *ret_secret);
+/* Declares all of a `credentials:` map (NULL: none) as it stands in node.yaml. ERR_INVALID: *ret_node is where it is wrong and *ret_why (static) says why;
+ * what was declared before it stays. ERR_NOMEM. */
+MUST_CHECK enum err credentials_from_yaml(struct credentials *credentials, const struct yaml_node *map, const struct yaml_node **ret_node,
+                                          const char **ret_why);
 bool credentials_resolved(const struct credentials *credentials, struct span name);
 unsigned credentials_count(const struct credentials *credentials);
 struct span credentials_name(const struct credentials *credentials, unsigned index);
