@@ -13,6 +13,8 @@ static struct count count_of(const struct json_index *ix, uint32_t object, const
         return (struct count){ .known = false };
     struct count count = { .known = true };
     enum err err = json_u64(ix, token, &count.value);
+    if (err == ERR_TOO_LARGE && json_raw(ix, token).ptr[0] == '-')
+        err = ERR_INVALID;
     if (err == ERR_TOO_LARGE || (!err && count.value > USAGE_TOKENS_MAX)) {
         *suspect = true;
         count.value = USAGE_TOKENS_MAX;

@@ -59,7 +59,7 @@ static enum err read_count(struct reader *r, const char *name, uint64_t max, uin
     if (err || !present(r, token))
         return err;
     err = json_u64(&r->ask->index, token, ret);
-    if (err == ERR_TOO_LARGE)
+    if (err == ERR_TOO_LARGE && json_raw(&r->ask->index, token).ptr[0] != '-')
         *ret = max;
     else if (err)
         return wrong_type(r, name, "a whole number, not negative");

@@ -29,7 +29,9 @@ static const struct {
     { 401, 401, { .next = true, .credential_bad = true } }, /* our credential, never the client's key */
     { 402, 402, { .next = true, .breaker = true } },        /* our account there is empty */
     { 403, 403, { .next = true, .credential_bad = true } },
-    { 404, 404, { .next = true, .breaker = true } }, /* the deployment is gone: the path was ours, not the client's */
+    /* The deployment is gone, or a client asked a chat model for text completions: elsewhere it may go well, but one
+     * client's odd requests must not eject a model for all. */
+    { 404, 404, { .next = true } },
     { 408, 408, { .next = true, .breaker = true } },
     { 409, 409, { .next = true } }, /* OpenAI's SDKs retry it: a lock over there */
     { 425, 425, { .next = true } },
