@@ -1,8 +1,10 @@
 /* sse.h - incremental framing of server-sent events (WHATWG HTML, section 9.2), bytes in, events out.
  *
  * The framer does not copy what it can lend: sse_feed calls back with one event at a time, whose `raw` is exactly the
- * bytes that arrived (terminating blank line included), so a relay can forward or drop whole events byte for byte. LF, CRLF and CR
- * end lines; a BOM at the start is skipped in fields. An event split over feeds is gathered in a buffer bounded by event_bytes_max. */
+ * bytes that arrived (terminating blank line included), so a relay can forward or drop whole events byte for byte. LF,
+ * CRLF and CR end lines; a BOM at the start is skipped in fields. When a feed ends between the CR and the LF of the
+ * blank line, the event is reported at the CR and the LF begins the next event's raw: nobody has to wait for a byte
+ * that may not come. An event split over feeds is gathered in a buffer bounded by event_bytes_max. */
 #pragma once
 #include "common/base.h"
 #include "common/buf.h"
@@ -19,7 +21,6 @@ struct sse_event {
 struct sse_framer {
     struct buf pending; /* bytes of an unfinished event */
     struct buf data;    /* joined data when there is more than one data line */
-    size_t scanned;     /* bytes of pending already scanned: a byte is looked at once */
     bool line_empty;    /* state of the scan: nothing on this line yet */
     bool after_cr;
     bool at_start;
