@@ -3,26 +3,12 @@
  * The bytes are fed whole, then cut in two at every place (at 4,096 places when there are more than 8 KiB); every run
  * must say the same. Prints the verdict. Exit codes: 0 accepted, 1 rejected, 2 usage or unreadable file, 3 the runs
  * disagree. */
+#include "common/file.h"
 #include "tests/conformance/http_verdict.h"
 
 #define FILE_BYTES_MAX     (64u << 20)
 #define ALL_CUTS_BYTES_MAX 8192u
 #define SAMPLED_CUTS       4096u
-
-static bool read_file(const char *path, struct buf *buf)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return false;
-    char block[65536];
-    size_t n;
-    bool fits = true;
-    while (fits && (n = fread(block, 1, sizeof(block), file)) > 0)
-        fits = buf_append(buf, span_of(block, n)) == OK;
-    bool good = fits && !ferror(file);
-    fclose(file);
-    return good;
-}
 
 static int judge(enum http1_kind kind, struct span bytes, struct buf *whole, struct buf *cut_in_two)
 {
@@ -48,7 +34,7 @@ int main(int argc, char **argv)
     }
     struct buf bytes = BUF_INIT(FILE_BYTES_MAX), whole = BUF_INIT(SIZE_MAX / 2), cut = BUF_INIT(SIZE_MAX / 2);
     int code = 2;
-    if (read_file(argv[2], &bytes))
+    if (file_read(argv[2], bytes.max, &bytes) == OK)
         code = judge(request ? HTTP1_REQUEST : HTTP1_RESPONSE, buf_span(&bytes), &whole, &cut);
     else
         fprintf(stderr, "http_accepts: cannot read %s\n", argv[2]);

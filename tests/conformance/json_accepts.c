@@ -2,37 +2,29 @@
  * unreadable file. */
 #include "common/arena.h"
 #include "common/buf.h"
+#include "common/file.h"
 #include "common/json.h"
-
-static bool read_file(const char *path, struct buf *buf)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return false;
-    char block[65536];
-    size_t n;
-    bool fits = true;
-    while (fits && (n = fread(block, 1, sizeof(block), file)) > 0)
-        fits = buf_append(buf, span_of(block, n)) == OK;
-    bool good = fits && !ferror(file);
-    fclose(file);
-    return good;
-}
 
 int main(int argc, char **argv)
 {
     struct json_limits limits = json_limits_default;
     struct buf bytes = BUF_INIT((size_t)limits.bytes_max + 1);
-    if (argc != 2 || !read_file(argv[1], &bytes)) {
-        fprintf(stderr, argc == 2 ? "json_accepts: cannot read it, or far too large\n" : "usage: json_accepts FILE\n");
-        buf_release(&bytes);
+    if (argc != 2) {
+        fprintf(stderr, "usage: json_accepts FILE\n");
         return 2;
+    }
+    enum err err = file_read(argv[1], bytes.max, &bytes);
+    if (err) {
+        bool too_large = err == ERR_TOO_LARGE;
+        fprintf(too_large ? stdout : stderr, "%s: %s\n", too_large ? "reject" : "json_accepts", err_name(err));
+        buf_release(&bytes);
+        return too_large ? 1 : 2;
     }
     struct arena arena;
     arena_init(&arena, (size_t)1 << 30);
     struct json_index index;
     struct json_error error;
-    enum err err = json_index(&arena, buf_span(&bytes), &limits, &index, &error);
+    err = json_index(&arena, buf_span(&bytes), &limits, &index, &error);
     if (err)
         printf("reject: %u:%u: %s\n", error.line, error.column, error.message);
     else
