@@ -112,6 +112,7 @@ struct evidence_report {
     struct span price_origin;     /* file or URL */
     bool price_full;              /* this report begins a whole catalog: what is not named is gone */
     uint64_t price_base;          /* feed's book version that the changes apply to */
+    struct span price_problem; /* "" or why the feed cannot use its source now: shown, changes nothing */
     struct model_telemetry *telemetry;
     uint32_t telemetry_count;
 };

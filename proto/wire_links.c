@@ -158,6 +158,7 @@ static const struct wire_field evidence_report_fields[] = {
     BOOL_(price_full),
     U64_(price_base),
     LIST_(telemetry, telemetry_count, EVIDENCE_MODELS_MAX, &model_telemetry_message),
+    BYTES_(price_problem),
 };
 #undef P
 #undef W

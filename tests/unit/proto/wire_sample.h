@@ -399,6 +399,7 @@ static inline struct evidence_report *wire_sample_evidence_report(struct arena *
                                    .price_origin = sample_text(arena, prng, "https://"),
                                    .price_full = sample_bool(prng),
                                    .price_base = prng_u64(prng),
+                                   .price_problem = sample_text(arena, prng, "problem"),
                                    .telemetry = SAMPLE_ARRAY(arena, 1, struct model_telemetry),
                                    .telemetry_count = sample_below(prng, 2) };
     m->probes[0] = (struct probe_result){ .provider = sample_text(arena, prng, "p"),
