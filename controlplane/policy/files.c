@@ -3,6 +3,7 @@
 #include "common/buf.h"
 #include "common/file.h"
 #include "controlplane/policy/policy.h"
+#include <errno.h>
 #include <glob.h>
 
 static const char *path_text(struct span path, char out[4096])
@@ -33,6 +34,13 @@ static enum err copy_paths(struct arena *arena, const glob_t *found, struct span
     return OK;
 }
 
+/* A folder that is not there matches nothing; one that cannot be read may hide what is meant, and stops the search. */
+static int stop_unless_missing(const char *path, int error)
+{
+    (void)path;
+    return error != ENOENT && error != ENOTDIR;
+}
+
 /* glob(3) sorts by the locale; the order of includes is of no effect beyond the order of messages. */
 static enum err disk_glob(void *user, struct span pattern, struct arena *arena, struct span_list *ret_paths)
 {
@@ -42,7 +50,7 @@ static enum err disk_glob(void *user, struct span pattern, struct arena *arena, 
     *ret_paths = (struct span_list){ 0 };
     if (!path_text(pattern, name))
         return OK;
-    int answer = glob(name, GLOB_ERR, NULL, &found);
+    int answer = glob(name, 0, stop_unless_missing, &found);
     enum err err = answer == GLOB_NOSPACE ? ERR_NOMEM : answer == GLOB_ABORTED ? ERR_IO : OK;
     if (answer == 0)
         err = copy_paths(arena, &found, ret_paths);

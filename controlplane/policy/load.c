@@ -295,7 +295,7 @@ enum err policy_load(struct arena *arena, const struct policy_source *source, st
     if (err)
         return err == ERR_TOO_MANY ? ERR_INVALID : err;
     /* With a file missing, everything that refers to it would be reported too: noise. */
-    if (broken)
+    if (broken || (!p->has_policy && !p->has_directory))
         return ERR_INVALID;
     err = tree_hash(arena, p, &p->hash);
     if (err)

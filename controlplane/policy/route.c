@@ -42,9 +42,10 @@ static const char *unmet(const struct requirement *require, const struct data_fa
  */
 static void check_requirement(struct route_reader *r)
 {
-    uint32_t usable = 0;
+    uint32_t members = 0, usable = 0;
     for (uint32_t t = 0; t < r->out->tier_count; t++) {
         const struct tier *tier = &r->out->tiers[t];
+        members += tier->member_count;
         for (uint32_t m = 0; m < tier->member_count; m++) {
             const struct model *model = &r->artifact->models[tier->members[m].model];
             const char *why = unmet(&r->out->require, &r->artifact->providers[model->provider].data);
@@ -55,7 +56,7 @@ static void check_requirement(struct route_reader *r)
                 usable++;
         }
     }
-    if (usable == 0)
+    if (members > 0 && usable == 0)
         diag_error(r->c->diags, yaml_get(r->node, "require"), "no model of route '" SPAN_FMT "' meets what it requires",
                    SPAN_ARG(r->out->name));
 }
@@ -307,7 +308,7 @@ static void read_route(struct route_reader *r)
                      "with %u attempts, tier %u is only reached when models before it are known to be down",
                      out->attempts, out->tier_count);
     field_requirement(c->diags, c->arena, yaml_get(r->node, "require"), &out->require);
-    if (yaml_get(r->node, "require") && !diags_bad(c->diags))
+    if (yaml_get(r->node, "require"))
         check_requirement(r);
 }
 

@@ -1,0 +1,121 @@
+#include "common/json.h"
+#include "tests/unit/controlplane/policy/support.h"
+
+#define HEAD "schema: fairlead/1\nkind: policy\n"
+#define BASE                                                                                                           \
+    HEAD "providers:\n"                                                                                                \
+         "  openai: {preset: openai, credentials: [a], data: {retention_days: 30}}\n"                                  \
+         "  azure: {preset: azure, base_url: 'https://we.openai.azure.com', credentials: [z]}\n"                       \
+         "models:\n"                                                                                                   \
+         "  openai/gpt-4o: {}\n"                                                                                       \
+         "  openai/o3: {price: {input: 2, output: 8}}\n"                                                               \
+         "  azure/gpt-4o: {is: azure/gpt-4o-2024-08-06}\n"                                                             \
+         "aliases: {gpt: chat, old: bulk}\n"                                                                           \
+         "routes:\n"                                                                                                   \
+         "  chat: {tiers: [{models: {azure/gpt-4o: 70, openai/gpt-4o: 30}}, {models: [openai/o3]}], max_cost_usd: "    \
+         "0.5}\n"                                                                                                      \
+         "  bulk: {tiers: [{models: [openai/o3, openai/gpt-4o], prefer: cheapest}]}\n"
+#define CHANGED                                                                                                        \
+    HEAD "providers:\n"                                                                                                \
+         "  openai: {preset: openai, credentials: [a, b], discount: 12%, headers: {add: {x-a: y}}, data: "             \
+         "{retention_days: 7}}\n"                                                                                      \
+         "  azure: {preset: azure, base_url: 'https://se.openai.azure.com', credentials: [z], probe: {every: 1m}, "    \
+         "data: {retention_days: 0}}\n"                                                                                \
+         "  groq: {preset: groq, credentials: [g]}\n"                                                                  \
+         "models:\n"                                                                                                   \
+         "  openai/gpt-4o: {timeouts: {idle: 5s}}\n"                                                                   \
+         "  openai/o3: {price: {input: 2.5, output: 8, cache_read: 0.5}, capabilities: {tools: false}}\n"              \
+         "  azure/gpt-4o: {sends: prod, is: azure/gpt-4o-2024-08-06}\n"                                                \
+         "  groq/llama-3.3-70b-versatile: {}\n"                                                                        \
+         "aliases: {gpt: fast}\n"                                                                                      \
+         "routes:\n"                                                                                                   \
+         "  chat: {tiers: [{models: {azure/gpt-4o: 50, openai/o3: 50}}], attempts: 2, require: {max_retention_days: "  \
+         "30}}\n"                                                                                                      \
+         "  fast: {tiers: [{models: [groq/llama-3.3-70b-versatile]}]}\n"
+
+static const char expected[] =
+    "+ provider groq added\n"
+    "~ provider azure: base_url https://we.openai.azure.com -> https://se.openai.azure.com\n";
+
+static const char *changes_shown(struct fixture *f, const struct policy_changes *changes)
+{
+    buf_clear(&f->text);
+    assert_int_equal(policy_changes_text(changes, &f->text), OK);
+    return buf_cstr(&f->text);
+}
+
+static void test_nothing_changes(void **state)
+{
+    struct fixture *f = *state;
+    struct policy_changes changes;
+    const struct artifact *a = compile_text(f, BASE), *b = compile_text(f, "# other places\n\n" BASE);
+    assert_int_equal(policy_diff(&f->arena, a, b, &changes), OK);
+    assert_string_equal(changes_shown(f, &changes), "");
+}
+
+static void test_changes(void **state)
+{
+    struct fixture *f = *state;
+    struct policy_changes changes;
+    const struct artifact *a = compile_text(f, BASE), *b = compile_text(f, CHANGED);
+    assert_int_equal(policy_diff(&f->arena, a, b, &changes), OK);
+    print_message("%s", changes_shown(f, &changes));
+    assert_string_equal(changes_shown(f, &changes), expected);
+}
+
+static void test_first_version_and_json(void **state)
+{
+    struct fixture *f = *state;
+    struct policy_changes changes;
+    const struct artifact *a = compile_text(f, BASE);
+    assert_int_equal(policy_diff(&f->arena, NULL, a, &changes), OK);
+    assert_string_equal(
+        changes_shown(f, &changes),
+        "+ provider azure added\n+ provider openai added\n+ model azure/gpt-4o added\n+ model openai/gpt-4o added\n"
+        "+ model openai/o3 added\n+ route bulk added\n+ route chat added\n+ alias gpt added\n+ alias old added\n");
+    changes.count = 1;
+    struct json_writer w;
+    buf_clear(&f->text);
+    json_writer_init(&w, &f->text);
+    policy_changes_json(&changes, &w);
+    assert_int_equal(json_writer_end(&w), OK);
+    assert_string_equal(buf_cstr(&f->text),
+                        "[{\"kind\":\"added\",\"what\":\"provider azure\",\"text\":\"provider azure added\"}]");
+}
+
+static const struct teams *teams_of(struct fixture *f, const char *text)
+{
+    const struct teams *teams;
+    assert_int_equal(policy_teams(&f->arena, load_text(f, text), NULL, &f->diags, &teams), OK);
+    return teams;
+}
+
+static void test_teams(void **state)
+{
+    struct fixture *f = *state;
+    struct policy_changes changes;
+    const struct teams *a = teams_of(
+        f,
+        "schema: fairlead/1\nkind: directory\nteams: {a: {routes: [x]}, b: {routes: [x, y], require: {region: eu}}}\n");
+    const struct teams *b = teams_of(
+        f, "schema: fairlead/1\nkind: directory\nteams: {b: {routes: [x], models: [p/*]}, c: {routes: [x]}}\n");
+    assert_int_equal(policy_teams_diff(&f->arena, a, b, &changes), OK);
+    assert_string_equal(changes_shown(f, &changes), "- team a removed\n"
+                                                    "~ team b: routes x, y -> x\n"
+                                                    "~ team b: models p/* is new\n"
+                                                    "~ team b: required region eu is gone\n"
+                                                    "+ team c added\n");
+    assert_int_equal(policy_teams_diff(&f->arena, NULL, a, &changes), OK);
+    assert_int_equal(changes.count, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_nothing_changes, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_changes, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_first_version_and_json, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_teams, fixture_up, fixture_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
