@@ -59,7 +59,6 @@ static void test_changes(void **state)
     struct policy_changes changes;
     const struct artifact *a = compile_text(f, BASE), *b = compile_text(f, CHANGED);
     assert_int_equal(policy_diff(&f->arena, a, b, &changes), OK);
-    print_message("%s", changes_shown(f, &changes));
     assert_string_equal(changes_shown(f, &changes), expected);
 }
 
