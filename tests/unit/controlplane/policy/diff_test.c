@@ -34,8 +34,33 @@
          "  fast: {tiers: [{models: [groq/llama-3.3-70b-versatile]}]}\n"
 
 static const char expected[] =
+    "~ provider azure: base_url https://we.openai.azure.com -> https://se.openai.azure.com\n"
+    "~ provider azure: retention_days 0 is new\n"
+    "~ provider azure: probe every 10s -> 1m\n"
     "+ provider groq added\n"
-    "~ provider azure: base_url https://we.openai.azure.com -> https://se.openai.azure.com\n";
+    "~ provider openai: credentials a -> a, b\n"
+    "~ provider openai: discount 12% is new\n"
+    "~ provider openai: retention_days 30 -> 7\n"
+    "~ provider openai: header x-a y is new\n"
+    "~ model azure/gpt-4o: sends gpt-4o -> prod\n"
+    "+ model groq/llama-3.3-70b-versatile added\n"
+    "~ model openai/gpt-4o: timeout idle 30s -> 5s\n"
+    "~ model openai/o3: price input $2.00 per million tokens -> $2.50 per million tokens\n"
+    "~ model openai/o3: can tools yes -> no\n"
+    "~ model openai/o3: price cache_read $0.50 per million tokens is new\n"
+    "- route bulk removed\n"
+    "~ route chat: tier 1: azure/gpt-4o weight 70% -> 50%\n"
+    "~ route chat: tier 1: openai/gpt-4o weight 30% is gone\n"
+    "~ route chat: tier 2: prefer balanced is gone\n"
+    "~ route chat: tier 2: objectives cost 4, ttft 3, speed 2, errors 2, headroom 1 is gone\n"
+    "~ route chat: tier 2: openai/o3 starting weight 100% is gone\n"
+    "~ route chat: required max_retention_days 30 is new\n"
+    "~ route chat: max_cost_usd $0.50 is gone\n"
+    "~ route chat: attempts 3 -> 2\n"
+    "~ route chat: tier 1: openai/o3 weight 50% is new\n"
+    "+ route fast added\n"
+    "~ alias gpt: target chat -> fast\n"
+    "- alias old removed\n";
 
 static const char *changes_shown(struct fixture *f, const struct policy_changes *changes)
 {
