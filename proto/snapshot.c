@@ -13,9 +13,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READERS_MAX 254u /* 64 workers, their replacements, tools: a store never refuses a worker for want of a slot   \
-                          */
-#define FILE_MODE 0600
+#define READERS_MAX                                                                                                    \
+    254u /* 64 workers, their replacements, tools: a store never refuses a worker for want of a slot                   \
+          */
+#define READ_TRIES 16u
+#define FILE_MODE  0600
 
 struct snapshot_txn {
     struct snapshot *snapshot;
@@ -248,13 +250,32 @@ uint64_t snapshot_bytes_used(struct snapshot *snapshot)
 
 /* -- transactions -- */
 
+/* Did the transaction take the number and the trees of one and the same commit? LMDB 0.9's reader takes the number from
+ * the lock file and then the trees from the meta page of that number's parity. If it sleeps in between while two
+ * commits pass, the trees are newer than the number says, or even being written. While its number is still the last,
+ * that cannot have happened. */
+static bool read_is_exact(const struct snapshot_txn *reader)
+{
+    MDB_envinfo info;
+    return mdb_env_info(reader->snapshot->env, &info) == MDB_SUCCESS && info.me_last_txnid == mdb_txn_id(reader->txn);
+}
+
 enum err snapshot_read_begin(struct snapshot *snapshot, struct snapshot_txn **ret)
 {
     struct snapshot_txn *reader = &snapshot->reader;
     REQUIRE(!reader->open);
-    int rc = reader->txn ? mdb_txn_renew(reader->txn) : mdb_txn_begin(snapshot->env, NULL, MDB_RDONLY, &reader->txn);
-    if (rc)
-        return err_of(rc);
+    /* A writer killed at the wrong instruction leaves the last number ahead of readers until the next commit: so not
+     * for ever. */
+    for (unsigned tries = 0; tries < READ_TRIES; tries++) {
+        if (reader->txn && tries > 0)
+            mdb_txn_reset(reader->txn);
+        int rc =
+            reader->txn ? mdb_txn_renew(reader->txn) : mdb_txn_begin(snapshot->env, NULL, MDB_RDONLY, &reader->txn);
+        if (rc)
+            return err_of(rc);
+        if (read_is_exact(reader))
+            break;
+    }
     reader->open = true;
     *ret = reader;
     return OK;

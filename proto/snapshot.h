@@ -31,7 +31,9 @@ uint64_t snapshot_bytes_used(struct snapshot *snapshot); /* of the map, for test
 /* Read transactions are recycled inside: begin and end cost no allocation. One at a time per handle (REQUIREd). */
 MUST_CHECK enum err snapshot_read_begin(struct snapshot *snapshot, struct snapshot_txn **ret);
 void snapshot_read_end(struct snapshot_txn *txn);
-uint64_t snapshot_txn_id(const struct snapshot_txn *txn); /* of the snapshot being read */
+/* Number of the commit being read. Under a very busy writer what is read may be newer than its number, never older: who remembers
+ * the number and looks again when it differs misses nothing. */
+uint64_t snapshot_txn_id(const struct snapshot_txn *txn);
 MUST_CHECK enum err snapshot_write_begin(struct snapshot *snapshot, struct snapshot_txn **ret);
 MUST_CHECK enum err snapshot_commit(struct snapshot_txn *txn); /* durable when OK; ERR_NOSPACE, ERR_IO; the txn is gone either way */
 void snapshot_abort(struct snapshot_txn *txn);                 /* NULL is fine */
