@@ -1,0 +1,540 @@
+/* One request's life: streams, failover before content, holding, honest errors after it, cancelling, backpressure, accounting. */
+#include "rig.h"
+
+#define TRY(rig, n) (&(rig).lane.tries[n])
+
+static void streams_and_accounts(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    struct try *t = TRY(rig, 0);
+    assert_string_equal(t->path, "/v1/chat/completions");
+    assert_non_null(strstr(t->body, "\"model\":\"upstream-name\""));
+    assert_non_null(strstr(t->body, "\"include_usage\":true"));
+    assert_non_null(strstr(t->body, "\"x\":1.50"));
+    try_head(t, 200, "text/event-stream", "openai-processing-ms", "12");
+    try_body(t, ROLE);
+    rig_pump(&rig);
+    assert_int_equal(c->in.len, 0); /* opening events are held */
+    try_body(t, CONTENT("hel") CONTENT("lo"));
+    UNTIL(&rig, has(c, "\"lo\""));
+    assert_true(has(c, "HTTP/1.1 200 OK\r\n"));
+    assert_true(has(c, "transfer-encoding: chunked"));
+    assert_true(has(c, "x-fairlead-model: a/m\r\n"));
+    assert_true(has(c, "x-fairlead-policy: 1\r\n"));
+    assert_true(has(c, "x-fairlead-attempts: 1\r\n"));
+    assert_true(has(c, "x-fairlead-overhead-us: "));
+    assert_true(has(c, "x-request-id: req_"));
+    assert_true(has(c, "openai-processing-ms: 12"));
+    assert_false(has(c, "set-cookie"));
+    assert_true(has(c, "\"assistant\""));
+    try_body(t, FINISH USAGE(10, 20) DONE);
+    try_done(t, OK);
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_true(has(c, "data: [DONE]"));
+    assert_true(has(c, ": fairlead model=a/m attempts=1 input_tokens=10 output_tokens=20 estimated=0 cost_usd=0.00005\n\n"));
+    assert_false(has(c, "prompt_tokens")); /* only we asked for it */
+    assert_int_equal(counted(&rig, SERIES_REQUESTS), 1);
+    assert_int_equal(counted(&rig, SERIES_OK), 1);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 1);
+    assert_int_equal(counted(&rig, SERIES_TOKENS_INPUT), 10);
+    assert_int_equal(counted(&rig, SERIES_TOKENS_OUTPUT), 20);
+    assert_int_equal(counted(&rig, SERIES_COST_NANO), 50000);
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 1);
+    assert_non_null(strstr(buf_cstr(&out), "\"a/m\""));
+    buf_release(&out);
+    /* The connection carries another one. */
+    buf_clear(&c->in);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 2);
+    rig_stop(&rig);
+}
+
+static void usage_is_kept_when_asked_for(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, "{\"model\":\"chat\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[]}");
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x") FINISH USAGE(10, 20) DONE);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_true(has(c, "prompt_tokens"));
+    rig_stop(&rig);
+}
+
+/* Each of these first attempts fails before content; the answer comes whole from the second model. */
+static void fails_over_before_content(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned status;
+        const char *body;
+        enum err err;
+    } failures[] = {
+        { 0, NULL, ERR_REFUSED },
+        { 0, NULL, ERR_CLOSED },
+        { 500, "{\"error\":{\"message\":\"boom\"}}", OK },
+        { 429, "{\"error\":{\"message\":\"slow down\"}}", OK },
+        { 200, ROLE, ERR_CLOSED },                                                                   /* cut */
+        { 200, DONE, OK },                                                                           /* empty */
+        { 200, ROLE FINISH DONE, OK },                                                               /* still no content */
+        { 200, CHUNK("{\"error\":{\"message\":\"overloaded\",\"type\":\"overloaded_error\"}}"), OK }, /* error in a 200 */
+        { 200, CHUNK("this is not JSON"), OK },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, STREAM_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        struct try *t = TRY(rig, 0);
+        if (failures[i].status)
+            try_head(t, failures[i].status, failures[i].status == 200 ? "text/event-stream" : "application/json", NULL, NULL);
+        if (failures[i].body)
+            try_body(t, failures[i].body);
+        assert_int_equal(rig.lane.count, 1); /* never from within a callback */
+        if (t->live)
+            try_done(t, failures[i].err);
+        UNTIL(&rig, rig.lane.count == 2);
+        assert_string_equal(TRY(rig, 1)->model, "b");
+        assert_non_null(strstr(TRY(rig, 1)->body, "\"x\":1.50"));
+        try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
+        try_body(TRY(rig, 1), ROLE CONTENT("fine") FINISH DONE);
+        try_done(TRY(rig, 1), OK);
+        UNTIL(&rig, has(c, "0\r\n\r\n"));
+        assert_true(has(c, "x-fairlead-model: b/m"));
+        assert_true(has(c, "x-fairlead-attempts: 2"));
+        assert_int_equal(times(c, "HTTP/1.1"), 1);
+        assert_int_equal(times(c, "assistant"), 1); /* the first one's opening was never sent */
+        assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 2);
+        assert_int_equal(counted(&rig, SERIES_ATTEMPT_FAILURES), 1);
+        assert_int_equal(counted(&rig, SERIES_FAILOVERS), 1);
+        assert_int_equal(counted(&rig, SERIES_REQUESTS), 1);
+        assert_int_equal(counted(&rig, SERIES_ESTIMATED), 1); /* no usage came */
+        rig_stop(&rig);
+    }
+}
+
+static void silence_fails_over(void **state)
+{
+    (void)state;
+    struct rig rig = { .first_ms = 60 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 2); /* the first hung */
+    assert_true(TRY(rig, 0)->cancelled);
+    try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 1), CONTENT("x") FINISH DONE);
+    try_done(TRY(rig, 1), OK);
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_int_equal(counted(&rig, SERIES_ATTEMPT_TIMEOUTS), 1);
+    rig_stop(&rig);
+}
+
+static void all_fail_honestly(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    for (unsigned i = 0; i < 3; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        try_head(TRY(rig, i), 503, "text/plain", NULL, NULL);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "\"error\""));
+    assert_true(has(c, "HTTP/1.1 502 "));
+    assert_true(has(c, "a/m (status 503), b/m (status 503), c/m (status 503)"));
+    assert_int_equal(counted(&rig, SERIES_ERRORS), 1);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 3);
+    assert_int_equal(counted(&rig, SERIES_COST_NANO), 0);
+    rig_stop(&rig);
+}
+
+static void holding_sends_comments_and_still_fails_over(void **state)
+{
+    (void)state;
+    struct rig rig = { .hold_ms = 40 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), ROLE);
+    UNTIL(&rig, times(c, ": keep-alive\n\n") >= 2);
+    assert_false(has(c, "assistant"));
+    assert_false(has(c, "x-fairlead-model"));
+    try_done(TRY(rig, 0), ERR_CLOSED);
+    UNTIL(&rig, rig.lane.count == 2);
+    try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 1), ROLE CONTENT("fine") FINISH DONE);
+    try_done(TRY(rig, 1), OK);
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_int_equal(times(c, "HTTP/1.1"), 1);
+    assert_int_equal(times(c, "assistant"), 1);
+    assert_true(has(c, ": fairlead model=b/m attempts=2"));
+    rig_stop(&rig);
+}
+
+static void holding_then_failure_is_an_event(void **state)
+{
+    (void)state;
+    struct rig rig = { .hold_ms = 30 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    for (unsigned i = 0; i < 3; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        try_head(TRY(rig, i), 200, "text/event-stream", NULL, NULL);
+        if (i == 0)
+            UNTIL(&rig, has(c, ": keep-alive"));
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_int_equal(times(c, "HTTP/1.1"), 1);
+    assert_true(has(c, "data: {\"error\""));
+    assert_false(has(c, "[DONE]"));
+    assert_int_equal(counted(&rig, SERIES_ERRORS), 1);
+    rig_stop(&rig);
+}
+
+static void error_after_content_is_said(void **state)
+{
+    (void)state;
+    static const char *const ends[] = { NULL, CHUNK("{\"error\":{\"message\":\"overloaded\"}}"), CHUNK("rubbish") };
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, STREAM_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+        try_body(TRY(rig, 0), CONTENT("half of"));
+        if (ends[i])
+            try_body(TRY(rig, 0), ends[i]);
+        else
+            try_done(TRY(rig, 0), ERR_CLOSED);
+        UNTIL(&rig, has(c, "0\r\n\r\n"));
+        assert_int_equal(rig.lane.count, 1); /* nothing is tried again */
+        assert_true(has(c, "half of"));
+        assert_true(has(c, "data: {\"error\""));
+        assert_true(has(c, "upstream_truncated"));
+        assert_false(has(c, "[DONE]"));
+        assert_int_equal(counted(&rig, SERIES_TRUNCATED), 1);
+        assert_int_equal(counted(&rig, SERIES_ESTIMATED), 1);
+        assert_true(counted(&rig, SERIES_COST_NANO) > 0);
+        rig_stop(&rig);
+    }
+}
+
+static void a_clean_end_without_done_gets_none(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x") FINISH);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    assert_false(has(c, "[DONE]"));
+    assert_false(has(c, "error"));
+    assert_int_equal(counted(&rig, SERIES_OK), 1);
+    rig_stop(&rig);
+}
+
+static void client_gone_cancels_upstream(void **state)
+{
+    (void)state;
+    for (int with_content = 0; with_content < 2; with_content++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, STREAM_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        if (with_content) {
+            try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+            try_body(TRY(rig, 0), CONTENT("0123456789012345678901234567890123456789"));
+            UNTIL(&rig, has(c, "0123"));
+        }
+        shutdown(c->fd, SHUT_RDWR);
+        UNTIL(&rig, TRY(rig, 0)->cancelled);
+        assert_int_equal(counted(&rig, SERIES_CANCELLED), 1);
+        assert_int_equal(counted(&rig, SERIES_REQUESTS), 1);
+        assert_int_equal(counted(&rig, SERIES_ESTIMATED), 1);
+        assert_int_equal(counted(&rig, SERIES_TOKENS_OUTPUT), with_content ? 10 : 0);
+        struct buf out;
+        assert_int_equal(records(&rig, &out), 1);
+        assert_non_null(strstr(buf_cstr(&out), "cancelled"));
+        buf_release(&out);
+        rig_stop(&rig);
+    }
+}
+
+static void slow_client_pauses_upstream(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    c->deaf = true;
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    struct try *t = TRY(rig, 0);
+    try_head(t, 200, "text/event-stream", NULL, NULL);
+    static char event[32768];
+    memset(event, 'y', sizeof(event) - 1);
+    memcpy(event, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", 49);
+    memcpy(event + sizeof(event) - 10, "\"}}]}\n\n\0", 8);
+    size_t sent = 0;
+    while (!t->paused) {
+        try_body(t, event);
+        sent += strlen(event);
+        assert_true(sent < (64u << 20));
+        rig_pump(&rig);
+    }
+    size_t queued = rig.core.buffered;
+    assert_true(queued < 4 * rig.config.limits.write_queue_bytes + (1u << 20)); /* bounded */
+    for (int i = 0; i < 10; i++)
+        rig_pump(&rig);
+    assert_int_equal(t->paused, 1);
+    c->deaf = false;
+    UNTIL(&rig, !t->paused);
+    try_body(t, FINISH DONE);
+    try_done(t, OK);
+    UNTIL(&rig, has(c, "[DONE]"));
+    assert_int_equal(times(c, "\"choices\""), sent / strlen(event) + 1); /* nothing was lost */
+    rig_stop(&rig);
+}
+
+static void deadline_covers_all_attempts(void **state)
+{
+    (void)state;
+    struct rig rig = { .deadline_ms = 80 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    UNTIL(&rig, has(c, "HTTP/1.1 504 "));
+    assert_true(TRY(rig, 0)->cancelled);
+    rig_stop(&rig);
+}
+
+static void whole_answers_pass_byte_by_byte(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask_extra(&rig, c, "/chat/completions", WHOLE_ASK, "");
+    UNTIL(&rig, rig.lane.count == 1);
+    assert_null(strstr(TRY(rig, 0)->body, "stream_options"));
+    try_head(TRY(rig, 0), 200, "application/json", NULL, NULL);
+    static const char answer[] = WHOLE_ANSWER;
+    char first[20] = "";
+    memcpy(first, answer, sizeof(first) - 1);
+    try_body(TRY(rig, 0), first);
+    rig_pump(&rig);
+    assert_int_equal(c->in.len, 0);
+    try_body(TRY(rig, 0), answer + strlen(first));
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, "\r\n\r\n" WHOLE_ANSWER));
+    assert_true(has(c, "x-fairlead-cost-usd: 0.00005\r\n"));
+    assert_true(has(c, "content-type: application/json\r\n"));
+    assert_int_equal(counted(&rig, SERIES_OK), 1);
+    assert_int_equal(counted(&rig, SERIES_COST_NANO), 50000);
+    rig_stop(&rig);
+}
+
+static void whole_failures_in_200_fail_over(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = { "", "{\"oops\"", "{\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}" };
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, WHOLE_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        try_head(TRY(rig, 0), 200, "application/json", NULL, NULL);
+        if (bodies[i][0])
+            try_body(TRY(rig, 0), bodies[i]);
+        try_done(TRY(rig, 0), OK);
+        UNTIL(&rig, rig.lane.count == 2);
+        try_head(TRY(rig, 1), 200, "application/json", NULL, NULL);
+        try_body(TRY(rig, 1), WHOLE_ANSWER);
+        try_done(TRY(rig, 1), OK);
+        UNTIL(&rig, has(c, WHOLE_ANSWER));
+        rig_stop(&rig);
+    }
+}
+
+static void own_4xx_passes_once(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 400, "application/json", NULL, NULL);
+    try_body(TRY(rig, 0), "{\"error\" : {\"message\":\"bad temperature\"}}");
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, "{\"error\" : {\"message\":\"bad temperature\"}}"));
+    assert_true(has(c, "HTTP/1.1 400 "));
+    assert_int_equal(rig.lane.count, 1);
+    assert_int_equal(counted(&rig, SERIES_CLIENT_ERRORS), 1);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPT_FAILURES), 0);
+    rig_stop(&rig);
+}
+
+static void refused_credential_tries_the_next(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    const char *why;
+    struct span host = SPAN("localhost");
+    setenv("RIG_ONE", "secret-one", 1);
+    setenv("RIG_TWO", "secret-two", 1);
+    assert_int_equal(credentials_new(&rig.credentials), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-1"), SPAN("env:RIG_ONE"), &host, 1, &why), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-2"), SPAN("env:RIG_TWO"), &host, 1, &why), OK);
+    (void)credentials_refresh(rig.credentials);
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    assert_string_equal(TRY(rig, 0)->authorization, "Bearer secret-one");
+    try_head(TRY(rig, 0), 401, "application/json", NULL, NULL);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, rig.lane.count == 2);
+    assert_string_equal(TRY(rig, 1)->model, "a");
+    assert_string_equal(TRY(rig, 1)->authorization, "Bearer secret-two");
+    try_head(TRY(rig, 1), 401, "application/json", NULL, NULL);
+    try_done(TRY(rig, 1), OK);
+    UNTIL(&rig, rig.lane.count == 3);
+    assert_string_equal(TRY(rig, 2)->model, "b");
+    try_head(TRY(rig, 2), 200, "application/json", NULL, NULL);
+    try_body(TRY(rig, 2), WHOLE_ANSWER);
+    try_done(TRY(rig, 2), OK);
+    UNTIL(&rig, has(c, WHOLE_ANSWER));
+    assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 3);
+    rig_stop(&rig);
+    credentials_free(rig.credentials);
+}
+
+static void a_request_pins_its_table(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    rig_publish(&rig);
+    struct client *d = rig_client(&rig);
+    ask(&rig, d, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 2);
+    for (unsigned i = 0; i < 2; i++) {
+        try_head(TRY(rig, i), 200, "text/event-stream", NULL, NULL);
+        try_body(TRY(rig, i), CONTENT("x") FINISH DONE);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "[DONE]") && has(d, "[DONE]"));
+    assert_true(has(c, "x-fairlead-policy: 1\r\n"));
+    assert_true(has(d, "x-fairlead-policy: 2\r\n"));
+    rig_stop(&rig);
+}
+
+static void revoked_key_is_refused_at_once(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    rig_directory(&rig, 1, true);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, has(c, "\"error\""));
+    assert_true(has(c, "HTTP/1.1 401 "));
+    assert_int_equal(rig.lane.count, 0);
+    rig_stop(&rig);
+}
+
+static void no_policy_says_so(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, false);
+    rig_directory(&rig, 0, false);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, has(c, "\"error\""));
+    assert_true(has(c, "HTTP/1.1 503 "));
+    assert_true(has(c, "No policy has been pushed"));
+    rig_stop(&rig);
+}
+
+static void drain_deadline_is_said(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig), *d = rig_client(&rig), *idle = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    ask(&rig, d, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 2 && rig.listener.count == 3);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("half"));
+    rig.core.draining = true;
+    listener_drain(&rig.listener);
+    UNTIL(&rig, idle->eof);
+    assert_false(c->eof);
+    listener_drain_passed(&rig.listener);
+    UNTIL(&rig, c->eof && d->eof);
+    assert_true(has(c, "half"));
+    assert_true(has(c, "data: {\"error\""));
+    assert_false(has(c, "[DONE]"));
+    assert_true(has(d, "HTTP/1.1 503 "));
+    UNTIL(&rig, rig.emptied);
+    rig_stop(&rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(streams_and_accounts),
+        cmocka_unit_test(usage_is_kept_when_asked_for),
+        cmocka_unit_test(fails_over_before_content),
+        cmocka_unit_test(silence_fails_over),
+        cmocka_unit_test(all_fail_honestly),
+        cmocka_unit_test(holding_sends_comments_and_still_fails_over),
+        cmocka_unit_test(holding_then_failure_is_an_event),
+        cmocka_unit_test(error_after_content_is_said),
+        cmocka_unit_test(a_clean_end_without_done_gets_none),
+        cmocka_unit_test(client_gone_cancels_upstream),
+        cmocka_unit_test(slow_client_pauses_upstream),
+        cmocka_unit_test(deadline_covers_all_attempts),
+        cmocka_unit_test(whole_answers_pass_byte_by_byte),
+        cmocka_unit_test(whole_failures_in_200_fail_over),
+        cmocka_unit_test(own_4xx_passes_once),
+        cmocka_unit_test(refused_credential_tries_the_next),
+        cmocka_unit_test(a_request_pins_its_table),
+        cmocka_unit_test(revoked_key_is_refused_at_once),
+        cmocka_unit_test(no_policy_says_so),
+        cmocka_unit_test(drain_deadline_is_said),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
