@@ -498,7 +498,7 @@ static int role_reader(const char *dir)
 }
 
 /* Role: reads in a circle until its input is closed. Values and transaction numbers rise together, one by one, so a
- * value may be ahead of its number (by two commits, see snapshot_txn_id), but never behind: that would be a commit that
+ * value may be ahead of its number (see snapshot_txn_id), but never behind: that would be a commit that
  * nobody notices. */
 static int role_watcher(const char *dir)
 {
