@@ -8,8 +8,15 @@
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
 #include <nng/supplemental/tls/tls.h>
+#include <nng/supplemental/util/platform.h>
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #define MAGIC              "FLR1"
 #define MAGIC_BYTES        4u
@@ -107,49 +114,179 @@ static void log_failure(const char *event, const char *address, int code)
     log_warn(event, LOG_STR("address", address), LOG_STR("why", nng_strerror(code)));
 }
 
-/* nng calls connect(2) on a path in the way and removes what refuses: that may be a socket nobody serves, never
- * somebody's file. */
-static bool path_is_no_socket(const char *address)
+#define GREETING_WAIT_MS 300
+
+/* Is the path free, or a socket that nobody serves? nng replaces whatever refuses a connection, even somebody's file,
+ * and when its bind fails it removes the socket of the one who lives there: so both are found out before it is asked.
+ */
+static enum err path_check(const char *path)
 {
     struct stat st;
-    return lstat(address + strlen("ipc://"), &st) == 0 && !S_ISSOCK(st.st_mode);
+    if (lstat(path, &st))
+        return OK; /* nng will say what else is wrong */
+    if (!S_ISSOCK(st.st_mode))
+        return ERR_EXISTS;
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    memcpy(to.sun_path, path, size_min(strlen(path), sizeof(to.sun_path) - 1));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return ERR_IO;
+    bool dead =
+        connect(fd, (const struct sockaddr *)&to, sizeof(to)) != 0 && (errno == ECONNREFUSED || errno == ENOENT);
+    struct pollfd greeting = { .fd = fd, .events = POLLIN };
+    if (!dead)
+        (void)poll(&greeting, 1,
+                   GREETING_WAIT_MS); /* leaving before it is written can end an nng listener: see below */
+    close(fd);
+    return dead ? OK : ERR_EXISTS;
 }
 
-static int listen_at(nng_socket socket, const struct channel_server_options *options, enum transport transport)
+/* One end of a link, with all that is needed to make it again. */
+struct endpoint {
+    nng_socket socket;
+    char *address; /* owned */
+    enum transport transport;
+    int ipc_mode;
+    nng_tls_config *tls; /* owned; NULL elsewhere */
+    nng_listener listener;
+    nng_dialer dialer;
+    nng_aio *watch; /* a timer; NULL before endpoint_watch */
+};
+
+static void endpoint_release(struct endpoint *end)
+{
+    free(end->address);
+    if (end->tls)
+        nng_tls_config_free(end->tls); /* nng holds references of its own */
+}
+
+static enum err endpoint_init(struct endpoint *end, const char *address, const struct channel_tls *tls,
+                              nng_tls_mode mode)
+{
+    *end = (struct endpoint){ .ipc_mode = 0600 };
+    enum err err = address_check(address, tls, &end->transport);
+    if (err)
+        return err;
+    size_t bytes = strlen(address) + 1;
+    end->address = fault_malloc(bytes);
+    if (!end->address)
+        return ERR_NOMEM;
+    memcpy(end->address, address, bytes);
+    int rc = end->transport == TRANSPORT_TLS ? tls_config(tls, mode, &end->tls) : 0;
+    if (rc) {
+        log_failure("channel.tls_failed", address, rc);
+        free(end->address);
+    }
+    return err_of_nng(rc);
+}
+
+static int endpoint_listen(struct endpoint *end)
 {
     nng_listener listener;
-    int rc = nng_listener_create(&listener, socket, options->address);
+    int rc = nng_listener_create(&listener, end->socket, end->address);
+    if (rc)
+        return rc;
+    rc = nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
+    if (rc == 0 && end->transport == TRANSPORT_IPC)
+        rc = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, end->ipc_mode);
+    if (rc == 0 && end->tls)
+        rc = nng_listener_set_ptr(listener, NNG_OPT_TLS_CONFIG, end->tls);
     if (rc == 0)
-        rc = nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    if (rc == 0 && transport == TRANSPORT_IPC)
-        rc = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, options->ipc_mode ? (int)options->ipc_mode : 0600);
-    if (rc == 0 && transport == TRANSPORT_TLS) {
-        nng_tls_config *config;
-        rc = tls_config(options->tls, NNG_TLS_MODE_SERVER, &config);
-        if (rc == 0) {
-            rc = nng_listener_set_ptr(listener, NNG_OPT_TLS_CONFIG, config);
-            nng_tls_config_free(config); /* the listener holds its own reference */
-        }
-    }
-    return rc ? rc : nng_listener_start(listener, 0);
+        rc = nng_listener_start(listener, 0);
+    if (rc)
+        nng_listener_close(listener);
+    else
+        end->listener = listener;
+    return rc;
 }
 
-static int dial_at(nng_socket socket, const char *address, const struct channel_tls *tls, enum transport transport,
-                   int flags)
+static int endpoint_dial(struct endpoint *end, int flags)
 {
     nng_dialer dialer;
-    int rc = nng_dialer_create(&dialer, socket, address);
+    int rc = nng_dialer_create(&dialer, end->socket, end->address);
+    if (rc)
+        return rc;
+    rc = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
+    if (rc == 0 && end->tls)
+        rc = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, end->tls);
     if (rc == 0)
-        rc = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    if (rc == 0 && transport == TRANSPORT_TLS) {
-        nng_tls_config *config;
-        rc = tls_config(tls, NNG_TLS_MODE_CLIENT, &config);
-        if (rc == 0) {
-            rc = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, config);
-            nng_tls_config_free(config);
-        }
+        rc = nng_dialer_start(dialer, flags);
+    if (rc)
+        nng_dialer_close(dialer);
+    else
+        end->dialer = dialer;
+    return rc;
+}
+
+/* ---- watching: nng 1.5.2 takes EPIPE from a peer that left in mid-handshake for its own close, and that listener
+ * never accepts, that dialer never dials again [measured: one connect(2) and close(2) can end a listener]. Its
+ * statistics count it as "other"; then we make a new one. */
+#define WATCH_MS 200
+
+static uint64_t stat_value(nng_stat *parent, const char *name)
+{
+    nng_stat *stat = parent ? nng_stat_find(parent, name) : NULL;
+    return stat ? nng_stat_value(stat) : 0;
+}
+
+/* nng_stat_find_listener and _dialer answer with the first of their kind. */
+static nng_stat *stat_of(nng_stat *stats, const char *kind, int id)
+{
+    for (nng_stat *stat = nng_stat_child(stats); stat; stat = nng_stat_next(stat))
+        if (span_starts(span_cstr(nng_stat_name(stat)), span_cstr(kind)) && stat_value(stat, "id") == (uint64_t)id)
+            return stat;
+    return NULL;
+}
+
+static void endpoint_check(struct endpoint *end, bool listens)
+{
+    nng_stat *stats;
+    if (nng_stats_get(&stats))
+        return;
+    nng_stat *own = listens ? stat_of(stats, "listener", nng_listener_id(end->listener))
+                            : stat_of(stats, "dialer", nng_dialer_id(end->dialer));
+    /* Without statistics of it, a new one could not be made last time. */
+    bool ended = !own || (stat_value(own, "other") > 0 && (listens || stat_value(own, "pipes") == 0));
+    nng_stats_free(stats);
+    if (!ended)
+        return;
+    int rc;
+    if (listens) {
+        /* Peers in its queue were told that they are connected: they must be hung up on to dial again. Those being
+         * served lose their connection too, which is ERR_CLOSED to them and leaves the retry to them. */
+        nng_listener_close(end->listener);
+        rc = endpoint_listen(end);
+    } else {
+        nng_dialer_close(end->dialer);
+        rc = endpoint_dial(end, NNG_FLAG_NONBLOCK);
     }
-    return rc ? rc : nng_dialer_start(dialer, flags);
+    log_debug("channel.renewed", LOG_STR("address", end->address), LOG_STR("result", nng_strerror(rc)));
+}
+
+static void endpoint_watched(void *arg) /* on nng's threads */
+{
+    struct endpoint *end = arg;
+    if (nng_aio_result(end->watch))
+        return;
+    endpoint_check(end, end->listener.id != 0);
+    nng_sleep_aio(WATCH_MS, end->watch);
+}
+
+static int endpoint_watch(struct endpoint *end)
+{
+    int rc = nng_aio_alloc(&end->watch, endpoint_watched, end);
+    if (rc == 0)
+        nng_sleep_aio(WATCH_MS, end->watch);
+    return rc;
+}
+
+static void endpoint_unwatch(struct endpoint *end)
+{
+    if (!end->watch)
+        return;
+    nng_aio_stop(end->watch);
+    nng_aio_free(end->watch);
+    end->watch = NULL;
 }
 
 static int open_req(nng_socket *ret)
@@ -169,6 +306,85 @@ static int open_req(nng_socket *ret)
     if (rc)
         nng_close(*ret);
     return rc;
+}
+
+/* ---- closing ----
+ *
+ * nng 1.5.2: nng_close while a message is being handed to a connection can wait for ever (nanomsg/nng #1543, #1813).
+ * Measured: 3 of 3 runs of 1,500 closes with sends just begun; none in 9,000 when the aios were stopped first and
+ * QUIET_MS passed. Peers that die in mid-request never caused it (800 kills). So we stop, wait a little when something
+ * may be on its way, and never let a stop of the program depend on nng: a close that does not come back is left behind.
+ */
+#define QUIET_MS      5
+#define CLOSE_WAIT_MS 2000
+
+struct closing { /* freed by whoever is last: the one who waits, or the thread that closes */
+    nng_socket socket;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool closed, left;
+};
+
+static void closing_free(struct closing *closing)
+{
+    pthread_cond_destroy(&closing->changed);
+    pthread_mutex_destroy(&closing->lock);
+    free(closing);
+}
+
+static void *closing_run(void *arg)
+{
+    struct closing *closing = arg;
+    nng_close(closing->socket);
+    pthread_mutex_lock(&closing->lock);
+    closing->closed = true;
+    bool left = closing->left;
+    pthread_cond_signal(&closing->changed);
+    pthread_mutex_unlock(&closing->lock);
+    if (left)
+        closing_free(closing);
+    return NULL;
+}
+
+static void closing_wait(struct closing *closing)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += CLOSE_WAIT_MS / 1000;
+    pthread_mutex_lock(&closing->lock);
+    int rc = 0;
+    while (!closing->closed && rc == 0)
+        rc = pthread_cond_timedwait(&closing->changed, &closing->lock, &end);
+    bool left = closing->left = !closing->closed;
+    pthread_mutex_unlock(&closing->lock);
+    if (left)
+        log_warn("channel.close_left_behind", LOG_U64("waited_ms", CLOSE_WAIT_MS));
+    else
+        closing_free(closing);
+}
+
+/* busy: messages may be on their way. The caller's aios are stopped. */
+static void close_socket(nng_socket socket, bool busy)
+{
+    if (!busy) {
+        nng_close(socket);
+        return;
+    }
+    nng_msleep(QUIET_MS);
+    pthread_t thread;
+    struct closing *closing = fault_calloc(1, sizeof(*closing));
+    if (closing) {
+        closing->socket = socket;
+        pthread_mutex_init(&closing->lock, NULL);
+        pthread_cond_init(&closing->changed, NULL);
+        if (pthread_create(&thread, NULL, closing_run, closing) == 0) {
+            pthread_detach(thread);
+            closing_wait(closing);
+            return;
+        }
+        closing_free(closing);
+    }
+    nng_close(socket);
 }
 
 /* ---- frames ---- */
@@ -215,12 +431,12 @@ struct channel_call {
 };
 
 struct channel_server {
-    nng_socket socket;
+    struct endpoint end;
     channel_handler *handler;
     void *user;
     void (*wake)(void *wake_user);
     void *wake_user;
-    bool local;
+    bool listening;
     bool closed;      /* loop only */
     unsigned in_hand; /* loop only: keeps the memory after close */
     uint64_t refused; /* atomic */
@@ -247,8 +463,8 @@ static void read_peer(struct channel_call *call)
 {
     nng_pipe pipe = nng_msg_get_pipe(call->request);
     uint64_t uid;
-    call->peer = (struct channel_peer){ .local = call->server->local, .uid = UINT32_MAX };
-    if (!call->server->local)
+    call->peer = (struct channel_peer){ .local = (call->server->end.transport == TRANSPORT_IPC), .uid = UINT32_MAX };
+    if (!call->peer.local)
         return;
     if (nng_pipe_get_uint64(pipe, NNG_OPT_IPC_PEER_UID, &uid) == 0)
         call->peer.uid = (uint32_t)uid;
@@ -304,6 +520,7 @@ static void call_completed(void *arg)
 
 static void server_free(struct channel_server *server)
 {
+    endpoint_release(&server->end);
     pthread_mutex_destroy(&server->lock);
     free(server);
 }
@@ -313,7 +530,7 @@ static enum err open_calls(struct channel_server *server, unsigned parallel)
     for (unsigned i = 0; i < parallel; i++) {
         struct channel_call *call = &server->calls[i];
         *call = (struct channel_call){ .server = server, .state = CALL_ENDED };
-        int rc = nng_ctx_open(&call->ctx, server->socket);
+        int rc = nng_ctx_open(&call->ctx, server->end.socket);
         if (rc == 0)
             rc = nng_aio_alloc(&call->aio, call_completed, call);
         if (rc)
@@ -327,39 +544,44 @@ static enum err open_calls(struct channel_server *server, unsigned parallel)
 enum err channel_server_open(const struct channel_server_options *options, struct channel_server **ret)
 {
     REQUIRE(options->handler && options->wake && options->parallel > 0 && options->parallel <= PARALLEL_MAX);
-    enum transport transport;
-    enum err err = address_check(options->address, options->tls, &transport);
-    if (err)
-        return err;
-    if (transport == TRANSPORT_IPC && path_is_no_socket(options->address))
-        return ERR_EXISTS;
     struct channel_server *server = fault_calloc(1, sizeof(*server) + options->parallel * sizeof(server->calls[0]));
     if (!server)
         return ERR_NOMEM;
+    enum err err = endpoint_init(&server->end, options->address, options->tls, NNG_TLS_MODE_SERVER);
+    if (err) {
+        free(server);
+        return err;
+    }
+    if (options->ipc_mode)
+        server->end.ipc_mode = (int)options->ipc_mode;
     server->handler = options->handler;
     server->user = options->user;
     server->wake = options->wake;
     server->wake_user = options->wake_user;
-    server->local = transport == TRANSPORT_IPC;
     server->last = &server->first;
     pthread_mutex_init(&server->lock, NULL);
-    int rc = nng_rep0_open(&server->socket);
-    if (rc) {
+    if (server->end.transport == TRANSPORT_IPC)
+        err = path_check(options->address + strlen("ipc://"));
+    int rc = err ? 0 : nng_rep0_open(&server->end.socket);
+    if (err || rc) {
         server_free(server);
-        return err_of_nng(rc);
+        return err ? err : err_of_nng(rc);
     }
-    rc = nng_socket_set_size(server->socket, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
+    rc = nng_socket_set_size(server->end.socket, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
     err = rc ? err_of_nng(rc) : open_calls(server, options->parallel);
     if (err == OK) {
-        rc = listen_at(server->socket, options, transport);
+        rc = endpoint_listen(&server->end);
         if (rc)
             log_failure("channel.listen_failed", options->address, rc);
         err = rc == NNG_ENOENT ? ERR_IO : err_of_nng(rc); /* no such directory */
     }
+    if (err == OK)
+        err = err_of_nng(endpoint_watch(&server->end));
     if (err) {
         channel_server_close(server);
         return err;
     }
+    server->listening = true;
     for (unsigned i = 0; i < server->call_count; i++)
         call_receive(&server->calls[i]);
     *ret = server;
@@ -433,10 +655,12 @@ void channel_server_close(struct channel_server *server)
         return;
     REQUIRE(!server->closed);
     server->closed = true;
-    nng_close(server->socket); /* completes what nng has with ECLOSED */
+    endpoint_unwatch(&server->end);
+    for (unsigned i = 0; i < server->call_count; i++)
+        nng_aio_stop(server->calls[i].aio); /* cancels, and waits for a running completion */
+    close_socket(server->end.socket, server->listening);
     for (unsigned i = 0; i < server->call_count; i++) {
         struct channel_call *call = &server->calls[i];
-        nng_aio_stop(call->aio);          /* waits for a running completion */
         if (call->state == CALL_REPLYING) /* begun after the stop: nng neither took it nor tells */
             nng_msg_free(nng_aio_get_msg(call->aio));
         nng_aio_free(call->aio);
@@ -465,7 +689,7 @@ struct slot { /* one request in flight; nng's between send and done */
 };
 
 struct channel_client {
-    nng_socket socket;
+    struct endpoint end;
     void (*wake)(void *wake_user);
     void *wake_user;
     bool closing;      /* loop only */
@@ -514,6 +738,7 @@ static void slot_completed(void *arg)
 
 static void client_free(struct channel_client *client)
 {
+    endpoint_release(&client->end);
     pthread_mutex_destroy(&client->lock);
     free(client);
 }
@@ -523,7 +748,7 @@ static enum err open_slots(struct channel_client *client, unsigned parallel)
     for (unsigned i = 0; i < parallel; i++) {
         struct slot *slot = &client->slots[i];
         *slot = (struct slot){ .client = client, .next = client->free };
-        int rc = nng_ctx_open(&slot->ctx, client->socket);
+        int rc = nng_ctx_open(&slot->ctx, client->end.socket);
         if (rc == 0)
             rc = nng_aio_alloc(&slot->aio, slot_completed, slot);
         if (rc)
@@ -537,29 +762,32 @@ static enum err open_slots(struct channel_client *client, unsigned parallel)
 enum err channel_client_open(const struct channel_client_options *options, struct channel_client **ret)
 {
     REQUIRE(options->wake && options->parallel > 0 && options->parallel <= PARALLEL_MAX);
-    enum transport transport;
-    enum err err = address_check(options->address, options->tls, &transport);
-    if (err)
-        return err;
     struct channel_client *client = fault_calloc(1, sizeof(*client) + options->parallel * sizeof(client->slots[0]));
     if (!client)
         return ERR_NOMEM;
+    enum err err = endpoint_init(&client->end, options->address, options->tls, NNG_TLS_MODE_CLIENT);
+    if (err) {
+        free(client);
+        return err;
+    }
     client->wake = options->wake;
     client->wake_user = options->wake_user;
     client->last = &client->first;
     pthread_mutex_init(&client->lock, NULL);
-    int rc = open_req(&client->socket);
+    int rc = open_req(&client->end.socket);
     if (rc) {
         client_free(client);
         return err_of_nng(rc);
     }
     err = open_slots(client, options->parallel); /* after the socket's options, which contexts inherit when opened */
     if (err == OK) {
-        rc = dial_at(client->socket, options->address, options->tls, transport, NNG_FLAG_NONBLOCK);
+        rc = endpoint_dial(&client->end, NNG_FLAG_NONBLOCK);
         if (rc)
             log_failure("channel.dial_failed", options->address, rc);
         err = err_of_nng(rc);
     }
+    if (err == OK)
+        err = err_of_nng(endpoint_watch(&client->end));
     if (err) {
         channel_client_close(client);
         return err;
@@ -634,17 +862,21 @@ void channel_client_close(struct channel_client *client)
 {
     if (!client)
         return;
+    bool busy = false;
     client->closing = true;
-    nng_close(client->socket);
+    endpoint_unwatch(&client->end);
+    for (unsigned i = 0; i < client->slot_count; i++)
+        nng_aio_stop(client->slots[i].aio); /* cancels, and waits for a running completion */
     for (unsigned i = 0; i < client->slot_count; i++) {
         struct slot *slot = &client->slots[i];
-        nng_aio_stop(slot->aio);
+        busy = busy || slot->state != SLOT_FREE;
         /* Begun after the stop: nng neither took it nor tells. */
         if (slot->state == SLOT_SENDING)
             nng_msg_free(nng_aio_get_msg(slot->aio));
         if (slot->state == SLOT_SENDING || slot->state == SLOT_RECEIVING)
             slot_done(slot, ERR_CANCELLED);
     }
+    close_socket(client->end.socket, busy);
     channel_client_dispatch(client);
     for (unsigned i = 0; i < client->slot_count; i++)
         nng_aio_free(client->slots[i].aio);
@@ -676,30 +908,32 @@ enum err channel_ask(const char *address, const struct channel_tls *tls, struct 
                      struct buf *reply)
 {
     uint64_t deadline_ms = clock_ms() + timeout_ms;
-    enum transport transport;
-    enum err err = address_check(address, tls, &transport);
-    if (err)
-        return err;
+    struct endpoint end;
     if (message.len > MESSAGE_BYTES_MAX)
         return ERR_TOO_LARGE;
-    nng_socket socket;
+    enum err err = endpoint_init(&end, address, tls, NNG_TLS_MODE_CLIENT);
+    if (err)
+        return err;
     nng_msg *msg, *answer = NULL;
-    int rc = open_req(&socket);
-    if (rc)
+    int rc = open_req(&end.socket);
+    if (rc) {
+        endpoint_release(&end);
         return err_of_nng(rc);
+    }
     /* On one machine a dial is answered at once, and "nobody listens" is worth knowing; over a network it could outlast
      * the timeout. */
-    rc = dial_at(socket, address, tls, transport, transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
+    rc = endpoint_dial(&end, end.transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
     if (rc == 0)
         rc = frame_new(message, &msg);
     if (rc == 0)
-        rc = ask(socket, msg, deadline_ms, &answer);
+        rc = ask(end.socket, msg, deadline_ms, &answer);
     err = err_of_nng(rc);
     struct span bytes;
     if (err == OK)
         err = frame_read(answer, &bytes) ? buf_append(reply, bytes) : ERR_CORRUPT;
     if (answer)
         nng_msg_free(answer);
-    nng_close(socket);
+    close_socket(end.socket, err != OK);
+    endpoint_release(&end);
     return err;
 }
