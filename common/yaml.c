@@ -1,5 +1,6 @@
 #include "common/yaml.h"
 #include "common/arena.h"
+#include "common/buf.h"
 #include "common/strmap.h"
 #include <libfyaml.h>
 
@@ -26,6 +27,8 @@ struct builder {
     uint32_t duplicates;
     uint32_t line, column; /* of the last event that had a place */
     struct yaml_node *first_document, *last_document;
+    struct fy_token_iter *chunks; /* of the scalar at hand */
+    struct buf text;              /* the scalar at hand */
 };
 
 static enum err fail(struct builder *b, enum err err, uint32_t line, uint32_t column, const char *message)
@@ -89,6 +92,16 @@ static size_t utf8_length(const unsigned char *p, size_t left)
             return 0;
     }
     return length;
+}
+
+bool yaml_is_utf8(struct span text)
+{
+    for (size_t at = 0, length; at < text.len; at += length) {
+        length = utf8_length((const unsigned char *)text.ptr + at, text.len - at);
+        if (length == 0)
+            return false;
+    }
+    return true;
 }
 
 /* YAML 1.2 section 5.1 asks for a printable subset of Unicode; checking it first keeps odd bytes out of the library. */
@@ -218,6 +231,22 @@ static enum err open_node(struct builder *b, enum yaml_kind kind)
     return err;
 }
 
+/* Chunk by chunk: fy_token_get_text of libfyaml 0.7.12 leaks when a scalar has many chunks (escapes, line ends). */
+static enum err gather_text(struct builder *b, struct fy_token *token)
+{
+    const struct fy_iter_chunk *chunk = NULL;
+    enum err err = OK;
+    int failed = 0;
+    buf_clear(&b->text);
+    if (!token)
+        return OK;
+    fy_token_iter_start(token, b->chunks);
+    while (!err && (chunk = fy_token_iter_chunk_next(b->chunks, chunk, &failed)))
+        err = buf_append(&b->text, span_of(chunk->str, chunk->len));
+    fy_token_iter_finish(b->chunks);
+    return failed ? ERR_NOMEM : err == ERR_FULL ? ERR_TOO_LARGE : err;
+}
+
 static enum err take_scalar(struct builder *b, struct fy_event *event)
 {
     struct fy_token *token = event->scalar.value;
@@ -228,17 +257,17 @@ static enum err take_scalar(struct builder *b, struct fy_event *event)
     enum err err = node_new(b, YAML_SCALAR, &node);
     if (err)
         return err;
-    size_t length = 0;
-    const char *text = token ? fy_token_get_text(token, &length) : "";
-    if (!text)
-        return ERR_NOMEM;
-    node->text = arena_dup(b->arena, span_of(text, length));
+    err = gather_text(b, token);
+    if (err)
+        return err;
+    node->text = arena_dup(b->arena, buf_span(&b->text));
     if (!node->text.ptr)
         return ERR_NOMEM;
     node->quoted = style != FYSS_PLAIN && style != FYSS_ANY;
     /* An escape ("\0", "\x1b") can bring back what check_characters kept out; names are used as C strings. */
-    for (size_t i = 0; i < length; i++) {
-        if ((unsigned char)text[i] < 0x20 && text[i] != '\t' && text[i] != '\n' && text[i] != '\r')
+    for (size_t i = 0; i < node->text.len; i++) {
+        unsigned char c = (unsigned char)node->text.ptr[i];
+        if (c < 0x20 && c != '\t' && c != '\n' && c != '\r')
             return fail_here(b, ERR_SYNTAX, "a control character may not stand here");
     }
     return place(b, node);
@@ -344,8 +373,10 @@ static enum err read_stream(struct builder *b, struct span text)
     };
     struct fy_parser *parser = fy_parser_create(&config);
     enum err err = ERR_NOMEM;
-    if (parser && fy_parser_set_string(parser, text.ptr, text.len) == 0)
+    b->chunks = fy_token_iter_create(NULL);
+    if (b->chunks && parser && fy_parser_set_string(parser, text.ptr, text.len) == 0)
         err = take_events(b, parser, diag);
+    fy_token_iter_destroy(b->chunks);
     fy_parser_destroy(parser);
     fy_diag_destroy(diag);
     return err;
@@ -355,11 +386,13 @@ enum err yaml_parse(struct arena *arena, const char *file, struct span text, yam
                     const struct yaml_node **ret_first)
 {
     struct builder b = { .arena = arena, .file = file, .report = report, .user = user, .line = 1, .column = 1 };
+    buf_init(&b.text, YAML_BYTES_MAX);
     if (text.len > YAML_BYTES_MAX)
         return fail_here(&b, ERR_TOO_LARGE, "the file is too large");
     enum err err = check_characters(&b, text);
     if (!err && text.len > 0)
         err = read_stream(&b, text);
+    buf_release(&b.text);
     if (err)
         return err;
     *ret_first = b.first_document;

@@ -45,5 +45,7 @@ MUST_CHECK enum err yaml_parse(struct arena *arena, const char *file, struct spa
 
 /* Child of a map by name; NULL when absent, or when map is NULL or no map. Linear. */
 const struct yaml_node *yaml_get(const struct yaml_node *map, const char *name);
+/* True for well-formed UTF-8 (RFC 3629), which yaml_parse asks for. */
+bool yaml_is_utf8(struct span text);
 /* True for a scalar that says nothing: empty, ~ or null, unquoted. */
 bool yaml_is_null(const struct yaml_node *node);

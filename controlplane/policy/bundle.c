@@ -143,6 +143,10 @@ static enum err record_read(void *user, struct span path, struct buf *text)
         diag_at(r->diags, DIAG_ERROR, path.ptr, 0, 0, "cannot read this file: %s", err_name(err));
         return err;
     }
+    if (!yaml_is_utf8(span_skip(buf_span(text), before))) { /* JSON could only carry something else in its place */
+        diag_at(r->diags, DIAG_ERROR, path.ptr, 0, 0, "this file is not UTF-8");
+        return ERR_INVALID;
+    }
     json_object_open(&r->writer);
     json_member_string(&r->writer, "name", span_skip(path, r->prefix));
     json_member_string(&r->writer, "text", span_skip(buf_span(text), before));

@@ -108,6 +108,29 @@ static void test_null_is_not_quoted_null(void **state)
     assert_int_equal(i, 6);
 }
 
+/* Scalars of many pieces: each line end and escape is one, and libfyaml 0.7.12 keeps a list of them that must be freed.
+ */
+static void test_scalars_of_many_pieces(void **state)
+{
+    (void)state;
+    const struct yaml_node *root;
+    struct buf text = BUF_INIT(1u << 20), wanted = BUF_INIT(1u << 20);
+    assert_int_equal(buf_append_cstr(&text, "a: '"), OK);
+    for (unsigned i = 0; i < 500; i++) {
+        assert_int_equal(buf_append_cstr(&text, "it''s "), OK);
+        assert_int_equal(buf_append_cstr(&wanted, "it's "), OK);
+    }
+    assert_int_equal(buf_append_cstr(&text, "'\nb: \"x\\n\\u00e9\\\"\"\nc: one\n  two\n\n  three\nd: >\n  f g\n  h\n"),
+                     OK);
+    assert_int_equal(parse(buf_cstr(&text), &root), OK);
+    assert_string_equal(yaml_get(root, "a")->text.ptr, buf_cstr(&wanted));
+    assert_string_equal(yaml_get(root, "b")->text.ptr, "x\n\u00e9\"");
+    assert_string_equal(yaml_get(root, "c")->text.ptr, "one two\nthree");
+    assert_string_equal(yaml_get(root, "d")->text.ptr, "f g h\n");
+    buf_release(&text);
+    buf_release(&wanted);
+}
+
 static void test_duplicates(void **state)
 {
     (void)state;
@@ -184,6 +207,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_tree_and_places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_documents, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_null_is_not_quoted_null, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_scalars_of_many_pieces, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_duplicates, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_duplicates_in_large_maps, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_refusals, set_up, tear_down),

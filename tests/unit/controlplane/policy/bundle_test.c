@@ -50,6 +50,17 @@ static void test_broken_text_is_carried(void **state)
     buf_release(&json);
 }
 
+static void test_other_encodings_are_not_bundled(void **state)
+{
+    struct fixture *f = *state;
+    memory_add(&f->files, "p.yaml", SPAN("a: \xe9\n"));
+    struct policy_source source = memory_source(&f->files);
+    struct buf json = BUF_INIT(1u << 20);
+    assert_int_equal(policy_bundle_make(&f->arena, &source, SPAN("p.yaml"), &f->diags, &json), ERR_INVALID);
+    assert_string_equal(diags_shown(f), "p.yaml: error: this file is not UTF-8\n");
+    buf_release(&json);
+}
+
 static void test_refused_bundles(void **state)
 {
     struct fixture *f = *state;
@@ -163,6 +174,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_broken_text_is_carried, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_other_encodings_are_not_bundled, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_refused_bundles, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_disk, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_examples, fixture_up, fixture_down),
