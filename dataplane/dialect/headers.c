@@ -3,7 +3,7 @@
 /* Client headers that go up to any provider. What is absent, and why:
  *   authorization, cookie, api keys     the client's secrets are ours alone
  *   host, forwarded, x-forwarded-*      the destination comes from the table; who asks is nobody's business up there
- *   user-agent, x-stainless-*           tell a provider who our users are; the lane sends its own
+ *   user-agent, x-stainless-*           tell a provider what our users run
  *   accept-encoding, content-encoding   we read what we relay: identity always
  *   openai-organization, -project       choose whose account pays: the credential does
  *   idempotency-key                     a failover sends the request to another provider: it would promise too much
@@ -110,8 +110,10 @@ static struct span lower(struct arena *arena, struct span name)
     char *copy = arena_alloc(arena, name.len + 1);
     if (!copy)
         return span_of(NULL, 0);
+    memcpy(copy, name.ptr, name.len);
     for (size_t i = 0; i < name.len; i++)
-        copy[i] = name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? (char)(name.ptr[i] + ('a' - 'A')) : name.ptr[i];
+        if (copy[i] >= 'A' && copy[i] <= 'Z')
+            copy[i] = (char)(copy[i] | 0x20);
     return span_of(copy, name.len);
 }
 

@@ -128,7 +128,9 @@ char *resolve_not_found_message(struct arena *arena, const struct arm_view *arm,
     size_t count = resolve_list(arm, principal, entries, RESOLVE_NAMES_MAX, RESOLVE_SCAN_MAX, &more);
     struct buf out = BUF_INIT(MESSAGE_BYTES_MAX);
     enum err err = write_message(&out, entries, count, more, name);
-    struct span text = err == OK || err == ERR_FULL ? arena_dup(arena, buf_span(&out)) : span_of(NULL, 0);
+    char *text = err == OK || err == ERR_FULL ? arena_alloc(arena, out.len + 1) : NULL;
+    if (text)
+        memcpy(text, buf_span(&out).ptr, out.len);
     buf_release(&out);
-    return (char *)(uintptr_t)text.ptr;
+    return text;
 }

@@ -243,7 +243,8 @@ struct pool {
 
 static void pool_remove(struct pool *pool, uint32_t at)
 {
-    memmove(&pool->items[at], &pool->items[at + 1], (pool->count - at - 1) * sizeof pool->items[0]);
+    for (uint32_t i = at; i + 1 < pool->count; i++)
+        pool->items[i] = pool->items[i + 1];
     pool->count--;
 }
 
@@ -279,6 +280,7 @@ static uint32_t pool_draw(const struct pool *pool, struct prng *prng)
 
 static uint32_t ppb(wide part, wide whole)
 {
+    REQUIRE(whole > 0);
     return (uint32_t)((part * 1000000000u * 2 + whole) / (whole * 2));
 }
 

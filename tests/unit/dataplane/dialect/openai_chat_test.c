@@ -1,4 +1,5 @@
 #include "dataplane/dialect/openai_chat.h"
+#include "common/digest.h"
 #include "dataplane/route/ask.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -256,6 +257,57 @@ static void whole_bodies_are_judged(void **state)
                      EVENT_ERROR);
 }
 
+/* Bytes from outside, damaged at random: any class is fine, any harm is not; and a body that is still taken must still
+ * be JSON after splicing, with our name in it. */
+static void damage_does_no_harm(void **state)
+{
+    (void)state;
+    static const char *const seeds[] = {
+        "{\"model\":\"c\",\"stream\":true,\"stream_options\":{\"include_usage\":false}," M "}",
+        "{\"model\":\"c\",\"stream\":true,\"tools\":[{}],\"stream_options\":null," M "}",
+        "{\"choices\":[{\"delta\":{\"content\":\"Hi\",\"tool_calls\":[{}]},\"finish_reason\":\"stop\"}],"
+        "\"usage\":{\"prompt_tokens\":3,\"completion_tokens_details\":{\"reasoning_tokens\":1}}}",
+        "{\"error\":{\"message\":\"m\",\"type\":\"t\",\"code\":429},\"data\":[{}]}",
+    };
+    static const char letters[] = "{}[]\",:\\u0 1-9eaZ\n\x80\xff";
+    struct prng prng;
+    prng_seed(&prng, 11);
+    unsigned spliced = 0;
+    for (unsigned round = 0; round < 40000; round++) {
+        arena_reset(&arena);
+        struct span seed = span_cstr(seeds[round % ARRAY_LEN(seeds)]);
+        char *text = malloc(seed.len);
+        memcpy(text, seed.ptr, seed.len);
+        for (uint64_t n = prng_u64(&prng) % 4; n > 0; n--)
+            text[prng_u64(&prng) % seed.len] = letters[prng_u64(&prng) % (sizeof letters - 1)];
+        struct span damaged = span_of(text, seed.len - (prng_u64(&prng) % 8 == 0 ? prng_u64(&prng) % seed.len : 0));
+        struct sse_event e = { .data = damaged, .has_data = true };
+        struct event_facts facts;
+        assert_int_equal(openai_chat_event(&arena, ENDPOINT_CHAT, &e, &facts), OK);
+        assert_int_equal(openai_chat_answer(&arena, ENDPOINT_EMBEDDINGS, damaged, &facts), OK);
+        struct ask ask;
+        struct ask_error error;
+        if (ask_read(&arena, ENDPOINT_CHAT, damaged, NULL, &ask, &error) == OK) {
+            struct provider provider = { .stream_usage = true };
+            struct model model = { .sends = SPAN("upstream") };
+            struct openai_chat_body body;
+            struct buf out = BUF_INIT(1 << 16);
+            struct json_index ix;
+            assert_int_equal(openai_chat_body(&arena, &ask, &provider, &model, &body), OK);
+            for (unsigned i = 0; i < body.part_count; i++)
+                assert_int_equal(buf_append(&out, body.parts[i]), OK);
+            assert_int_equal(json_index(&arena, buf_span(&out), &json_limits_default, &ix, NULL), OK);
+            assert_true(json_string_eq(&ix, json_get(&ix, 0, SPAN("model")), SPAN("upstream")));
+            uint32_t usage = json_get(&ix, json_get(&ix, 0, SPAN("stream_options")), SPAN("include_usage"));
+            assert_true(!ask.stream || json_kind(&ix, usage) == JSON_TRUE);
+            buf_release(&out);
+            spliced++;
+        }
+        free(text);
+    }
+    assert_true(spliced > 2000);
+}
+
 /* ---- what we write ---- */
 
 static void errors_have_openais_shape(void **state)
@@ -311,6 +363,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_are_classified, setup, teardown),
         cmocka_unit_test_setup_teardown(events_carry_their_facts, setup, teardown),
         cmocka_unit_test_setup_teardown(whole_bodies_are_judged, setup, teardown),
+        cmocka_unit_test_setup_teardown(damage_does_no_harm, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_have_openais_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_have_openais_shape, setup, teardown),
     };
