@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <sys/stat.h>
 #include <cmocka.h>
 
 /* Each message as one shape, so that every property below is held against all of them. */
@@ -483,8 +484,35 @@ static void a_hundred_thousand_routes_decode_in_linear_time(void **state)
     assert_true(many < few * 60 + 0.5);
 }
 
-int main(void)
+/* "proto.wire_test FOLDER" writes seeds for the fuzzers: FOLDER/wire_<message>/1 and so on. */
+static int write_seeds(const char *folder)
 {
+    struct prng prng;
+    prng_seed(&prng, 11);
+    for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
+        char path[4096];
+        (void)snprintf(path, sizeof(path), "%s/wire_%s", folder, messages[i].name);
+        (void)mkdir(path, 0755);
+        for (unsigned seed = 1; seed <= 3; seed++) {
+            struct arena arena;
+            struct buf out = BUF_INIT(FRAME_BYTES_MAX);
+            arena_init(&arena, 64u << 20);
+            (void)snprintf(path, sizeof(path), "%s/wire_%s/%u", folder, messages[i].name, seed);
+            FILE *file = fopen(path, "wb");
+            if (!file || messages[i].encode(messages[i].sample(&arena, &prng), &out) != OK ||
+                fwrite(buf_span(&out).ptr, 1, out.len, file) != out.len || fclose(file) != 0)
+                return 1;
+            buf_release(&out);
+            arena_release(&arena);
+        }
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2)
+        return write_seeds(argv[1]);
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         T(every_message_survives_the_round_trip),
