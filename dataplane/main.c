@@ -1,1 +1,138 @@
-int main(void) { return 0; }
+/* fairlead-dataplane: the node's master, which starts itself again, with --worker, for each of its workers. */
+#include "common/buf.h"
+#include "common/fault.h"
+#include "common/log.h"
+#include "common/opts.h"
+#include "dataplane/node/config.h"
+#include "dataplane/node/control.h"
+#include "dataplane/node/selftest.h"
+#include "dataplane/worker/worker.h"
+#if __has_include("dataplane/node/master.h")
+#include "dataplane/node/master.h"
+#else
+static int master_run(const struct node_config *config)
+{
+    fprintf(stderr, "fairlead-dataplane: %s: this build has no master\n", config->name);
+    return 1;
+}
+#endif
+
+static const struct opt options[] = {
+    { "home", 0, OPT_TEXT, "DIR", "state directory (default: $FAIRLEAD_HOME, else the user's state directory)" },
+    { "config", 0, OPT_TEXT, "FILE", "node configuration (default: node.yaml in the home, where it exists)" },
+    { "listen", 0, OPT_TEXT, "ADDR:PORT", "address of the API, instead of the configuration's" },
+    { "check-config", 0, OPT_FLAG, NULL, "read the configuration, say what is wrong with it, and exit" },
+    { "help-config", 0, OPT_FLAG, NULL, "print every setting of the configuration with its default and limits" },
+    { "log-level", 0, OPT_TEXT, "LEVEL", "debug, info, warn or error (default: info)" },
+    { "log-format", 0, OPT_TEXT, "FORMAT", "text or json (default: text)" },
+    { "worker", 0, OPT_FLAG, NULL, "run as a worker of a master (started by it)" },
+    { "slot", 0, OPT_TEXT, "N", "the worker's slot (with --worker)" },
+    { "selftest", 0, OPT_FLAG, NULL, "judge tables on standard input (started by a master)" },
+    { "version", 0, OPT_FLAG, NULL, "print the version and exit" },
+    { "help", 'h', OPT_FLAG, NULL, "print this and exit" },
+};
+
+static int print(enum err err, struct buf *text)
+{
+    if (err == OK)
+        (void)fwrite(buf_span(text).ptr, 1, text->len, stdout);
+    buf_release(text);
+    return err == OK ? 0 : 1;
+}
+
+static int help(void)
+{
+    struct buf text = BUF_INIT(64u << 10);
+    enum err err = buf_append_cstr(
+        &text, "Usage: fairlead-dataplane [OPTIONS]\n\nServes the API on this machine: a master and its workers.\n\n");
+    if (err == OK)
+        err = opts_help(options, ARRAY_LEN(options), &text);
+    return print(err, &text);
+}
+
+static int help_config(void)
+{
+    struct buf text = BUF_INIT(64u << 10);
+    return print(node_config_describe(&text), &text);
+}
+
+static bool set_up_log(const struct opts_result *given)
+{
+    enum log_level level;
+    enum log_format format;
+    if (log_parse_level(span_cstr(opts_text(given, "log-level", "info")), &level) ||
+        log_parse_format(span_cstr(opts_text(given, "log-format", "text")), &format))
+        return false;
+    log_setup(opts_flag(given, "worker") ? "fairlead-worker" : "fairlead-dataplane", level, format);
+    return true;
+}
+
+static int run_worker(const struct opts_result *given, const struct node_config *config)
+{
+    uint64_t slot;
+    if (span_to_u64(span_cstr(opts_text(given, "slot", "")), &slot) || slot >= NODE_WORKERS_MAX) {
+        fprintf(stderr, "fairlead-dataplane: --worker needs --slot N, N below %u\n", NODE_WORKERS_MAX);
+        return 2;
+    }
+    return worker_run(
+        &(struct worker_options){ .config = config, .slot = (unsigned)slot, .listener_fd = CONTROL_LISTENER_FD });
+}
+
+static int override_listen(struct node_config *config, const char *listen)
+{
+    if (!listen)
+        return 0;
+    char *copy = strdup(listen);
+    if (!copy)
+        return -1;
+    free(config->listen);
+    config->listen = copy;
+    return 0;
+}
+
+static int run(const struct opts_result *given)
+{
+    struct node_config config = { .home = NULL };
+    char *message = NULL;
+    enum err err =
+        node_config_load(opts_text(given, "home", NULL), opts_text(given, "config", NULL), &config, &message);
+    if (err || override_listen(&config, opts_text(given, "listen", NULL))) {
+        fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err ? err : ERR_NOMEM));
+        free(message);
+        node_config_release(&config);
+        return 2;
+    }
+    int status = 0;
+    if (opts_flag(given, "check-config"))
+        printf("%s: ok\n", config.source ? config.source : "defaults");
+    else
+        status = opts_flag(given, "worker") ? run_worker(given, &config) : master_run(&config);
+    node_config_release(&config);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct opts_result given;
+    char *message = NULL;
+    if (opts_parse(options, ARRAY_LEN(options), argc, argv, &given, &message) || given.arg_count > 0) {
+        fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : "takes no arguments; see --help");
+        free(message);
+        return 2;
+    }
+    if (opts_flag(&given, "help"))
+        return help();
+    if (opts_flag(&given, "version"))
+        return puts("fairlead-dataplane " FAIRLEAD_VERSION) < 0;
+    if (opts_flag(&given, "help-config"))
+        return help_config();
+    if (opts_flag(&given, "selftest"))
+        return selftest_main();
+    if (!set_up_log(&given) || fault_from_env()) {
+        fputs("fairlead-dataplane: --log-level, --log-format or FAIRLEAD_FAULT is not understood; see "
+              "--help\n",
+              stderr);
+        return 2;
+    }
+    return run(&given);
+}

@@ -34,7 +34,7 @@ static void streams_and_accounts(void **state)
     assert_true(has(c, "\"assistant\""));
     try_body(t, FINISH USAGE(10, 20) DONE);
     try_done(t, OK);
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_true(has(c, "data: [DONE]"));
     assert_true(has(c, ": fairlead model=a/m attempts=1 input_tokens=10 output_tokens=20 estimated=0 cost_usd=0.00005\n\n"));
     assert_false(has(c, "prompt_tokens")); /* only we asked for it */
@@ -61,12 +61,12 @@ static void usage_is_kept_when_asked_for(void **state)
     struct rig rig = { .port = 0 };
     rig_start(&rig, true);
     struct client *c = rig_client(&rig);
-    ask(&rig, c, "{\"model\":\"chat\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[]}");
+    ask(&rig, c, "{\"model\":\"chat\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}");
     UNTIL(&rig, rig.lane.count == 1);
     try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
     try_body(TRY(rig, 0), CONTENT("x") FINISH USAGE(10, 20) DONE);
     try_done(TRY(rig, 0), OK);
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_true(has(c, "prompt_tokens"));
     rig_stop(&rig);
 }
@@ -110,7 +110,7 @@ static void fails_over_before_content(void **state)
         try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
         try_body(TRY(rig, 1), ROLE CONTENT("fine") FINISH DONE);
         try_done(TRY(rig, 1), OK);
-        UNTIL(&rig, has(c, "0\r\n\r\n"));
+        UNTIL(&rig, has(c, LAST_CHUNK));
         assert_true(has(c, "x-fairlead-model: b/m"));
         assert_true(has(c, "x-fairlead-attempts: 2"));
         assert_int_equal(times(c, "HTTP/1.1"), 1);
@@ -136,7 +136,7 @@ static void silence_fails_over(void **state)
     try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
     try_body(TRY(rig, 1), CONTENT("x") FINISH DONE);
     try_done(TRY(rig, 1), OK);
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_int_equal(counted(&rig, SERIES_ATTEMPT_TIMEOUTS), 1);
     rig_stop(&rig);
 }
@@ -180,7 +180,7 @@ static void holding_sends_comments_and_still_fails_over(void **state)
     try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
     try_body(TRY(rig, 1), ROLE CONTENT("fine") FINISH DONE);
     try_done(TRY(rig, 1), OK);
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_int_equal(times(c, "HTTP/1.1"), 1);
     assert_int_equal(times(c, "assistant"), 1);
     assert_true(has(c, ": fairlead model=b/m attempts=2"));
@@ -201,7 +201,7 @@ static void holding_then_failure_is_an_event(void **state)
             UNTIL(&rig, has(c, ": keep-alive"));
         try_done(TRY(rig, i), OK);
     }
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_int_equal(times(c, "HTTP/1.1"), 1);
     assert_true(has(c, "data: {\"error\""));
     assert_false(has(c, "[DONE]"));
@@ -225,7 +225,7 @@ static void error_after_content_is_said(void **state)
             try_body(TRY(rig, 0), ends[i]);
         else
             try_done(TRY(rig, 0), ERR_CLOSED);
-        UNTIL(&rig, has(c, "0\r\n\r\n"));
+        UNTIL(&rig, has(c, LAST_CHUNK));
         assert_int_equal(rig.lane.count, 1); /* nothing is tried again */
         assert_true(has(c, "half of"));
         assert_true(has(c, "data: {\"error\""));
@@ -249,7 +249,7 @@ static void a_clean_end_without_done_gets_none(void **state)
     try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
     try_body(TRY(rig, 0), CONTENT("x") FINISH);
     try_done(TRY(rig, 0), OK);
-    UNTIL(&rig, has(c, "0\r\n\r\n"));
+    UNTIL(&rig, has(c, LAST_CHUNK));
     assert_false(has(c, "[DONE]"));
     assert_false(has(c, "error"));
     assert_int_equal(counted(&rig, SERIES_OK), 1);

@@ -456,6 +456,7 @@ static void rig_stop(struct rig *rig)
     assert_int_equal(system(command), 0);
 }
 
+#define LAST_CHUNK "\r\n0\r\n\r\n"
 #define CHUNK(json)    "data: " json "\n\n"
 #define ROLE           CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}")
 #define CONTENT(text)  CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text "\"}}]}")
