@@ -42,9 +42,10 @@ struct channel_server_options {
 /* ERR_EXISTS: address in use. ERR_INVALID: not an address. ERR_TOO_LARGE, ERR_DENIED, ERR_NOMEM, ERR_IO. A stale ipc socket file (nobody listens) is replaced. */
 MUST_CHECK enum err channel_server_open(const struct channel_server_options *options, struct channel_server **ret);
 void channel_server_dispatch(struct channel_server *server); /* on the loop, after wake */
-/* Copies message. The call is gone afterwards. */
+/* Copies message. The call is gone afterwards. A message over the limit (FRAME_BYTES_MAX less FRAME_OVERHEAD_BYTES) is logged and reaches the asker as ERR_CORRUPT. */
 void channel_reply(struct channel_call *call, struct span message);
 uint64_t channel_server_refused(const struct channel_server *server); /* frames that were not ours */
+/* Waits for nng's threads (milliseconds; two seconds at most); wake may be called until it returns. Allowed inside a handler. */
 void channel_server_close(struct channel_server *server); /* stops; unanswered calls become no-ops to reply to and must still be replied */
 
 struct channel_client_options {
@@ -56,12 +57,14 @@ struct channel_client_options {
 };
 /* OK: reply is the message. ERR_TIMEOUT, ERR_CLOSED, ERR_CORRUPT (not a frame), ERR_CANCELLED (client closed). */
 typedef void channel_done(void *user, enum err err, struct span reply);
-/* Connects in the background and again after every loss; a request sent meanwhile waits for the connection until its timeout. */
+/* Connects in the background and again after every loss; a request sent meanwhile waits for the connection until its timeout. A request that was sent
+ * when the connection went is ERR_CLOSED and never repeated here: whether it was executed is unknown. */
 MUST_CHECK enum err channel_client_open(const struct channel_client_options *options, struct channel_client **ret);
 void channel_client_dispatch(struct channel_client *client);
-/* Copies message. done is called exactly once, from dispatch or close, unless an error is returned here (ERR_FULL, ERR_NOMEM, ERR_TOO_LARGE).
+/* Copies message. done is called exactly once, from dispatch or close, unless an error is returned here (ERR_FULL, also while closing, ERR_NOMEM, ERR_TOO_LARGE).
  * ERR_TIMEOUT leaves open whether the other side acted: reads may be repeated, mutations only with the same request id. */
 MUST_CHECK enum err channel_send(struct channel_client *client, struct span message, uint32_t timeout_ms, channel_done *done, void *user);
+/* Waits like channel_server_close. Not inside done. */
 void channel_client_close(struct channel_client *client); /* done(ERR_CANCELLED) for what is in flight, then frees */
 
 /* For programs without a loop (the CLI): sends and waits. reply is appended. */
