@@ -157,7 +157,7 @@ static enum err find_twin(struct builder *b, struct frame *frame, struct yaml_no
             return ERR_NOMEM;
         strmap_init(frame->keys, b->arena);
         for (const struct yaml_node *child = frame->node->first; child; child = child->next) {
-            enum err err = strmap_put(frame->keys, child->key->text, (void *)(uintptr_t)child->key);
+            enum err err = strmap_put(frame->keys, child->key->text, (void *)child->key);
             if (err && err != ERR_EXISTS)
                 return err;
         }

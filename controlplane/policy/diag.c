@@ -23,6 +23,9 @@ static const char *severity_name(enum diag_severity severity)
     return "error";
 }
 
+/* Names are bounded, but what stands for a name may not be: longer messages are cut rather than refused. */
+#define MESSAGE_BYTES 600
+
 /* The same complaint comes back when several entries inherit one bad value; it is counted once. */
 static bool said_already(struct diags *diags, const char *file, uint32_t line, uint32_t column, const char *message)
 {
@@ -40,13 +43,14 @@ static bool said_already(struct diags *diags, const char *file, uint32_t line, u
 static void add(struct diags *diags, enum diag_severity severity, const char *file, uint32_t line, uint32_t column,
                 const char *fmt, va_list args)
 {
+    char text[MESSAGE_BYTES];
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): every caller starts it; the analyzer loses that */
+    vsnprintf(text, sizeof text, fmt, args);
     if (severity == DIAG_ERROR ? diags->errors > 10 * DIAGS_MAX : diags->count == DIAGS_MAX) {
         /* Far too many to keep, or to keep apart: only counted. */
         severity == DIAG_ERROR ? diags->errors++ : diags->warnings++;
         return;
     }
-    char text[600]; /* names are bounded, but what stands for a name may not be: cut rather than refuse */
-    vsnprintf(text, sizeof text, fmt, args);
     const char *message = arena_printf(diags->arena, "%s", text);
     if (!message)
         diags->failed = true;

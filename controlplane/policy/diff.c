@@ -491,8 +491,8 @@ enum err policy_changes_text(const struct policy_changes *changes, struct buf *o
 {
     for (uint32_t i = 0; i < changes->count; i++) {
         const struct policy_change *change = &changes->items[i];
-        char mark = change->kind[0] == 'a' ? '+' : change->kind[0] == 'r' ? '-' : '~';
-        enum err err = buf_printf(out, "%c " SPAN_FMT "\n", mark, SPAN_ARG(change->text));
+        const char *mark = change->kind[0] == 'a' ? "+" : change->kind[0] == 'r' ? "-" : "~";
+        enum err err = buf_printf(out, "%s " SPAN_FMT "\n", mark, SPAN_ARG(change->text));
         if (err)
             return err;
     }

@@ -38,7 +38,7 @@ static enum err put_map(struct arena *arena, struct buf *out, const struct yaml_
     uint32_t count = 0;
     for (const struct yaml_node *child = map->first; child; child = child->next)
         sorted[count++] = child;
-    qsort(sorted, count, sizeof *sorted, by_key);
+    qsort(sorted, count, sizeof(const struct yaml_node *), by_key);
     enum err err = buf_printf(out, "m%u:", count);
     for (uint32_t i = 0; i < count && !err; i++) {
         err = put_text(out, sorted[i]->key->text);

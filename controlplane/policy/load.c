@@ -91,7 +91,7 @@ static enum err section_add(struct loader *l, struct section *section, const str
         section->capacity = capacity;
     }
     section->items[section->count++] = (struct entry){ .name = name, .node = node };
-    return strmap_put(&section->by_name, name, (void *)(uintptr_t)node);
+    return strmap_put(&section->by_name, name, (void *)node);
 }
 
 static enum err section_merge(struct loader *l, struct section *section, const struct yaml_node *document,

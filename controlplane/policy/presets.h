@@ -7,17 +7,17 @@
 
 struct policy_preset {
     const char *name;
-    const char *base_url; /* "": the policy must say it */
-    enum auth_scheme auth;
-    enum path_style path_style;
+    const char *about;       /* one line for people */
+    const char *base_url;    /* "": the policy must say it */
     const char *query;       /* sent with each request; NULL: none */
-    bool stream_usage;       /* takes stream_options.include_usage */
-    enum probe_how probe;    /* costs nothing */
     const char *key_env;     /* conventional variable of its key; NULL for local servers */
     const char *book_prefix; /* how price catalogs call it; NULL: prices come from the policy */
-    bool book_bare;          /* catalogs also list its models without the prefix */
-    bool local;        /* a server one runs oneself: credentials are optional, its use costs what the policy says */
-    const char *about; /* one line for people */
+    enum auth_scheme auth;
+    enum path_style path_style;
+    enum probe_how probe; /* costs nothing */
+    bool stream_usage;    /* takes stream_options.include_usage */
+    bool book_bare;       /* catalogs also list its models without the prefix */
+    bool local;           /* a server one runs oneself: credentials are optional, its use costs what the policy says */
 };
 
 const struct policy_preset *policy_preset_find(struct span name); /* NULL: unknown */

@@ -4,7 +4,7 @@
 void prior_normalise(const double *raw, uint32_t count, uint32_t *ret_ppm)
 {
     REQUIRE(count > 0 && count <= TIER_MEMBERS_MAX);
-    double remainders[TIER_MEMBERS_MAX], sum = 0;
+    double remainders[TIER_MEMBERS_MAX] = { 0 }, sum = 0;
     for (uint32_t i = 0; i < count; i++)
         sum += raw[i];
     REQUIRE(sum > 0);

@@ -24,13 +24,18 @@ bool split_model_name(struct span name, struct span *ret_provider, struct span *
 
 static struct span lower_dup(struct compiler *c, struct span text)
 {
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
     char *copy = arena_alloc(c->arena, text.len + 1);
     if (!copy) {
         c->failed = true;
         return SPAN("");
     }
-    for (size_t i = 0; i < text.len; i++)
-        copy[i] = text.ptr[i] >= 'A' && text.ptr[i] <= 'Z' ? (char)(text.ptr[i] - 'A' + 'a') : text.ptr[i];
+    for (size_t i = 0; i < text.len; i++) {
+        char ch = text.ptr[i];
+        if (ch >= 'A' && ch <= 'Z')
+            ch = letters[ch - 'A'];
+        copy[i] = ch;
+    }
     copy[text.len] = '\0';
     return span_of(copy, text.len);
 }
