@@ -4,10 +4,9 @@
 #include "common/buf.h"
 #include "common/json.h"
 #include "controlplane/policy/policy.h"
+#include "tests/fuzz/fuzz.h"
 
 #define ARENA_MAX ((size_t)256 << 20)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct catalog_entry entries[] = {
     { .name = { "openai/gpt-4o", 13 },
@@ -54,26 +53,26 @@ static void check_artifact(const struct artifact *a)
 {
     for (uint32_t i = 0; i < a->model_count; i++) {
         const struct model *m = &a->models[i];
-        REQUIRE(i == 0 || span_cmp(a->models[i - 1].name, m->name) < 0);
-        REQUIRE(m->provider < a->provider_count && m->sends.len > 0 && (m->price.known & PRICE_INPUT));
-        REQUIRE(m->timeouts.connect_ms && m->timeouts.first_token_ms && m->timeouts.idle_ms && m->timeouts.hold_ms);
+        MUST(i == 0 || span_cmp(a->models[i - 1].name, m->name) < 0);
+        MUST(m->provider < a->provider_count && m->sends.len > 0 && (m->price.known & PRICE_INPUT));
+        MUST(m->timeouts.connect_ms && m->timeouts.first_token_ms && m->timeouts.idle_ms && m->timeouts.hold_ms);
     }
     for (uint32_t i = 0; i < a->route_count; i++) {
         const struct route *r = &a->routes[i];
-        REQUIRE(i == 0 || span_cmp(a->routes[i - 1].name, r->name) < 0);
-        REQUIRE(r->tier_count > 0 && r->tier_count <= TIERS_MAX && r->attempts > 0 && r->attempts <= ATTEMPTS_MAX);
+        MUST(i == 0 || span_cmp(a->routes[i - 1].name, r->name) < 0);
+        MUST(r->tier_count > 0 && r->tier_count <= TIERS_MAX && r->attempts > 0 && r->attempts <= ATTEMPTS_MAX);
         for (uint32_t t = 0; t < r->tier_count; t++) {
             uint64_t sum = 0;
-            REQUIRE(r->tiers[t].member_count > 0 && r->tiers[t].member_count <= TIER_MEMBERS_MAX);
+            MUST(r->tiers[t].member_count > 0 && r->tiers[t].member_count <= TIER_MEMBERS_MAX);
             for (uint32_t m = 0; m < r->tiers[t].member_count; m++) {
-                REQUIRE(r->tiers[t].members[m].model < a->model_count);
+                MUST(r->tiers[t].members[m].model < a->model_count);
                 sum += r->tiers[t].members[m].weight_ppm;
             }
-            REQUIRE(sum == 1000000);
+            MUST(sum == 1000000);
         }
     }
     for (uint32_t i = 0; i < a->provider_count; i++)
-        REQUIRE(a->providers[i].host.len > 0 && a->providers[i].port > 0);
+        MUST(a->providers[i].host.len > 0 && a->providers[i].port > 0);
 }
 
 static void try_source(const struct policy_source *source, struct span root)
@@ -89,23 +88,23 @@ static void try_source(const struct policy_source *source, struct span root)
     struct buf out = BUF_INIT(4u << 20);
     diags_init(diags, &arena);
     if (policy_load(&arena, source, root, diags, &policy) == OK) {
-        REQUIRE(policy_hash(policy).len == 64);
+        MUST(policy_hash(policy).len == 64);
         if (policy_compile(&arena, policy, &book, 1, diags, &artifact) == OK) {
             check_artifact(artifact);
-            REQUIRE(policy_diff(&arena, artifact, artifact, &changes) == OK && changes.count == 0);
-            REQUIRE(policy_diff(&arena, NULL, artifact, &changes) == OK);
-            REQUIRE(policy_changes_text(&changes, &out) == OK);
+            MUST(policy_diff(&arena, artifact, artifact, &changes) == OK && changes.count == 0);
+            MUST(policy_diff(&arena, NULL, artifact, &changes) == OK);
+            MUST(policy_changes_text(&changes, &out) == OK);
         }
         if (policy_has_directory(policy) && policy_teams(&arena, policy, artifact, diags, &teams) == OK)
-            REQUIRE(policy_teams_diff(&arena, NULL, teams, &changes) == OK);
+            MUST(policy_teams_diff(&arena, NULL, teams, &changes) == OK);
     } else {
-        REQUIRE(diags_bad(diags));
+        MUST(diags_bad(diags));
     }
     struct json_writer w;
-    REQUIRE(diags_text(diags, &out) == OK);
+    MUST(diags_text(diags, &out) == OK);
     json_writer_init(&w, &out);
     diags_json(diags, &w);
-    REQUIRE(json_writer_end(&w) == OK);
+    MUST(json_writer_end(&w) == OK);
     buf_release(&out);
     arena_release(&arena);
 }
