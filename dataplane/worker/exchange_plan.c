@@ -66,7 +66,7 @@ static bool admit(struct exchange *x)
     struct core *core = x->core;
     const struct node_limits *limits = &core->config->limits;
     const struct admit_load load = { .has_policy = x->table && x->table->head->arm_count > 0,
-                                     .requests_open = core->retries.active,
+                                     .requests_open = core->retries.active - 1, /* this one is counted already */
                                      .requests_max = limits->connections,
                                      .bytes_buffered = core->buffered,
                                      .bytes_max = limits->buffered_bytes,

@@ -148,6 +148,11 @@ static void take(struct loader *loader, uint64_t txn_id)
         abort(); /* a table that kills its worker, on demand */
     if (err == OK)
         err = build(loader, &version, &table, &why);
+    if (err == ERR_NOMEM || err == ERR_IO || err == ERR_TIMEOUT) {
+        loader->looked = false; /* not the table's fault: tried again at the next look */
+        log_warn("table.postponed", LOG_U64("generation", version.generation), LOG_ERR(err));
+        return;
+    }
     if (err) {
         loader->errors++;
         log_error("table.bad", LOG_U64("epoch", version.epoch), LOG_U64("generation", version.generation), LOG_ERR(err),

@@ -1,4 +1,5 @@
-/* One request's life: streams, failover before content, holding, honest errors after it, cancelling, backpressure, accounting. */
+/* One request's life: streams, failover before content, holding, honest errors after it, cancelling, backpressure,
+ * accounting. */
 #include "rig.h"
 
 #define TRY(rig, n) (&(rig).lane.tries[n])
@@ -36,7 +37,8 @@ static void streams_and_accounts(void **state)
     try_done(t, OK);
     UNTIL(&rig, has(c, LAST_CHUNK));
     assert_true(has(c, "data: [DONE]"));
-    assert_true(has(c, ": fairlead model=a/m attempts=1 input_tokens=10 output_tokens=20 estimated=0 cost_usd=0.00005\n\n"));
+    assert_true(
+        has(c, ": fairlead model=a/m attempts=1 input_tokens=10 output_tokens=20 estimated=0 cost_usd=0.00005\n\n"));
     assert_false(has(c, "prompt_tokens")); /* only we asked for it */
     assert_int_equal(counted(&rig, SERIES_REQUESTS), 1);
     assert_int_equal(counted(&rig, SERIES_OK), 1);
@@ -61,7 +63,9 @@ static void usage_is_kept_when_asked_for(void **state)
     struct rig rig = { .port = 0 };
     rig_start(&rig, true);
     struct client *c = rig_client(&rig);
-    ask(&rig, c, "{\"model\":\"chat\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}");
+    ask(&rig, c,
+        "{\"model\":\"chat\",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"messages\":[{\"role\":"
+        "\"user\",\"content\":\"x\"}]}");
     UNTIL(&rig, rig.lane.count == 1);
     try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
     try_body(TRY(rig, 0), CONTENT("x") FINISH USAGE(10, 20) DONE);
@@ -84,10 +88,11 @@ static void fails_over_before_content(void **state)
         { 0, NULL, ERR_CLOSED },
         { 500, "{\"error\":{\"message\":\"boom\"}}", OK },
         { 429, "{\"error\":{\"message\":\"slow down\"}}", OK },
-        { 200, ROLE, ERR_CLOSED },                                                                   /* cut */
-        { 200, DONE, OK },                                                                           /* empty */
-        { 200, ROLE FINISH DONE, OK },                                                               /* still no content */
-        { 200, CHUNK("{\"error\":{\"message\":\"overloaded\",\"type\":\"overloaded_error\"}}"), OK }, /* error in a 200 */
+        { 200, ROLE, ERR_CLOSED },     /* cut */
+        { 200, DONE, OK },             /* empty */
+        { 200, ROLE FINISH DONE, OK }, /* still no content */
+        { 200, CHUNK("{\"error\":{\"message\":\"overloaded\",\"type\":\"overloaded_error\"}}"),
+          OK }, /* error in a 200 */
         { 200, CHUNK("this is not JSON"), OK },
     };
     for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
@@ -98,7 +103,8 @@ static void fails_over_before_content(void **state)
         UNTIL(&rig, rig.lane.count == 1);
         struct try *t = TRY(rig, 0);
         if (failures[i].status)
-            try_head(t, failures[i].status, failures[i].status == 200 ? "text/event-stream" : "application/json", NULL, NULL);
+            try_head(t, failures[i].status, failures[i].status == 200 ? "text/event-stream" : "application/json", NULL,
+                     NULL);
         if (failures[i].body)
             try_body(t, failures[i].body);
         assert_int_equal(rig.lane.count, 1); /* never from within a callback */
@@ -362,7 +368,8 @@ static void whole_answers_pass_byte_by_byte(void **state)
 static void whole_failures_in_200_fail_over(void **state)
 {
     (void)state;
-    static const char *const bodies[] = { "", "{\"oops\"", "{\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}" };
+    static const char *const bodies[] = { "", "{\"oops\"",
+                                          "{\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\"}}" };
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
         struct rig rig = { .port = 0 };
         rig_start(&rig, true);

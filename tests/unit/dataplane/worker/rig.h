@@ -1,8 +1,11 @@
-/* rig.h - a worker's inside on a real loop, with real client sockets, a table from a real store, and a lane that the test plays by hand.
+/* rig.h - a worker's inside on a real loop, with real client sockets, a table from a real store, and a lane that the
+ * test plays by hand.
  *
- * Two providers, a and b, each with model m; route "chat" tries a/m, then b/m, then c/m. Included by one test program each. */
+ * Two providers, a and b, each with model m; route "chat" tries a/m, then b/m, then c/m. Included by one test program
+ * each. */
 #pragma once
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "dataplane/upstream/lane.h"
 #include "dataplane/worker/core.h"
@@ -23,7 +26,8 @@
 
 /* ---- the lane that is played by hand ---- */
 
-struct try {
+struct
+try {
     struct upstream base;
     struct upstream_events events;
     void *user;
@@ -41,8 +45,8 @@ struct fake_lane {
     enum err refuse; /* what the next start answers */
 };
 
-static enum err fake_start(struct upstream_lane *lane, const struct upstream_request *request, const struct upstream_events *events, void *user,
-                           struct upstream **ret)
+static enum err fake_start(struct upstream_lane *lane, const struct upstream_request *request,
+                           const struct upstream_events *events, void *user, struct upstream **ret)
 {
     struct fake_lane *fake = (struct fake_lane *)(void *)lane;
     if (fake->refuse) {
@@ -121,7 +125,8 @@ UNUSED static void try_head(struct try *t, unsigned status, const char *type, co
                                          { SPAN("set-cookie"), SPAN("secret=1") },
                                          { span_cstr(name), span_cstr(value) } };
     t->phase = UPSTREAM_HEAD;
-    t->events.head(t->user, &(struct upstream_head){ .status = status, .headers = headers, .header_count = name ? 3 : 2 });
+    t->events.head(t->user,
+                   &(struct upstream_head){ .status = status, .headers = headers, .header_count = name ? 3 : 2 });
 }
 UNUSED static void try_body(struct try *t, const char *text)
 {
@@ -201,7 +206,7 @@ static void rig_publish(struct rig *rig)
                                     .provider = i,
                                     .sends = SPAN("upstream-name"),
                                     .price = { .known = PRICE_INPUT | PRICE_OUTPUT,
-                                               .input = 1000000000,  /* $1 per million */
+                                               .input = 1000000000, /* $1 per million */
                                                .output = 2000000000 },
                                     .price_source = PRICE_SOURCE_POLICY,
                                     .capabilities = 0xff,
@@ -281,13 +286,14 @@ static int rig_listen(struct rig *rig)
     return fd;
 }
 
-/* Fields that the test has set stay: limits, timeouts, credentials. with_table: a policy and a directory are there from the start. */
+/* Fields that the test has set stay: limits, timeouts, credentials. with_table: a policy and a directory are there from
+ * the start. */
 static void rig_start(struct rig *rig, bool with_table)
 {
     struct node_limits *l = &rig->config.limits;
     log_setup("test", LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
-#define DEFAULT(field, value)                                                                                                              \
-    if (!l->field)                                                                                                                         \
+#define DEFAULT(field, value)                                                                                          \
+    if (!l->field)                                                                                                     \
     l->field = (value)
     DEFAULT(head_bytes, 32768);
     DEFAULT(headers, 100);
@@ -351,21 +357,22 @@ static void rig_pump(struct rig *rig)
             else
                 assert_int_equal(buf_append(&c->in, span_of(bytes, (size_t)n)), OK);
         }
-        if (c->fd >= 0 && !c->deaf && !c->eof && recv(c->fd, bytes, 1, MSG_DONTWAIT | MSG_PEEK) < 0 && errno == ECONNRESET)
+        if (c->fd >= 0 && !c->deaf && !c->eof && recv(c->fd, bytes, 1, MSG_DONTWAIT | MSG_PEEK) < 0 &&
+            errno == ECONNRESET)
             c->eof = true;
     }
 }
 /* Turns the loop until the condition holds; fails after ten seconds. */
-#define UNTIL(rig, condition)                                                                                                              \
-    do {                                                                                                                                   \
-        uint64_t until_ms_ = clock_ms() + 10000;                                                                                           \
-        while (!(condition)) {                                                                                                             \
-            rig_pump(rig);                                                                                                                 \
-            if (!(condition))                                                                                                              \
-                poll(NULL, 0, 1);                                                                                                          \
-            if (clock_ms() > until_ms_)                                                                                                    \
-                fail_msg("never: %s", #condition);                                                                                         \
-        }                                                                                                                                  \
+#define UNTIL(rig, condition)                                                                                          \
+    do {                                                                                                               \
+        uint64_t until_ms_ = clock_ms() + 10000;                                                                       \
+        while (!(condition)) {                                                                                         \
+            rig_pump(rig);                                                                                             \
+            if (!(condition))                                                                                          \
+                poll(NULL, 0, 1);                                                                                      \
+            if (clock_ms() > until_ms_)                                                                                \
+                fail_msg("never: %s", #condition);                                                                     \
+        }                                                                                                              \
     } while (0)
 
 UNUSED static struct client *rig_client(struct rig *rig)
@@ -375,7 +382,7 @@ UNUSED static struct client *rig_client(struct rig *rig)
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                    .sin_port = htons((uint16_t)rig->port) };
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    *c = (struct client){ .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
     buf_init(&c->in, 256u << 20);
     assert_int_equal(connect(c->fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return c;
@@ -389,8 +396,9 @@ UNUSED static void ask_extra(struct rig *rig, struct client *c, const char *path
 {
     char text[8192];
     snprintf(text, sizeof(text),
-             "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n%s", path,
-             rig->key, extra, strlen(body), body);
+             "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: "
+             "application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
+             path, rig->key, extra, strlen(body), body);
     say(c, text);
 }
 UNUSED static void ask(struct rig *rig, struct client *c, const char *body)
@@ -423,7 +431,8 @@ UNUSED static unsigned records(struct rig *rig, struct buf *out)
     return board_record_take(rig->core.region, out);
 }
 
-/* Closes everything and checks that nothing is left: no try alive, no byte accounted, no request open, no attempt in flight. */
+/* Closes everything and checks that nothing is left: no try alive, no byte accounted, no request open, no attempt in
+ * flight. */
 static void rig_stop(struct rig *rig)
 {
     listener_abort(&rig->listener);
@@ -456,13 +465,27 @@ static void rig_stop(struct rig *rig)
     assert_int_equal(system(command), 0);
 }
 
-#define LAST_CHUNK "\r\n0\r\n\r\n"
-#define CHUNK(json)    "data: " json "\n\n"
-#define ROLE           CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}")
-#define CONTENT(text)  CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text "\"}}]}")
-#define FINISH         CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}")
-#define USAGE(in, out) CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":{\"prompt_tokens\":" #in ",\"completion_tokens\":" #out ",\"total_tokens\":30}}")
-#define DONE           "data: [DONE]\n\n"
-#define STREAM_ASK     "{\"model\":\"chat\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"x\":1.50}"
-#define WHOLE_ASK      "{\"model\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}"
-#define WHOLE_ANSWER   "{\"id\":\"1\",\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi there\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":20,\"total_tokens\":30}}"
+#define LAST_CHUNK  "\r\n0\r\n\r\n"
+#define CHUNK(json) "data: " json "\n\n"
+#define ROLE                                                                                                           \
+    CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"role\":"          \
+          "\"assistant\",\"content\":\"\"}}]}")
+#define CONTENT(text)                                                                                                  \
+    CHUNK(                                                                                                             \
+        "{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"" text  \
+        "\"}}]}")
+#define FINISH                                                                                                         \
+    CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_"        \
+          "reason\":\"stop\"}]}")
+#define USAGE(in, out)                                                                                                 \
+    CHUNK("{\"id\":\"1\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"usage\":{\"prompt_tokens\":" #in        \
+          ",\"completion_tokens\":" #out ",\"total_tokens\":30}}")
+#define DONE "data: [DONE]\n\n"
+#define STREAM_ASK                                                                                                     \
+    "{\"model\":\"chat\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"x\":1.50}"
+#define WHOLE_ASK "{\"model\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}"
+#define WHOLE_ANSWER                                                                                                   \
+    "{\"id\":\"1\",\"object\":\"chat.completion\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\","      \
+    "\"content\":\"hi "                                                                                                \
+    "there\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":20,\"total_tokens\":" \
+    "30}}"

@@ -1,0 +1,402 @@
+/* A client's connection: framing, limits, timeouts, order, and who is answered what before a provider hears of it. */
+#include "rig.h"
+
+#define TRY(rig, n) (&(rig).lane.tries[n])
+
+static void answer(struct rig *rig, unsigned n)
+{
+    UNTIL(rig, rig->lane.count > n);
+    try_head(&rig->lane.tries[n], 200, "application/json", NULL, NULL);
+    try_body(&rig->lane.tries[n], WHOLE_ANSWER);
+    try_done(&rig->lane.tries[n], OK);
+}
+
+/* Sends text and wants this status and words, the connection closed or kept, and no provider called. */
+static void refused(struct rig *rig, const char *text, const char *status, const char *words, bool closes)
+{
+    struct client *c = rig_client(rig);
+    say(c, text);
+    for (int i = 0; i < 2000 && !(has(c, status) && has(c, words)); i++) {
+        rig_pump(rig);
+        poll(NULL, 0, 1);
+    }
+    if (!has(c, status) || !has(c, words))
+        fail_msg("%.300s\ngot: %.600s", text, buf_cstr(&c->in));
+    if (closes) {
+        assert_true(has(c, "connection: close\r\n"));
+        UNTIL(rig, c->eof);
+    } else {
+        assert_false(has(c, "connection: close\r\n"));
+        buf_clear(&c->in);
+        ask_extra(rig, c, "/v1/nowhere", "{}", "");
+        UNTIL(rig, has(c, "HTTP/1.1 404 "));
+    }
+    assert_int_equal(rig->lane.count, 0);
+    rig->client_count--;
+    close(c->fd);
+    buf_release(&c->in);
+}
+
+static void bad_requests_reach_no_provider(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.body_bytes = 1000;
+    rig_start(&rig, true);
+    char text[4096], *big;
+    refused(&rig, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 ", "/v1/chat/completions", false);
+    refused(&rig, "NONSENSE\r\n\r\n", "HTTP/1.1 400 ", "\"malformed_request\"", true);
+    refused(&rig,
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 400 ", "\"error\"", true);
+    refused(&rig, "GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 ", "allow: POST\r\n", false);
+    refused(&rig, "DELETE /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405 ", "allow: GET, HEAD\r\n", false);
+    refused(&rig, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 401 ",
+            "\"missing_api_key\"", false);
+    refused(&rig,
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-wrong\r\nContent-Length: "
+            "2\r\n\r\n{}",
+            "HTTP/1.1 401 ", "\"invalid_api_key\"", false);
+    /* A stranger's large body is not waited for. */
+    refused(&rig, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n{", "HTTP/1.1 401 ",
+            "\"missing_api_key\"", true);
+#define WITH_KEY(rest)                                                                                                 \
+    (snprintf(text, sizeof(text),                                                                                      \
+              "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n" rest, rig.key),          \
+     text)
+    refused(&rig, WITH_KEY("Content-Length: 70000\r\n\r\n"), "HTTP/1.1 413 ", "\"request_too_large\"", true);
+    refused(&rig, WITH_KEY("Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), "HTTP/1.1 415 ",
+            "Content-Encoding", false);
+    refused(&rig, WITH_KEY("Content-Length: 9\r\n\r\n{\"model\":"), "HTTP/1.1 400 ", "\"error\"", false);
+    refused(&rig, WITH_KEY("Content-Length: 0\r\n\r\n"), "HTTP/1.1 400 ", "\"error\"", false);
+    refused(&rig, WITH_KEY("Content-Length: 29\r\n\r\n{\"model\":\"a\",\"messages\":[{}]}"), "HTTP/1.1 404 ", "chat",
+            false);
+    refused(&rig, WITH_KEY("Content-Length: 42\r\n\r\n{\"model\":\"a\",\"model\":\"chat\",\"messages\":[]}"),
+            "HTTP/1.1 400 ", "\"error\"", false);
+    refused(&rig, WITH_KEY("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz"), "HTTP/1.1 400 ", "\"error\"", true);
+    big = malloc(1200);
+    assert_non_null(big);
+    memset(big, 'a', 1100);
+    big[1100] = 0;
+    snprintf(text, sizeof(text),
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: "
+             "chunked\r\n\r\n44c\r\n%s",
+             rig.key, big);
+    refused(&rig, text, "HTTP/1.1 413 ", "\"request_too_large\"", true);
+    free(big);
+    big = malloc(41000);
+    assert_non_null(big);
+    snprintf(big, 41000, "GET / HTTP/1.1\r\nHost: x\r\nX-Long: %0*d", 40000, 1);
+    refused(&rig, big, "HTTP/1.1 431 ", "\"headers_too_large\"", true);
+    free(big);
+    struct buf out;
+    (void)records(&rig, &out);
+    assert_null(strstr(buf_cstr(&out), "no_key")); /* strangers leave no records */
+    buf_release(&out);
+    assert_true(atomic_load(&rig.core.region->counters[WORKER_UNAUTHORIZED]) >= 3);
+    rig_stop(&rig);
+}
+
+static void slow_head_and_body(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.head_time_ms = 60;
+    rig.config.limits.body_time_ms = 60;
+    rig_start(&rig, true);
+    refused(&rig, "POST /v1/chat", "HTTP/1.1 408 ", "headers did not arrive", true);
+    char text[512];
+    snprintf(text, sizeof(text),
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 10\r\n\r\n{",
+             rig.key);
+    refused(&rig, text, "HTTP/1.1 408 ", "body did not arrive", true);
+    rig_stop(&rig);
+}
+
+static void idle_connections_end(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.idle_ms = 50;
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    UNTIL(&rig, c->eof);
+    assert_int_equal(c->in.len, 0);
+    rig_stop(&rig);
+}
+
+/* The same request, whole and at every split. */
+static void any_split(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    char text[1024];
+    int len =
+        snprintf(text, sizeof(text),
+                 "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: "
+                 "chunked\r\n\r\n10\r\n{\"model\":\"chat\",\r\n2f\r\n\"messages\":[{\"role\":\"user\",\"content\":"
+                 "\"hello\"}]}\r\n0\r\n\r\n",
+                 rig.key);
+    struct client *c = rig_client(&rig);
+    for (int at = 1; at < len; at += 7) {
+        unsigned before = rig.lane.count;
+        buf_clear(&c->in);
+        assert_int_equal(send(c->fd, text, (size_t)at, 0), at);
+        for (int i = 0; i < 3; i++)
+            rig_pump(&rig);
+        assert_int_equal(rig.lane.count, before);
+        assert_int_equal(send(c->fd, text + at, (size_t)(len - at), 0), len - at);
+        answer(&rig, before);
+        UNTIL(&rig, has(c, WHOLE_ANSWER));
+    }
+    rig_stop(&rig);
+}
+
+static void pipelined_in_order(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    char one[1024], text[4096] = "";
+    size_t at = 0;
+    for (int i = 0; i < 3; i++) {
+        int n = snprintf(one, sizeof(one),
+                         "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: "
+                         "%zu\r\n\r\n%s",
+                         rig.key, strlen(WHOLE_ASK), WHOLE_ASK);
+        memcpy(text + at, one, (size_t)n + 1);
+        at += (size_t)n;
+    }
+    say(c, text);
+    for (unsigned i = 0; i < 3; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        for (int k = 0; k < 5; k++)
+            rig_pump(&rig);
+        assert_int_equal(rig.lane.count, i + 1); /* one at a time */
+        answer(&rig, i);
+        UNTIL(&rig, times(c, WHOLE_ANSWER) == i + 1);
+    }
+    rig_stop(&rig);
+}
+
+static void continue_after_auth(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    char text[512];
+    snprintf(text, sizeof(text),
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nExpect: "
+             "100-continue\r\nContent-Length: %zu\r\n\r\n",
+             rig.key, strlen(WHOLE_ASK));
+    say(c, text);
+    UNTIL(&rig, has(c, "HTTP/1.1 100 Continue\r\n\r\n"));
+    say(c, WHOLE_ASK);
+    answer(&rig, 0);
+    UNTIL(&rig, has(c, WHOLE_ANSWER));
+    /* A stranger is not asked to go on. */
+    struct client *d = rig_client(&rig);
+    say(d, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n");
+    UNTIL(&rig, d->eof);
+    assert_true(has(d, "HTTP/1.1 401 "));
+    assert_false(has(d, "100 Continue"));
+    rig_stop(&rig);
+}
+
+static void http10_is_closed_by_the_end(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    char text[1024];
+    snprintf(text, sizeof(text),
+             "POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer %s\r\nContent-Length: %zu\r\n\r\n%s", rig.key,
+             strlen(STREAM_ASK), STREAM_ASK);
+    say(c, text);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x") FINISH DONE);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, c->eof);
+    assert_false(has(c, "chunked"));
+    assert_true(has(c, "data: [DONE]\n\n"));
+    assert_false(has(c, LAST_CHUNK));
+    rig_stop(&rig);
+}
+
+static void models(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    char text[512];
+    static const struct {
+        const char *line, *words, *missing;
+    } cases[] = {
+        { "GET /v1/models", "\"chat\"", "\"b/m\"" },
+        { "GET /models", "\"a/m\"", "\"b/m\"" },
+        { "GET /v1/models/chat", "\"id\":\"chat\"", "\"a/m\"" },
+        { "GET /v1/models/a/m", "\"id\":\"a/m\"", "list" },
+        { "GET /v1/models/b%2Fm", "HTTP/1.1 404 ", "\"id\":" },
+        { "HEAD /v1/models", "content-length: 0", "\"chat\"" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        buf_clear(&c->in);
+        snprintf(text, sizeof(text), "%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", cases[i].line,
+                 rig.key);
+        say(c, text);
+        if (i + 1 < ARRAY_LEN(cases))
+            UNTIL(&rig, has(c, cases[i].words));
+        else
+            UNTIL(&rig, has(c, "\r\n\r\n"));
+        assert_false(has(c, cases[i].missing));
+    }
+    rig_stop(&rig);
+}
+
+static void over_the_cap_is_told(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.connections = 1;
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    UNTIL(&rig, rig.listener.count == 1);
+    struct client *d = rig_client(&rig);
+    UNTIL(&rig, d->eof);
+    assert_true(has(d, "HTTP/1.1 503 "));
+    assert_true(has(d, "retry-after: 1\r\n"));
+    close(c->fd);
+    c->fd = -1;
+    UNTIL(&rig, rig.listener.count == 0);
+    struct client *e = rig_client(&rig);
+    ask(&rig, e, WHOLE_ASK);
+    answer(&rig, 0);
+    UNTIL(&rig, has(e, WHOLE_ANSWER));
+    rig_stop(&rig);
+}
+
+static void buffered_bytes_are_capped(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.buffered_bytes = 100000;
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    char text[512];
+    snprintf(
+        text, sizeof(text),
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 200000\r\n\r\n",
+        rig.key);
+    say(c, text);
+    UNTIL(&rig, has(c, "HTTP/1.1 503 "));
+    assert_true(has(c, "retry-after: 1\r\n"));
+    rig_stop(&rig);
+}
+
+static void a_dead_writer_is_cut(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig.config.limits.write_stall_ms = 80;
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    c->deaf = true;
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    struct try *t = TRY(rig, 0);
+    try_head(t, 200, "text/event-stream", NULL, NULL);
+    static char event[65536];
+    memset(event, 'y', sizeof(event) - 1);
+    memcpy(event, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", 49);
+    memcpy(event + sizeof(event) - 10, "\"}}]}\n\n\0", 8);
+    while (!t->paused) {
+        try_body(t, event);
+        rig_pump(&rig);
+    }
+    UNTIL(&rig, t->cancelled); /* it takes nothing: cut, though its socket is open */
+    assert_int_equal(counted(&rig, SERIES_CANCELLED), 1);
+    rig_stop(&rig);
+}
+
+static void a_failing_write_ends_it(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    fault_arm(FAULT_WRITE, 0, 1);
+    try_body(TRY(rig, 0), CONTENT("x"));
+    fault_disarm_all();
+    UNTIL(&rig, TRY(rig, 0)->cancelled);
+    assert_int_equal(counted(&rig, SERIES_CANCELLED), 1);
+    rig_stop(&rig);
+}
+
+/* Every allocation in turn fails once: nothing crashes or leaks, and the next request is served. */
+static void allocations_fail(void **state)
+{
+    (void)state;
+    bool reached = true;
+    for (uint64_t nth = 0; reached; nth++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig), *d = rig_client(&rig);
+        UNTIL(&rig, rig.listener.count == 2);
+        char *room; /* the test's own memory must not be what fails */
+        assert_int_equal(buf_reserve(&c->in, 65536, &room), OK);
+        fault_arm(FAULT_ALLOC, nth, 1);
+        ask(&rig, c, STREAM_ASK);
+        uint64_t until_ms = clock_ms() + 10000;
+        unsigned played = 0;
+        while (!c->eof && !has(c, "[DONE]") && !has(c, "\"error\"") && clock_ms() < until_ms) {
+            rig_pump(&rig);
+            if (rig.lane.count > played && TRY(rig, played)->live) {
+                struct try *t = TRY(rig, played++);
+                try_head(t, 200, "text/event-stream", NULL, NULL);
+                if (t->live)
+                    try_body(t, ROLE CONTENT("x"));
+                if (t->live)
+                    try_body(t, FINISH DONE);
+                if (t->live)
+                    try_done(t, OK);
+            }
+        }
+        assert_true(clock_ms() < until_ms);
+        reached = fault_seen(FAULT_ALLOC) > nth;
+        fault_disarm_all();
+        unsigned count = rig.lane.count;
+        ask(&rig, d, WHOLE_ASK);
+        answer(&rig, count);
+        UNTIL(&rig, has(d, WHOLE_ANSWER));
+        rig_stop(&rig);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_requests_reach_no_provider),
+        cmocka_unit_test(slow_head_and_body),
+        cmocka_unit_test(idle_connections_end),
+        cmocka_unit_test(any_split),
+        cmocka_unit_test(pipelined_in_order),
+        cmocka_unit_test(continue_after_auth),
+        cmocka_unit_test(http10_is_closed_by_the_end),
+        cmocka_unit_test(models),
+        cmocka_unit_test(over_the_cap_is_told),
+        cmocka_unit_test(buffered_bytes_are_capped),
+        cmocka_unit_test(a_dead_writer_is_cut),
+        cmocka_unit_test(a_failing_write_ends_it),
+        cmocka_unit_test(allocations_fail),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
