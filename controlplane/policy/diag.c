@@ -46,6 +46,10 @@ static void add(struct diags *diags, enum diag_severity severity, const char *fi
     char text[MESSAGE_BYTES];
     /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): every caller starts it; the analyzer loses that */
     vsnprintf(text, sizeof text, fmt, args);
+    for (char *at = text; *at; at++) { /* a name may have a line end in it; a diagnostic is one line */
+        if (*at == '\n' || *at == '\r' || *at == '\t')
+            *at = ' ';
+    }
     if (severity == DIAG_ERROR ? diags->errors > 10 * DIAGS_MAX : diags->count == DIAGS_MAX) {
         /* Far too many to keep, or to keep apart: only counted. */
         severity == DIAG_ERROR ? diags->errors++ : diags->warnings++;

@@ -21,7 +21,7 @@ const char *suggest_word(struct diags *diags, struct span name, const char *cons
 const char *suggest(struct diags *diags, struct span name, const struct strmap *known)
 {
     /* Looking through 100,000 names takes milliseconds: not for each of many errors. */
-    if (known->count > 1000 && diags->errors > 20)
+    if (diags->errors > DIAGS_MAX || (known->count > 1000 && diags->errors > 20))
         return "";
     struct span near = strmap_nearest(known, name);
     const char *text = near.len ? arena_printf(diags->arena, " (did you mean '" SPAN_FMT "'?)", SPAN_ARG(near)) : "";

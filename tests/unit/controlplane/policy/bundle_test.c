@@ -157,6 +157,13 @@ static void test_diagnostics_as_json(void **state)
         "\"message\":\"late\"}]}");
 }
 
+static void test_a_diagnostic_is_one_line(void **state)
+{
+    struct fixture *f = *state;
+    diag_at(&f->diags, DIAG_ERROR, "a", 1, 1, "no field '%s'", "x\ny: error: made up");
+    assert_string_equal(diags_shown(f), "a:1:1: error: no field 'x y: error: made up'\n");
+}
+
 /* Warnings never push out an error, and what is beyond the limit is counted. */
 static void test_diagnostics_are_bounded(void **state)
 {
@@ -179,6 +186,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_disk, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_examples, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_diagnostics_as_json, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_a_diagnostic_is_one_line, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_diagnostics_are_bounded, fixture_up, fixture_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -351,6 +351,25 @@ static void test_many_errors_stay_cheap(void **state)
     buf_release(&text);
 }
 
+static void test_many_suggestions_stay_cheap(void **state)
+{
+    struct fixture *f = *state;
+    struct buf text = BUF_INIT(64u << 20);
+    const struct artifact *a;
+    assert_int_equal(buf_append_cstr(&text, HEAD "providers:\n"), OK);
+    for (unsigned i = 0; i < PROVIDERS_MAX; i++)
+        assert_int_equal(buf_printf(&text, "  a-rather-long-provider-name-%u: {base_url: 'http://x'}\n", i), OK);
+    assert_int_equal(buf_append_cstr(&text, "models:\n"), OK);
+    for (unsigned i = 0; i < 50000; i++)
+        assert_int_equal(buf_printf(&text, "  a-rather-long-provider-nome-%u/m: {}\n", i), OK);
+    const struct policy *policy = load_text(f, buf_cstr(&text));
+    clock_t start = clock();
+    assert_int_equal(policy_compile(&f->arena, policy, &test_book, 1, &f->diags, &a), ERR_INVALID);
+    assert_true((double)(clock() - start) / CLOCKS_PER_SEC < 20);
+    assert_non_null(strstr(diags_shown(f), "did you mean 'a-rather-long-provider-name-0'?"));
+    buf_release(&text);
+}
+
 /* ---- failing allocations ---- */
 
 static const char memory_text[] =
@@ -418,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_teams, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_hash, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_many_errors_stay_cheap, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_many_suggestions_stay_cheap, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_out_of_memory, fixture_up, fixture_down),
         cmocka_unit_test(test_large_policies_are_linear),
     };
