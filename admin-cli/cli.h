@@ -1,0 +1,165 @@
+/* cli.h - what every command of the admin CLI works with: global options, the call to the control plane, exit codes. */
+#pragma once
+#include "common/arena.h"
+#include "common/buf.h"
+#include "common/err.h"
+#include "common/json.h"
+#include "common/opts.h"
+#include "proto/links.h"
+
+/* Documented in `fairlead help exit-codes` and the man page; scripts rely on them. */
+enum exit_code {
+    EXIT_GOOD = 0,
+    EXIT_REFUSED = 1,   /* the input is wrong; what is wrong was printed */
+    EXIT_USAGE = 2,     /* the command line is wrong */
+    EXIT_NOT_FOUND = 3, /* no such version, key, provider ... */
+    EXIT_CONFLICT = 4,  /* the state is not what was expected; look, then try again */
+    EXIT_DENIED = 5,
+    EXIT_UNREACHABLE = 6, /* no control plane answers */
+    EXIT_FAILED = 7,      /* something broke */
+    EXIT_NOT_YET = 8,     /* --wait: the change is stored, but not every node serves it yet */
+};
+
+struct cli_command;
+struct cli {
+    const struct cli_command *command;
+    struct opts_result given;
+    char *home;    /* absolute */
+    char *address; /* of the admin link */
+    bool json, yes, dry_run, terminal;
+    uint32_t timeout_ms;
+    struct arena arena;
+};
+
+struct cli_command {
+    const char *path;      /* "policy push" */
+    const char *arguments; /* "FILE", "[VERSION]", "" */
+    unsigned args_least, args_most;
+    bool changes;              /* takes --dry-run, --yes, --wait */
+    bool local;                /* needs no control plane */
+    const char *brief;         /* one line */
+    const char *more;          /* paragraphs for --help and the man page */
+    const struct opt *options; /* besides the global ones */
+    size_t option_count;
+    int (*run)(struct cli *cli);
+};
+extern const struct cli_command cli_commands[];
+extern const unsigned cli_command_count;
+extern const struct opt cli_global_options[];
+extern const size_t cli_global_option_count;
+extern const struct opt cli_change_options[];
+extern const size_t cli_change_option_count;
+
+/* "fairlead: " and the text on stderr; returns code. */
+int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* Asks on the terminal unless --yes or --dry-run. Not a terminal and no --yes: false, told on stderr. */
+bool cli_confirm(const struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
+/* n-th positional argument after the command's own words, or NULL. */
+const char *cli_arg(const struct cli *cli, unsigned n);
+
+/* ---- client.c: asking the control plane ---- */
+
+#define CALL_ARGS_MAX 80u
+struct call {
+    const char *command;
+    struct admin_arg args[CALL_ARGS_MAX];
+    uint32_t arg_count;
+    bool is_change;
+};
+void call_arg(struct call *call, const char *name, struct span value);
+void call_arg_cstr(struct call *call, const char *name, const char *value); /* NULL: left out */
+/* Copies options of the command line whose names are the same as the arguments'. */
+void call_option(const struct cli *cli, struct call *call, const char *name);
+/* Asks and waits. EXIT_GOOD with *ret_reply (in cli->arena) when answered OK; else the message was printed (and the
+ * diagnostics in the result, if any) and the code tells the rest. Changes carry a request id and are repeated with the
+ * same one when the link breaks. */
+int call_send(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply);
+/* The reply's JSON indexed; REQUIREs good JSON from our own control plane to be checked: EXIT_FAILED otherwise. */
+int call_index(struct cli *cli, const struct admin_reply *reply, struct json_index *ret);
+/* After a change: waits until every node lately heard of serves epoch, generation, directory (0: do not care).
+ * EXIT_GOOD or EXIT_NOT_YET, names printed. */
+int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t directory, uint32_t limit_ms);
+/* With --wait: call_wait for what a change's result says. Otherwise EXIT_GOOD. */
+int call_wait_if_asked(struct cli *cli, const struct json_index *result);
+/* The policy bundle of a file, by the control plane's program; appended. Diagnostics go to stderr. */
+int cli_bundle(struct cli *cli, const char *file, struct buf *out);
+/* Path of a sibling program ("fairlead-controlplane"): beside this one, else by PATH. malloc'd. */
+char *cli_program(const char *name);
+
+/* ---- render.c: JSON for people ---- */
+
+enum column_kind {
+    COLUMN_TEXT,
+    COLUMN_AGE /* of a past ms time */,
+    COLUMN_UNTIL /* a future ms time */,
+    COLUMN_TIME,
+    COLUMN_MS,
+    COLUMN_USD_MTOK,
+    COLUMN_SHARE,
+    COLUMN_LIST,
+    COLUMN_NUMBER
+};
+struct column {
+    const char *title;
+    const char *path; /* member name, or "a.b" */
+    enum column_kind kind;
+};
+/* An aligned table of the objects in the array `token`; says `empty` when there are none. Cut to the terminal's width
+ * only on a terminal. */
+void render_table(const struct cli *cli, const struct json_index *ix, uint32_t array, const struct column *columns,
+                  size_t count, const char *empty);
+/* "name  value" lines of an object. */
+void render_fields(const struct cli *cli, const struct json_index *ix, uint32_t object, const struct column *columns,
+                   size_t count);
+/* The diagnostics object of a check: file:line:column lines. */
+void render_diagnostics(const struct cli *cli, const struct json_index *ix, uint32_t object, FILE *to);
+void render_changes(const struct cli *cli, const struct json_index *ix, uint32_t array);
+void render_json(struct span json); /* with a newline */
+/* Text of one member for printing: control bytes replaced; in the arena. */
+const char *render_cell(const struct cli *cli, const struct json_index *ix, uint32_t object,
+                        const struct column *column);
+uint32_t render_path(const struct json_index *ix, uint32_t object, const char *path); /* JSON_NONE */
+uint64_t render_u64(const struct json_index *ix, uint32_t object, const char *path);  /* 0 when absent */
+
+/* ---- the commands, by file ---- */
+int run_policy_check(struct cli *cli); /* commands_policy.c */
+int run_policy_diff(struct cli *cli);
+int run_policy_push(struct cli *cli);
+int run_policy_list(struct cli *cli);
+int run_policy_show(struct cli *cli);
+int run_rollback(struct cli *cli);
+int run_teams_apply(struct cli *cli); /* commands_directory.c */
+int run_teams_diff(struct cli *cli);
+int run_teams_list(struct cli *cli);
+int run_keys_create(struct cli *cli);
+int run_keys_list(struct cli *cli);
+int run_keys_rotate(struct cli *cli);
+int run_keys_revoke(struct cli *cli);
+int run_providers_list(struct cli *cli); /* commands_operate.c */
+int run_providers_drain(struct cli *cli);
+int run_providers_undrain(struct cli *cli);
+int run_weights_show(struct cli *cli);
+int run_weights_freeze(struct cli *cli);
+int run_weights_unfreeze(struct cli *cli);
+int run_weights_reset(struct cli *cli);
+int run_prices_list(struct cli *cli);
+int run_prices_show(struct cli *cli);
+int run_prices_set(struct cli *cli);
+int run_prices_unset(struct cli *cli);
+int run_prices_accept(struct cli *cli);
+int run_status(struct cli *cli); /* commands_status.c */
+int run_nodes_list(struct cli *cli);
+int run_nodes_adopt(struct cli *cli);
+int run_nodes_pin(struct cli *cli);
+int run_nodes_unpin(struct cli *cli);
+int run_audit(struct cli *cli);
+int run_backup(struct cli *cli);
+int run_restore(struct cli *cli);
+int run_init(struct cli *cli); /* init.c */
+int run_up(struct cli *cli);   /* up.c */
+int run_down(struct cli *cli);
+int run_completion(struct cli *cli); /* docs.c */
+int run_man(struct cli *cli);
+int run_help(struct cli *cli);
+void docs_help_command(const struct cli_command *command);
+void docs_help_all(void);

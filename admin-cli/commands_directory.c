@@ -1,0 +1,184 @@
+#include "admin-cli/cli.h"
+#include "common/digest.h"
+#include <stdio.h>
+
+#define KEY_PREFIX       "fl-"
+#define KEY_RANDOM_CHARS 43u /* 5 bits each: 215 bits, not to be guessed */
+
+static int send_call(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply,
+                     struct json_index *ret_ix)
+{
+    const int code = call_send(cli, call, ret_reply);
+    return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret_ix) : code;
+}
+
+/* ---- teams ---- */
+
+static int send_teams(struct cli *cli, const char *command, bool is_change)
+{
+    struct call call = { .command = command, .is_change = is_change };
+    struct buf bundle = BUF_INIT(PUSH_BYTES_MAX);
+    const struct admin_reply *reply;
+    struct json_index ix;
+    int code = cli_bundle(cli, cli_arg(cli, 0), &bundle);
+    call_arg(&call, "bundle", buf_span(&bundle));
+    if (code == EXIT_GOOD)
+        code = send_call(cli, &call, &reply, &ix);
+    buf_release(&bundle);
+    if (code != EXIT_GOOD)
+        return code;
+    if (cli->json) {
+        render_json(reply->result);
+    } else {
+        const uint32_t diagnostics = json_get(&ix, 0, SPAN("diagnostics"));
+        if (diagnostics != JSON_NONE)
+            render_diagnostics(cli, &ix, diagnostics, stderr);
+        render_changes(cli, &ix, json_get(&ix, 0, SPAN("changes")));
+        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
+    }
+    return is_change ? call_wait_if_asked(cli, &ix) : EXIT_GOOD;
+}
+
+int run_teams_apply(struct cli *cli)
+{
+    return send_teams(cli, "teams.apply", true);
+}
+
+int run_teams_diff(struct cli *cli)
+{
+    return send_teams(cli, "teams.diff", false);
+}
+
+int run_teams_list(struct cli *cli)
+{
+    static const struct column columns[] = { { "TEAM", "team", COLUMN_TEXT },
+                                             { "ROUTES", "routes", COLUMN_LIST },
+                                             { "MODELS", "models", COLUMN_LIST },
+                                             { "REQUIRE", "require", COLUMN_LIST } };
+    struct call call = { .command = "teams.list" };
+    const struct admin_reply *reply;
+    struct json_index ix;
+    const int code = send_call(cli, &call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    if (cli->json)
+        render_json(reply->result);
+    else
+        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no teams yet; `fairlead teams apply FILE` makes them");
+    return EXIT_GOOD;
+}
+
+/* ---- keys ---- */
+
+struct secret {
+    char text[sizeof(KEY_PREFIX) + KEY_RANDOM_CHARS];
+    char hash[SHA256_HEX + 1];
+};
+
+/* Made here and shown here: only its hash leaves this process. */
+static void make_secret(struct secret *secret, struct call *call)
+{
+    random_id(KEY_PREFIX, KEY_RANDOM_CHARS, secret->text);
+    const struct sha256 hash = sha256_of(span_cstr(secret->text));
+    hex_encode(hash.bytes, SHA256_BYTES, secret->hash);
+    call_arg_cstr(call, "hash", secret->hash);
+    call_arg_cstr(call, "hint", secret->text + strlen(secret->text) - 4);
+}
+
+static int print_new_key(struct cli *cli, const struct admin_reply *reply, const struct json_index *ix,
+                         const struct secret *secret)
+{
+    static const struct column fields[] = { { "id", "id", COLUMN_TEXT },
+                                            { "team", "team", COLUMN_TEXT },
+                                            { "routes", "routes", COLUMN_LIST },
+                                            { "expires", "expires_at_ms", COLUMN_UNTIL },
+                                            { "tags", "tags", COLUMN_LIST } };
+    if (cli->json) {
+        /* {"key": ..., then the members of the result. */
+        struct span rest = span_skip(span_trim(reply->result), 1);
+        printf("{\"key\":\"%s\"," SPAN_FMT "\n", cli->dry_run ? "" : secret->text, SPAN_ARG(rest));
+    } else if (cli->dry_run) {
+        printf("dry run, nothing was changed: " SPAN_FMT "\n", SPAN_ARG(reply->message));
+    } else {
+        printf("%s\n", secret->text);
+        fflush(stdout);
+        render_fields(cli, ix, 0, fields, ARRAY_LEN(fields));
+        fprintf(stderr, "This is the only time the key is shown; only its SHA-256 is stored.\n");
+    }
+    return call_wait_if_asked(cli, ix);
+}
+
+int run_keys_create(struct cli *cli)
+{
+    struct call call = { .command = "keys.create", .is_change = true };
+    struct secret secret;
+    const struct admin_reply *reply;
+    struct json_index ix;
+    call_option(cli, &call, "team");
+    call_option(cli, &call, "routes");
+    call_option(cli, &call, "expires");
+    call_option(cli, &call, "tag");
+    make_secret(&secret, &call);
+    const int code = send_call(cli, &call, &reply, &ix);
+    return code == EXIT_GOOD ? print_new_key(cli, reply, &ix, &secret) : code;
+}
+
+int run_keys_rotate(struct cli *cli)
+{
+    struct call call = { .command = "keys.rotate", .is_change = true };
+    struct secret secret;
+    const struct admin_reply *reply;
+    struct json_index ix;
+    call_arg_cstr(&call, "id", cli_arg(cli, 0));
+    call_option(cli, &call, "overlap");
+    make_secret(&secret, &call);
+    const int code = send_call(cli, &call, &reply, &ix);
+    if (code == EXIT_GOOD && !cli->json && !cli->dry_run)
+        fprintf(stderr, SPAN_FMT "\n", SPAN_ARG(reply->message));
+    return code == EXIT_GOOD ? print_new_key(cli, reply, &ix, &secret) : code;
+}
+
+int run_keys_list(struct cli *cli)
+{
+    static const struct column columns[] = {
+        { "ID", "id", COLUMN_TEXT },
+        { "TEAM", "team", COLUMN_TEXT },
+        { "STATE", "state", COLUMN_TEXT },
+        { "ENDS WITH", "hint", COLUMN_TEXT },
+        { "CREATED", "created_at_ms", COLUMN_AGE },
+        { "EXPIRES", "expires_at_ms", COLUMN_UNTIL },
+        { "ROUTES", "routes", COLUMN_LIST },
+        { "TAGS", "tags", COLUMN_LIST },
+    };
+    struct call call = { .command = "keys.list" };
+    const struct admin_reply *reply;
+    struct json_index ix;
+    call_option(cli, &call, "team");
+    call_option(cli, &call, "all");
+    const int code = send_call(cli, &call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    if (cli->json)
+        render_json(reply->result);
+    else
+        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no keys; `fairlead keys create --team NAME` makes one");
+    return EXIT_GOOD;
+}
+
+int run_keys_revoke(struct cli *cli)
+{
+    struct call call = { .command = "keys.revoke", .is_change = true };
+    const struct admin_reply *reply;
+    struct json_index ix;
+    call_arg_cstr(&call, "id", cli_arg(cli, 0));
+    if (!cli_confirm(cli, "Revoke key %s? Nothing brings it back.", cli_arg(cli, 0)))
+        return EXIT_REFUSED;
+    const int code = send_call(cli, &call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    if (cli->json)
+        render_json(reply->result);
+    else
+        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
+    return call_wait_if_asked(cli, &ix);
+}

@@ -1,0 +1,339 @@
+/* Help, manual pages and completion, all from the table of commands. */
+#include "admin-cli/cli.h"
+#include "common/file.h"
+#include <ctype.h>
+
+static const struct {
+    int code;
+    const char *name, *means;
+} exit_codes[] = {
+    { EXIT_GOOD, "good", "done" },
+    { EXIT_REFUSED, "refused", "the input is wrong, or the question was answered with no" },
+    { EXIT_USAGE, "usage", "the command line is wrong" },
+    { EXIT_NOT_FOUND, "not found", "no such version, key, provider, node or price" },
+    { EXIT_CONFLICT, "conflict", "the state is not what was expected: look, then try again" },
+    { EXIT_DENIED, "denied", "this user may not" },
+    { EXIT_UNREACHABLE, "unreachable", "no control plane answers, or it cannot store anything now" },
+    { EXIT_FAILED, "failed", "something broke" },
+    { EXIT_NOT_YET, "not yet", "--wait: stored, but not every node serves it yet" },
+};
+
+void docs_help_all(void)
+{
+    printf("Usage: fairlead COMMAND [options]\n\nFairlead routes requests to language models: by price, speed, health "
+           "and rules that you version.\n\nCommands:\n");
+    size_t width = 0;
+    for (unsigned i = 0; i < cli_command_count; i++)
+        width = size_max(width, strlen(cli_commands[i].path));
+    for (unsigned i = 0; i < cli_command_count; i++)
+        printf("  %-*s  %s\n", (int)width, cli_commands[i].path, cli_commands[i].brief);
+    printf("\n'fairlead COMMAND --help' tells more; 'fairlead help exit-codes' lists exit codes.\n");
+}
+
+static void print_options(const char *title, const struct opt *options, size_t count)
+{
+    struct buf out = BUF_INIT(64u << 10);
+    if (count == 0)
+        return;
+    printf("\n%s:\n", title);
+    if (opts_help(options, count, &out) == OK)
+        fwrite(out.data + out.start, 1, out.len, stdout);
+    buf_release(&out);
+}
+
+void docs_help_command(const struct cli_command *command)
+{
+    printf("Usage: fairlead %s%s%s [options]\n\n%c%s.\n", command->path, *command->arguments ? " " : "",
+           command->arguments, toupper((unsigned char)command->brief[0]), command->brief + 1);
+    if (command->more)
+        printf("%s\n", command->more);
+    print_options("Options", command->options, command->option_count);
+    if (command->changes)
+        print_options("Options of every change", cli_change_options, cli_change_option_count);
+    print_options("Options of every command", cli_global_options, cli_global_option_count);
+}
+
+static void print_exit_codes(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++)
+        printf("%d  %-12s %s\n", exit_codes[i].code, exit_codes[i].name, exit_codes[i].means);
+}
+
+int run_help(struct cli *cli)
+{
+    char path[128];
+    size_t len = 0;
+    if (!cli_arg(cli, 0)) {
+        docs_help_all();
+        return EXIT_GOOD;
+    }
+    if (strcmp(cli_arg(cli, 0), "exit-codes") == 0) {
+        print_exit_codes();
+        return EXIT_GOOD;
+    }
+    for (unsigned i = 0; cli_arg(cli, i); i++) {
+        const int n = snprintf(path + len, sizeof(path) - len, "%s%s", i ? " " : "", cli_arg(cli, i));
+        len += n > 0 ? size_min((size_t)n, sizeof(path) - len - 1) : 0;
+    }
+    unsigned shown = 0;
+    for (unsigned i = 0; i < cli_command_count; i++) {
+        const struct span name = span_cstr(cli_commands[i].path);
+        const struct span rest = span_skip(name, len);
+        if (!span_starts(name, span_of(path, len)) || (rest.len && rest.ptr[0] != ' '))
+            continue;
+        if (shown++)
+            printf("\n");
+        docs_help_command(&cli_commands[i]);
+    }
+    return shown ? EXIT_GOOD : cli_fail(cli, EXIT_USAGE, "no command '%s'; 'fairlead help' lists them", path);
+}
+
+/* ---- manual pages (man(7)) ---- */
+
+/* A leading dot or apostrophe would be a request, a backslash an escape, a hyphen a dash. */
+static enum err man_text(struct buf *out, const char *text)
+{
+    enum err err = *text == '.' || *text == '\'' ? buf_append_cstr(out, "\\&") : OK;
+    for (; !err && *text; text++) {
+        if (*text == '\\')
+            err = buf_append_cstr(out, "\\e");
+        else if (*text == '-')
+            err = buf_append_cstr(out, "\\-");
+        else
+            err = buf_append_byte(out, *text);
+    }
+    return err;
+}
+
+static enum err man_options(struct buf *out, const struct opt *options, size_t count)
+{
+    enum err err = OK;
+    for (size_t i = 0; !err && i < count; i++) {
+        err = buf_append_cstr(out, ".TP\n.B ");
+        if (!err && options[i].letter)
+            err = buf_printf(out, "\\-%c, ", options[i].letter);
+        if (!err)
+            err = buf_append_cstr(out, "\\-\\-");
+        if (!err)
+            err = man_text(out, options[i].name);
+        if (!err && options[i].value)
+            err = buf_printf(out, " \\fI%s\\fR", options[i].value);
+        if (!err)
+            err = buf_append_byte(out, '\n');
+        if (!err)
+            err = man_text(out, options[i].help);
+        if (!err)
+            err = buf_append_byte(out, '\n');
+    }
+    return err;
+}
+
+static enum err man_dashed(struct buf *out, const char *path)
+{
+    enum err err = buf_append_cstr(out, "fairlead");
+    if (!err && *path)
+        err = buf_append_cstr(out, "-");
+    for (; !err && *path; path++)
+        err = buf_append_byte(out, *path == ' ' ? '-' : *path);
+    return err;
+}
+
+static enum err man_head(struct buf *out, const char *path, const char *brief)
+{
+    struct buf name = BUF_INIT(256);
+    enum err err = man_dashed(&name, path);
+    if (!err)
+        err = buf_printf(out, ".TH \"%s\" 1 \"\" \"Fairlead %s\" \"Fairlead\"\n.SH NAME\n", buf_cstr(&name),
+                         FAIRLEAD_VERSION);
+    if (!err)
+        err = man_text(out, buf_cstr(&name));
+    if (!err)
+        err = buf_append_cstr(out, " \\- ");
+    if (!err)
+        err = man_text(out, brief);
+    buf_release(&name);
+    return err ? err : buf_append_cstr(out, "\n.SH SYNOPSIS\n");
+}
+
+static enum err man_exit_codes(struct buf *out)
+{
+    enum err err = buf_append_cstr(out, ".SH EXIT STATUS\n");
+    for (size_t i = 0; !err && i < ARRAY_LEN(exit_codes); i++) {
+        err = buf_printf(out, ".TP\n.B %d\n", exit_codes[i].code);
+        if (!err)
+            err = man_text(out, exit_codes[i].means);
+        if (!err)
+            err = buf_append_byte(out, '\n');
+    }
+    return err;
+}
+
+static enum err man_command(struct buf *out, const struct cli_command *command)
+{
+    enum err err = man_head(out, command->path, command->brief);
+    if (!err)
+        err = buf_printf(out, ".B fairlead %s\n%s [options]\n.SH DESCRIPTION\n", command->path, command->arguments);
+    if (!err)
+        err = man_text(out, command->more ? command->more : command->brief);
+    if (!err)
+        err = buf_append_cstr(out, "\n.SH OPTIONS\n");
+    if (!err)
+        err = man_options(out, command->options, command->option_count);
+    if (!err && command->changes)
+        err = man_options(out, cli_change_options, cli_change_option_count);
+    if (!err)
+        err = man_options(out, cli_global_options, cli_global_option_count);
+    return err ? err : man_exit_codes(out);
+}
+
+static enum err man_overview(struct buf *out)
+{
+    enum err err = man_head(out, "", "administer the Fairlead AI router");
+    if (!err)
+        err = buf_append_cstr(out, ".B fairlead\n\\fICOMMAND\\fR [options]\n.SH COMMANDS\n");
+    for (unsigned i = 0; !err && i < cli_command_count; i++) {
+        err = buf_printf(out, ".TP\n.B %s\n", cli_commands[i].path);
+        if (!err)
+            err = man_text(out, cli_commands[i].brief);
+        if (!err)
+            err = buf_append_byte(out, '\n');
+    }
+    return err ? err : man_exit_codes(out);
+}
+
+static int write_page(struct cli *cli, const char *dir, const char *path, struct buf *page)
+{
+    struct buf name = BUF_INIT(4096);
+    enum err err = buf_printf(&name, "%s/", dir);
+    if (!err)
+        err = man_dashed(&name, path);
+    if (!err)
+        err = buf_append_cstr(&name, ".1");
+    if (!err)
+        err = file_write_atomic(buf_cstr(&name), buf_span(page), 0644);
+    const int code =
+        err ? cli_fail(cli, EXIT_FAILED, "%s cannot be written: %s", name.data ? buf_cstr(&name) : dir, err_name(err))
+            : EXIT_GOOD;
+    buf_release(&name);
+    return code;
+}
+
+int run_man(struct cli *cli)
+{
+    const char *dir = opts_text(&cli->given, "dir", NULL);
+    struct buf page = BUF_INIT(1u << 20);
+    int code = EXIT_GOOD;
+    if (dir && file_make_dirs(dir, 0755) != OK)
+        return cli_fail(cli, EXIT_FAILED, "%s cannot be made", dir);
+    for (unsigned i = 0; code == EXIT_GOOD && i <= cli_command_count; i++) {
+        buf_clear(&page);
+        const enum err err = i == 0 ? man_overview(&page) : man_command(&page, &cli_commands[i - 1]);
+        if (err)
+            code = cli_fail(cli, EXIT_FAILED, "out of memory");
+        else if (dir)
+            code = write_page(cli, dir, i == 0 ? "" : cli_commands[i - 1].path, &page);
+        else if (i == 0)
+            fwrite(page.data + page.start, 1, page.len, stdout);
+    }
+    buf_release(&page);
+    return code;
+}
+
+/* ---- completion ---- */
+
+static void words_after(const char *prefix, const char *separator)
+{
+    const struct span head = span_cstr(prefix);
+    struct span last = SPAN("");
+    for (unsigned i = 0; i < cli_command_count; i++) {
+        struct span path = span_cstr(cli_commands[i].path), word;
+        if (head.len) {
+            if (!span_starts(path, head) || path.len <= head.len || path.ptr[head.len] != ' ')
+                continue;
+            path = span_skip(path, head.len + 1);
+        }
+        if (span_split(&path, ' ', &word) && !span_eq(word, last)) {
+            printf(SPAN_FMT "%s", SPAN_ARG(word), separator);
+            last = word;
+        }
+    }
+}
+
+static void option_words(const struct cli_command *command)
+{
+    for (size_t i = 0; i < command->option_count; i++)
+        printf("--%s ", command->options[i].name);
+    for (size_t i = 0; command->changes && i < cli_change_option_count; i++)
+        printf("--%s ", cli_change_options[i].name);
+    for (size_t i = 0; i < cli_global_option_count; i++)
+        printf("--%s ", cli_global_options[i].name);
+}
+
+static void bash_completion(void)
+{
+    printf("_fairlead() {\n"
+           "    local cur=${COMP_WORDS[COMP_CWORD]} one=${COMP_WORDS[1]} two=${COMP_WORDS[2]}\n"
+           "    local words=\n"
+           "    if [ \"$COMP_CWORD\" = 1 ]; then words='");
+    words_after("", " ");
+    printf("'\n    elif [[ $cur == -* ]]; then\n        case \"$one $two\" in\n");
+    for (int pass = 0; pass < 2; pass++) { /* two words before one: the first match wins */
+        for (unsigned i = 0; i < cli_command_count; i++) {
+            const bool two = strchr(cli_commands[i].path, ' ') != NULL;
+            if (two != (pass == 0))
+                continue;
+            printf("        '%s%s') words='", cli_commands[i].path, two ? "" : " '*'");
+            option_words(&cli_commands[i]);
+            printf("' ;;\n");
+        }
+    }
+    printf("        esac\n    elif [ \"$COMP_CWORD\" = 2 ]; then\n        case $one in\n");
+    for (unsigned i = 0; i < cli_command_count; i++) {
+        struct span path = span_cstr(cli_commands[i].path), first;
+        if (!span_split(&path, ' ', &first) || !path.ptr || path.len == 0)
+            continue;
+        char group[64];
+        snprintf(group, sizeof(group), SPAN_FMT, SPAN_ARG(first));
+        printf("        %s) words='", group);
+        words_after(group, " ");
+        printf("' ;;\n");
+        while (i + 1 < cli_command_count && span_starts(span_cstr(cli_commands[i + 1].path), first))
+            i++;
+    }
+    printf("        esac\n    fi\n"
+           "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
+           "    [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
+           "}\ncomplete -o filenames -F _fairlead fairlead\n");
+}
+
+static void fish_completion(void)
+{
+    printf("complete -c fairlead -f\n");
+    for (unsigned i = 0; i < cli_command_count; i++) {
+        struct span path = span_cstr(cli_commands[i].path), first;
+        if (!span_split(&path, ' ', &first))
+            continue;
+        if (path.ptr && path.len)
+            printf("complete -c fairlead -n '__fish_seen_subcommand_from " SPAN_FMT "' -a " SPAN_FMT " -d '%s'\n",
+                   SPAN_ARG(first), SPAN_ARG(path), cli_commands[i].brief);
+        else
+            printf("complete -c fairlead -n __fish_use_subcommand -a " SPAN_FMT " -d '%s'\n", SPAN_ARG(first),
+                   cli_commands[i].brief);
+    }
+}
+
+int run_completion(struct cli *cli)
+{
+    const char *shell = cli_arg(cli, 0);
+    if (strcmp(shell, "bash") == 0) {
+        bash_completion();
+    } else if (strcmp(shell, "zsh") == 0) {
+        printf("autoload -Uz bashcompinit && bashcompinit\n");
+        bash_completion();
+    } else if (strcmp(shell, "fish") == 0) {
+        fish_completion();
+    } else {
+        return cli_fail(cli, EXIT_USAGE, "completion for bash, zsh or fish, not '%s'", shell);
+    }
+    return EXIT_GOOD;
+}
