@@ -5,15 +5,13 @@
 #include "dataplane/worker/deadline.h"
 #include "dataplane/worker/exchange.h"
 #include "dataplane/worker/http1.h"
+#include "dataplane/worker/outbox.h"
 #include "dataplane/worker/reply.h"
 
 #define CONN_WAITING_BYTES (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
-#define CONN_OUTPUT_BYTES                                                                                              \
-    (72u << 20) /* never reached: an upstream is paused long before; stops a mistake of ours from filling memory */
-#define CONN_PARTS_MAX    8u
-#define CONN_LINGER_MS    1000u /* after an early answer: for the client to read it before a reset could destroy it */
-#define CONN_LINGER_BYTES (4u << 20) /* a client that goes on sending what nobody reads is cut */
-#define CONN_TRIM_MS      1000u      /* idle for so long, a connection gives its buffers back */
+#define CONN_LINGER_MS     1000u /* after an early answer: for the client to read it before a reset could destroy it */
+#define CONN_LINGER_BYTES  (4u << 20) /* a client that goes on sending what nobody reads is cut */
+#define CONN_TRIM_MS       1000u      /* idle for so long, a connection gives its buffers back */
 
 enum conn_state {
     CONN_IDLE,      /* between requests */
@@ -37,18 +35,16 @@ struct conn {
     struct deadline timer;
     struct http1 parser;
     struct exchange *exchange;
-    struct buf waiting;          /* read, but not its turn yet */
-    struct buf pending, writing; /* output: waits, is being written */
-    uv_write_t write_request;
+    struct buf waiting; /* read, but not its turn yet */
+    struct outbox outbox;
     uv_shutdown_t shutdown_request;
-    bool write_active, reading, broken, ended, full;
+    bool reading, broken, ended, full;
     bool in_turn;  /* turn() is on the stack: it goes on by itself */
     bool turn_due; /* the timer calls go_on */
     bool trimmed;
     bool close_after; /* the exchange's wish */
     size_t accounted;
     size_t lingered;
-    size_t unsent; /* at the last look: a write that makes progress has not stalled */
     uint64_t stall_due, phase_due;
     unsigned closing; /* handles still open */
 };
@@ -102,7 +98,7 @@ static void go(struct conn *conn, enum conn_state to)
 
 static void account(struct conn *conn)
 {
-    size_t now = conn->waiting.cap + conn->pending.cap + conn->writing.cap;
+    size_t now = conn->waiting.cap + outbox_memory(&conn->outbox);
     core_account(conn->core, conn->accounted, now);
     conn->accounted = now;
 }
@@ -134,8 +130,7 @@ static void on_handle_closed(uv_handle_t *handle)
         return;
     core_gauge(conn->core, WORKER_CONNECTIONS_OPEN, -1);
     buf_release(&conn->waiting);
-    buf_release(&conn->pending);
-    buf_release(&conn->writing);
+    outbox_release(&conn->outbox);
     account(conn);
     http1_release(&conn->parser);
     conn->owner->closed(conn->owner, conn);
@@ -163,8 +158,6 @@ void conn_abort(struct conn *conn)
 
 /* ---- output ---- */
 
-static void write_pending(struct conn *conn);
-
 static void on_shutdown(uv_shutdown_t *request, int status)
 {
     struct conn *conn = request->data;
@@ -191,7 +184,7 @@ static void flushed(struct conn *conn)
 
 static void below_half(struct conn *conn)
 {
-    if (!conn->full || conn->pending.len + conn->writing.len > conn->core->config->limits.write_queue_bytes / 2)
+    if (!conn->full || outbox_queued(&conn->outbox) > conn->core->config->limits.write_queue_bytes / 2)
         return;
     conn->full = false;
     if (conn->exchange)
@@ -200,22 +193,18 @@ static void below_half(struct conn *conn)
         schedule_turn(conn);
 }
 
-static void on_written(uv_write_t *request, int status)
+static void on_written(void *user, bool failed)
 {
-    struct conn *conn = request->data;
-    conn->write_active = false;
-    buf_release(&conn->writing);
+    struct conn *conn = user;
     account(conn);
     if (conn->state == CONN_CLOSED)
         return;
-    if (status < 0) {
+    if (failed) {
         close_now(conn);
         return;
     }
-    conn->stall_due = DEADLINE_NONE;
-    write_pending(conn);
     below_half(conn);
-    if (conn->state != CONN_CLOSED && !conn->write_active)
+    if (conn->state != CONN_CLOSED && outbox_idle(&conn->outbox))
         flushed(conn);
 }
 
@@ -226,103 +215,42 @@ static void broken(struct conn *conn)
     rearm(conn);
 }
 
-static void write_pending(struct conn *conn)
-{
-    if (conn->write_active || conn->pending.len == 0)
-        return;
-    conn->writing = conn->pending;
-    buf_init(&conn->pending, CONN_OUTPUT_BYTES);
-    struct span bytes = buf_span(&conn->writing);
-    uv_buf_t part = uv_buf_init((char *)(uintptr_t)bytes.ptr, (unsigned)bytes.len);
-    conn->write_request.data = conn;
-    if (uv_write(&conn->write_request, (uv_stream_t *)&conn->tcp, &part, 1, on_written)) {
-        broken(conn);
-        return;
-    }
-    conn->write_active = true;
-    conn->unsent = conn->writing.len;
-    conn->stall_due = core_now_ms(conn->core) + conn->core->config->limits.write_stall_ms;
-    rearm(conn);
-}
-
-/* What the socket takes now of these parts; SIZE_MAX when it is dead. */
-static size_t try_write(struct conn *conn, const struct span *parts, unsigned count)
-{
-    uv_buf_t bufs[CONN_PARTS_MAX];
-    REQUIRE(count <= CONN_PARTS_MAX);
-    if (conn->write_active || conn->pending.len > 0 || count == 0)
-        return 0;
-    for (unsigned i = 0; i < count; i++)
-        bufs[i] = uv_buf_init((char *)(uintptr_t)parts[i].ptr, (unsigned)parts[i].len);
-    int took = fault_hit(FAULT_WRITE) ? UV_ECONNRESET : uv_try_write((uv_stream_t *)&conn->tcp, bufs, count);
-    if (took >= 0)
-        return (size_t)took;
-    return took == UV_EAGAIN ? 0 : SIZE_MAX;
-}
-
-static void settle_output(struct conn *conn, enum err err)
+static void wrote(struct conn *conn, enum err err)
 {
     if (err) {
         broken(conn);
         return;
     }
-    write_pending(conn);
     account(conn);
-    if (conn->pending.len + conn->writing.len > conn->core->config->limits.write_queue_bytes)
-        conn->full = true;
+    if (!conn->outbox.active)
+        return;
+    conn->full = conn->full || outbox_queued(&conn->outbox) > conn->core->config->limits.write_queue_bytes;
+    if (conn->stall_due == DEADLINE_NONE) {
+        conn->stall_due = core_now_ms(conn->core) + conn->core->config->limits.write_stall_ms;
+        rearm(conn);
+    }
 }
 
 static void sink_write(struct sink *sink, const struct span *parts, unsigned count)
 {
     struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    if (conn->broken || conn->state == CONN_CLOSED)
-        return;
-    size_t took = try_write(conn, parts, count);
-    if (took == SIZE_MAX) {
-        broken(conn);
-        return;
-    }
-    enum err err = OK;
-    for (unsigned i = 0; i < count && err == OK; i++) {
-        struct span rest = span_skip(parts[i], took);
-        took -= size_min(took, parts[i].len);
-        if (rest.len > 0)
-            err = buf_append(&conn->pending, rest);
-    }
-    settle_output(conn, err);
+    if (!conn->broken && conn->state != CONN_CLOSED)
+        wrote(conn, outbox_write(&conn->outbox, parts, count));
 }
 
 static void sink_write_body(struct sink *sink, struct span head, struct buf *body)
 {
     struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    if (!conn->broken && conn->state != CONN_CLOSED) {
-        const struct span parts[] = { head, buf_span(body) };
-        size_t took = try_write(conn, parts, body->len ? 2 : 1);
-        enum err err = OK;
-        if (took == SIZE_MAX) {
-            broken(conn);
-        } else if (took >= head.len && conn->pending.len == 0) {
-            buf_consume(body, took - head.len);
-            if (body->len > 0) { /* the rest needs no copy */
-                conn->pending = *body;
-                conn->pending.max = CONN_OUTPUT_BYTES;
-                buf_init(body, body->max);
-            }
-            settle_output(conn, OK);
-        } else {
-            err = buf_append(&conn->pending, span_skip(head, took));
-            if (err == OK)
-                err = buf_append(&conn->pending, buf_span(body));
-            settle_output(conn, err);
-        }
-    }
-    buf_release(body);
+    if (!conn->broken && conn->state != CONN_CLOSED)
+        wrote(conn, outbox_write_body(&conn->outbox, head, body));
+    else
+        buf_release(body);
 }
 
 static size_t sink_queued(const struct sink *sink)
 {
     const struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    return conn->pending.len + conn->writing.len;
+    return outbox_queued(&conn->outbox);
 }
 
 /* The exchange is over. Its last call may come from deep within a read of ours: then the turn goes on after it
@@ -489,7 +417,7 @@ static void turn(struct conn *conn, struct span *input, uint64_t began_ns)
             become_idle(conn);
     }
     conn->in_turn = false;
-    if (conn->state == CONN_FLUSHING && !conn->write_active && conn->pending.len == 0)
+    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
         flushed(conn);
 }
 
@@ -518,7 +446,7 @@ static void go_on(struct conn *conn)
         turn(conn, &input, clock_ns());
     keep_waiting(conn, input);
     buf_release(&waiting);
-    if (conn->state == CONN_FLUSHING && !conn->write_active && conn->pending.len == 0)
+    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
         flushed(conn);
     if (conn->ended && takes_input(conn))
         close_now(conn);
@@ -581,11 +509,7 @@ static bool stalled(struct conn *conn, uint64_t now_ms)
 {
     if (conn->stall_due > now_ms)
         return false;
-    size_t unsent = uv_stream_get_write_queue_size((uv_stream_t *)&conn->tcp);
-    bool progress = unsent < conn->unsent;
-    conn->unsent = unsent;
-    conn->stall_due = now_ms + conn->core->config->limits.write_stall_ms;
-    return !progress;
+    return outbox_stalled(&conn->outbox, conn->core->config->limits.write_stall_ms, &conn->stall_due);
 }
 
 static void on_idle_timer(struct conn *conn)
@@ -643,7 +567,7 @@ static void on_timer(struct deadline *timer)
     case CONN_STATES:
         break;
     }
-    if (conn->state == CONN_FLUSHING && !conn->write_active && conn->pending.len == 0)
+    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
         flushed(conn);
     if (conn->state != CONN_CLOSED)
         rearm(conn);
@@ -661,8 +585,7 @@ enum err conn_accept(struct core *core, uv_stream_t *server, struct conn_owner *
     conn->sink.ops = &sink_ops;
     conn->stall_due = conn->phase_due = DEADLINE_NONE;
     buf_init(&conn->waiting, CONN_WAITING_BYTES);
-    buf_init(&conn->pending, CONN_OUTPUT_BYTES);
-    buf_init(&conn->writing, CONN_OUTPUT_BYTES);
+    outbox_init(&conn->outbox, (uv_stream_t *)&conn->tcp, on_written, conn);
     http1_init(&conn->parser, HTTP1_REQUEST);
     deadline_init(&conn->timer, core->loop, on_timer);
     conn->timer.timer.data = conn;
