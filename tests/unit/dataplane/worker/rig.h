@@ -261,14 +261,16 @@ static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
                               .team = SPAN("research"),
                               .created_at_ms = 1,
                               .revoked = revoked };
-    struct directory_delta delta = { .epoch = 1,
-                                     .from_seq = from,
-                                     .to_seq = from + 1,
-                                     .full = from == 0,
-                                     .has_teams = true,
-                                     .teams = { .epoch = 1, .seq = from + 1, .items = &team, .count = 1 },
-                                     .keys = &key,
-                                     .key_count = 1 };
+    struct directory_delta delta = {
+        .epoch = 1,
+        .from_seq = from,
+        .to_seq = from + 1,
+        .full = from == 0,
+        .has_teams = from == 0, /* a later change is of keys alone */
+        .teams = { .epoch = 1, .seq = from + 1, .items = &team, .count = from == 0 ? 1 : 0 },
+        .keys = &key,
+        .key_count = 1
+    };
     struct table_change change = { .directory = &delta };
     struct table_version now;
     assert_int_equal(tablestore_apply(rig->store, &change, 1, &now), OK);
@@ -405,7 +407,7 @@ UNUSED static void ask(struct rig *rig, struct client *c, const char *body)
 {
     ask_extra(rig, c, "/v1/chat/completions", body, "");
 }
-static bool has(struct client *c, const char *text)
+UNUSED static bool has(struct client *c, const char *text)
 {
     return span_find(buf_span(&c->in), span_cstr(text)) != SIZE_MAX;
 }
