@@ -40,10 +40,16 @@ static void on_pause_over(uv_timer_t *timer)
     conn->shared->on_free(conn);
 }
 
+static uint64_t waited_us(const struct load_conn *conn)
+{
+    return (uv_hrtime() - conn->due_ns) / 1000;
+}
+
 static void settle(struct load_conn *conn, enum load_failure failure, bool reusable)
 {
     struct load_shared *shared = conn->shared;
     struct load_tally *tally = shared->tally;
+    const struct load_watch *watch = shared->plan->watch;
     uv_timer_stop(&conn->timer);
     conn->active = false;
     shared->active--;
@@ -53,9 +59,11 @@ static void settle(struct load_conn *conn, enum load_failure failure, bool reusa
     } else {
         tally->failures[failure]++;
         if (failure == LOAD_OK)
-            load_samples_add(&tally->latency, (uv_hrtime() - conn->due_ns) / 1000);
+            load_samples_add(&tally->latency, waited_us(conn));
         else
             note_failure(conn, failure);
+        if (watch && watch->ended)
+            watch->ended(watch->user, conn->number, failure, waited_us(conn));
     }
     if (failure == LOAD_CONNECT) {
         drop(conn);
@@ -97,8 +105,12 @@ static struct load_conn *conn_of(llhttp_t *parser)
 static void end_header(struct load_conn *conn)
 {
     struct load_tally *tally = conn->shared->tally;
+    const struct load_watch *watch = conn->shared->plan->watch;
     if (!conn->in_value)
         return;
+    if (watch && watch->header)
+        watch->header(watch->user, conn->number, span_of(conn->field, conn->field_len),
+                      span_of(conn->value, conn->value_len));
     for (unsigned i = 0; i < tally->header_count; i++) {
         if (!span_eq_nocase(tally->headers[i].name, span_of(conn->field, conn->field_len)))
             continue;
@@ -163,6 +175,9 @@ static enum err on_event(void *user, const struct sse_event *event)
 {
     struct load_conn *conn = user;
     struct load_shared *shared = conn->shared;
+    const struct load_watch *watch = shared->plan->watch;
+    if (watch && watch->event)
+        watch->event(watch->user, conn->number, event);
     if (!event->has_data)
         return OK;
     shared->tally->events++;
@@ -173,7 +188,9 @@ static enum err on_event(void *user, const struct sse_event *event)
         conn->error_seen = true;
     if (!conn->content_seen && has_content(event->data)) {
         conn->content_seen = true;
-        load_samples_add(&shared->tally->ttft, (uv_hrtime() - conn->due_ns) / 1000);
+        load_samples_add(&shared->tally->ttft, waited_us(conn));
+        if (watch && watch->content)
+            watch->content(watch->user, conn->number, waited_us(conn));
     }
     if (shared->plan->abort_after > 0 && conn->events >= shared->plan->abort_after) {
         conn->aborting = true;
@@ -185,9 +202,12 @@ static enum err on_event(void *user, const struct sse_event *event)
 static int on_body(llhttp_t *parser, const char *at, size_t n)
 {
     struct load_conn *conn = conn_of(parser);
+    const struct load_watch *watch = conn->shared->plan->watch;
     conn->body_head_len = copy_part(conn->body_head, conn->body_head_len, sizeof(conn->body_head), at, n);
     if (conn->shared->plan->stream && parser->status_code < 300)
         return sse_feed(&conn->sse, span_of(at, n), on_event, conn) == OK ? 0 : -1;
+    if (watch && watch->body)
+        watch->body(watch->user, conn->number, span_of(at, n));
     return 0;
 }
 
@@ -317,23 +337,26 @@ static void send_request(struct load_conn *conn)
     if (plan->user_at != SIZE_MAX)
         set_user(plan, conn->number);
     uv_timer_start(&conn->timer, on_timeout, plan->timeout_ms, 0);
-    shared->tally->bytes_out += plan->request.len;
-    uv_buf_t bytes = uv_buf_init((char *)(uintptr_t)plan->request.ptr, (unsigned)plan->request.len);
+    struct span request = plan->request;
+    if (plan->watch && plan->watch->request)
+        request = plan->watch->request(plan->watch->user, conn->number);
+    shared->tally->bytes_out += request.len;
+    uv_buf_t bytes = uv_buf_init((char *)(uintptr_t)request.ptr, (unsigned)request.len);
     int n = uv_try_write((uv_stream_t *)&conn->tcp, &bytes, 1);
-    if (n == (int)plan->request.len)
+    if (n == (int)request.len)
         return;
     if (n < 0 && n != UV_EAGAIN) {
         settle(conn, LOAD_RESET, false);
         return;
     }
     size_t sent = n > 0 ? (size_t)n : 0;
-    size_t left = plan->request.len - sent;
+    size_t left = request.len - sent;
     conn->unsent = malloc(left);
     if (!conn->unsent) {
         settle(conn, LOAD_RESET, false);
         return;
     }
-    memcpy(conn->unsent, plan->request.ptr + sent, left);
+    memcpy(conn->unsent, request.ptr + sent, left);
     bytes = uv_buf_init(conn->unsent, (unsigned)left);
     if (uv_write(&conn->write, (uv_stream_t *)&conn->tcp, &bytes, 1, on_written) != 0) {
         free(conn->unsent);

@@ -32,9 +32,17 @@ static bool may_issue(const struct run *run)
     return !run->stopping && run->issued < run->shared.plan->requests;
 }
 
+static bool is_open_loop(const struct load_plan *plan)
+{
+    return plan->due_ns || plan->rate > 0;
+}
+
+/* Of a request that may be issued. */
 static uint64_t due_ns(const struct run *run, uint64_t number)
 {
-    return run->shared.started_ns + (uint64_t)((double)number * 1e9 / run->shared.plan->rate);
+    const struct load_plan *plan = run->shared.plan;
+    return run->shared.started_ns +
+           (plan->due_ns ? plan->due_ns[number] : (uint64_t)((double)number * 1e9 / plan->rate));
 }
 
 static void start_request(struct load_conn *conn, uint64_t due)
@@ -77,7 +85,7 @@ static void take_work(struct load_conn *conn)
     struct run *run = run_of(conn);
     if (conn->idle || !may_issue(run) || !load_conn_is_free(conn))
         return;
-    if (run->shared.plan->rate <= 0) {
+    if (!is_open_loop(run->shared.plan)) {
         start_request(conn, uv_hrtime());
         return;
     }
@@ -160,7 +168,12 @@ static void on_signal(uv_signal_t *handle, int number)
 static void on_progress(uv_timer_t *timer)
 {
     struct run *run = timer->data;
+    const struct load_watch *watch = run->shared.plan->watch;
     uint64_t now = run->shared.tally->requests;
+    if (watch && watch->progress) {
+        watch->progress(watch->user, run->issued, run->shared.active, load_tally_failed(run->shared.tally));
+        return;
+    }
     fprintf(stderr, "loadgen: %.0f s, %llu requests (%llu/s), %llu failed, %llu running\n",
             (double)(uv_hrtime() - run->shared.started_ns) / 1e9, (unsigned long long)now,
             (unsigned long long)(now - run->last_progress), (unsigned long long)load_tally_failed(run->shared.tally),
@@ -208,7 +221,7 @@ static enum err start(struct run *run)
         return ERR_NOMEM;
     load_conn_settings(&run->shared.settings);
     enum err err = open_timers(run);
-    if (err == OK && run->shared.plan->rate > 0)
+    if (err == OK && is_open_loop(run->shared.plan))
         err = open_arrivals(run);
     if (err != OK)
         return err;

@@ -7,8 +7,8 @@
 #include "common/span.h"
 
 #define LOAD_HEADERS_MAX 8
-#define LOAD_VALUES_MAX  64 /* further values are counted as "other" */
-#define LOAD_VALUE_BYTES 96
+#define LOAD_VALUES_MAX  64  /* further values are counted as "other" */
+#define LOAD_VALUE_BYTES 256 /* a model's name among them */
 
 enum load_failure {
     LOAD_OK,

@@ -1,11 +1,11 @@
 /* loadgen - sends HTTP requests at a server of the OpenAI kind, checks what comes back and prints a summary. See
  * load_run.h. */
 #include "tests/support/load_run.h"
+#include "tests/support/load_url.h"
 #include "common/file.h"
 #include "common/json.h"
 #include "common/opts.h"
 #include "common/units.h"
-#include <netdb.h>
 #include <signal.h>
 
 #define EXIT_FAILED 1
@@ -100,41 +100,6 @@ static void print_help(void)
     buf_release(&out);
 }
 
-/* http://HOST[:PORT][/PATH] */
-static void split_url(const char *url, struct span *ret_authority, struct span *ret_path)
-{
-    struct span rest = span_cstr(url);
-    if (!span_starts(rest, SPAN("http://")))
-        die("--url must start with http://", url);
-    rest = span_skip(rest, 7);
-    size_t slash = span_find_byte(rest, '/');
-    *ret_authority = span_head(rest, slash);
-    *ret_path = slash == SIZE_MAX ? SPAN("/") : span_skip(rest, slash);
-}
-
-static void resolve(struct span authority, struct sockaddr_storage *ret)
-{
-    char host[256];
-    char port[8] = "80";
-    size_t colon = authority.len;
-    while (colon > 0 && authority.ptr[colon - 1] != ':' && authority.ptr[colon - 1] != ']')
-        colon--;
-    bool has_port = colon > 0 && authority.ptr[colon - 1] == ':';
-    struct span name = has_port ? span_head(authority, colon - 1) : authority;
-    if (name.len > 2 && name.ptr[0] == '[')
-        name = span_of(name.ptr + 1, name.len - 2);
-    if (has_port)
-        (void)snprintf(port, sizeof(port), SPAN_FMT, SPAN_ARG(span_skip(authority, colon)));
-    (void)snprintf(host, sizeof(host), SPAN_FMT, SPAN_ARG(name));
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
-    struct addrinfo *found = NULL;
-    int code = getaddrinfo(host, port, &hints, &found);
-    if (code != 0)
-        die(gai_strerror(code), host);
-    memcpy(ret, found->ai_addr, found->ai_addrlen);
-    freeaddrinfo(found);
-}
-
 static void make_chat(const struct opts_result *given, struct buf *out)
 {
     struct json_writer w;
@@ -186,15 +151,15 @@ static void make_body(const struct opts_result *given, bool post, struct buf *ou
 }
 
 /* The whole request, head and body. */
-static void make_request(const struct opts_result *given, struct span authority, struct span path, struct buf *out)
+static void make_request(const struct opts_result *given, const struct load_url *url, struct buf *out)
 {
     const char *method = opts_text(given, "method", "POST");
     const char *key = opts_text(given, "key", NULL);
     bool post = strcmp(method, "POST") == 0;
     struct buf body = BUF_INIT(BODY_BYTES_MAX);
     make_body(given, post, &body);
-    must(buf_printf(out, "%s " SPAN_FMT " HTTP/1.1\r\nhost: " SPAN_FMT "\r\n", method, SPAN_ARG(path),
-                    SPAN_ARG(authority)));
+    must(buf_printf(out, "%s " SPAN_FMT " HTTP/1.1\r\nhost: " SPAN_FMT "\r\n", method, SPAN_ARG(url->path),
+                    SPAN_ARG(url->authority)));
     if (key)
         must(buf_printf(out, "authorization: Bearer %s\r\n", key));
     for (unsigned i = 0; i < given->given_count; i++) {
@@ -268,8 +233,7 @@ int main(int argc, char **argv)
     static struct load_plan plan;
     static struct load_tally tally;
     struct opts_result given;
-    struct span authority;
-    struct span path;
+    struct load_url url;
     struct buf request = BUF_INIT(BODY_BYTES_MAX);
     char *message = NULL;
     if (opts_parse(options, ARRAY_LEN(options), argc, argv, &given, &message) != OK)
@@ -283,10 +247,14 @@ int main(int argc, char **argv)
     if (given.arg_count > 0)
         die("no such argument", given.args[0]);
     (void)signal(SIGPIPE, SIG_IGN);
-    split_url(opts_text(&given, "url", NULL), &authority, &path);
-    resolve(authority, &plan.address);
+    const char *where = opts_text(&given, "url", NULL);
+    const char *why = NULL;
+    if (load_url_split(where, &url) != OK)
+        die("--url must start with http://", where);
+    if (load_url_resolve(&url, &plan.address, &why) != OK)
+        die(why, where);
     make_plan(&given, &plan);
-    make_request(&given, authority, path, &request);
+    make_request(&given, &url, &request);
     plan.request = buf_span(&request);
     plan.user_at = opts_flag(&given, "unique-user") ? span_find(plan.request, SPAN(USER_PLACE)) + 2 : SIZE_MAX;
     must(load_tally_init(&tally));
