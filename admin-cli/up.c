@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "proto/home.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -479,12 +480,33 @@ int run_up(struct cli *cli)
     return code;
 }
 
+/* Whoever else holds a lock in run/ belongs to this home, too: the simulated providers of the quickstart. */
+static bool stop_others(const struct cli *cli)
+{
+    char *dir = file_join(cli->home, HOME_RUN);
+    DIR *entries = dir ? opendir(dir) : NULL;
+    const struct dirent *entry;
+    bool stopped = true;
+    free(dir);
+    while (entries && (entry = readdir(entries))) {
+        char lock[sizeof(HOME_RUN) + sizeof(entry->d_name)];
+        if (!span_ends(span_cstr(entry->d_name), SPAN(".lock")))
+            continue;
+        snprintf(lock, sizeof(lock), "%s/%s", HOME_RUN, entry->d_name);
+        stopped = stop_holder(cli, entry->d_name, lock) && stopped;
+    }
+    if (entries)
+        closedir(entries);
+    return stopped;
+}
+
 int run_down(struct cli *cli)
 {
     const long supervisor = holder(cli, HOME_UP_LOCK);
     const bool was_up = supervisor || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK);
     bool stopped = stop_holder(cli, "fairlead up", HOME_UP_LOCK);
     stopped = stop_house(cli) && stopped; /* what a dead supervisor left */
+    stopped = stop_others(cli) && stopped;
     if (!was_up)
         printf("nothing runs on %s\n", cli->home);
     else if (stopped)
