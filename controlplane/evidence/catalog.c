@@ -31,7 +31,7 @@ const char *catalog_form_name(enum catalog_form form)
 
 /* ---- names ---- */
 
-static bool of_a_preset(struct span name)
+bool catalog_is_mapped(struct span name)
 {
     const struct policy_preset *preset;
     struct span model;
@@ -90,7 +90,7 @@ struct catalog_draft *catalog_add(struct catalog_build *b, struct span name, str
 {
     REQUIRE(b->count < b->capacity);
     const char *prefix = prefix_of(company);
-    bool bare = prefix && !of_a_preset(name) && !starts_with_prefix(name, prefix);
+    bool bare = prefix && !catalog_is_mapped(name) && !starts_with_prefix(name, prefix);
     struct catalog_draft *draft = &b->drafts[b->count];
     if (!name_is_good(name) || (bare && name.len + strlen(prefix) + 1 > NAME_BYTES_MAX)) {
         b->skipped++;
@@ -178,7 +178,7 @@ static enum err finish(struct catalog_build *b, enum catalog_form form, struct c
             continue;
         }
         catalog.unpriced += !(entry->price.known & (PRICE_INPUT | PRICE_OUTPUT));
-        if (!of_a_preset(entry->name))
+        if (!catalog_is_mapped(entry->name))
             unmapped[catalog.unmapped.count++] = entry->name;
         catalog.entries[catalog.count++] = *entry;
     }

@@ -53,4 +53,5 @@ struct catalog {
  * ERR_TOO_DEEP, ERR_TOO_MANY, ERR_NOMEM; *ret_why (in the arena or static, never NULL on error) says what and where.
  * *ret is untouched on error. */
 MUST_CHECK enum err catalog_read(struct arena *arena, struct span text, struct catalog *ret, const char **ret_why);
+bool catalog_is_mapped(struct span name); /* belongs to a preset */
 const char *catalog_form_name(enum catalog_form form);

@@ -68,6 +68,7 @@ bool prices_feed_stale(const struct prices *prices, int64_t now_ms); /* false wh
 uint32_t prices_held(const struct prices *prices);
 
 bool prices_dirty(const struct prices *prices);
+void prices_exported(struct prices *prices); /* what was exported is stored: clean again */
 /* One JSON object; prices_import takes it back. ERR_CORRUPT: unchanged. */
 MUST_CHECK enum err prices_export(const struct prices *prices, struct buf *out);
 MUST_CHECK enum err prices_import(struct prices *prices, struct span blob);

@@ -1,0 +1,71 @@
+/* evidence_internal.h - the state behind evidence.h, shared by evidence.c (learning), decide (evidence_decide.c) and
+ * the views (evidence_json.c). */
+#pragma once
+#include "common/arena.h"
+#include "controlplane/decide/health.h"
+#include "controlplane/decide/weights.h"
+#include "controlplane/evidence/evidence.h"
+#include "controlplane/evidence/prices.h"
+#include "controlplane/evidence/probes.h"
+#include "controlplane/evidence/senders.h"
+#include "controlplane/evidence/telemetry.h"
+
+/* A scored tier of a followed artifact: its weights live here. */
+struct followed_tier {
+    const struct route *route;
+    uint32_t tier;
+    uint32_t *weights_ppm;        /* sums to WEIGHT_WHOLE */
+    struct weights_outcome *last; /* of the last decision; for people, and what was excluded */
+    bool frozen;
+};
+/* Our copy of a live artifact. */
+struct followed {
+    struct sha256 hash;
+    struct arena arena;
+    struct artifact *artifact;
+    struct followed_tier *tiers;
+    uint32_t tier_count;
+};
+struct followed_model {
+    const struct model *model; /* in the first artifact that has it */
+    const struct provider *provider;
+};
+struct evidence_mark { /* prober and price feed */
+    enum evidence_source source;
+    char sender[NAME_BYTES_MAX + 1];
+    struct sender_mark mark;
+};
+#define EVIDENCE_MARKS 16u /* probers and feeds; the one heard least recently is forgotten */
+
+struct evidence_state {
+    struct prices *prices;
+    struct probes *probes;
+    struct telemetry *telemetry;
+    struct followed *followed[ARTIFACTS_KEPT];
+    uint32_t followed_count;
+    struct arena head_arena;
+    const struct head *head;         /* NULL before the first follow */
+    struct followed_model *models;   /* sorted by name */
+    struct health_verdict *verdicts; /* of models, one each */
+    uint32_t model_count;
+    uint32_t doubted; /* verdicts that were not believed last time */
+    struct evidence_mark marks[EVIDENCE_MARKS];
+    uint32_t mark_count;
+    int64_t now_ms; /* of the last call that said so */
+    bool significant;
+};
+
+/* The override of this kind in force for a provider or model (or, FREEZE, a route); NULL: none. */
+const struct override *evidence_override(const struct evidence_state *state, enum override_kind kind,
+                                         struct span target, int64_t now_ms);
+/* Drained or blocked, itself or its provider. */
+const struct override *evidence_withdrawn(const struct evidence_state *state, const struct followed_model *m,
+                                          int64_t now_ms);
+/* Fresh verdicts for all models, settled. verdicts: model_count of them. Returns how many were not believed. */
+uint32_t evidence_judge(const struct evidence_state *state, int64_t now_ms, struct health_verdict *verdicts);
+bool evidence_probe_fresh(const struct provider *provider, const struct probe_state *probe, int64_t now_ms);
+const struct health_verdict *evidence_verdict(const struct evidence_state *state, const struct followed_model *m);
+struct followed_model *evidence_model(const struct evidence_state *state, struct span name);
+/* What requests to this model cost now: the policy's price, else the book's, else the artifact's. */
+void evidence_price_of(const struct evidence_state *state, const struct model *model, int64_t now_ms,
+                       struct price *ret_price, enum price_source *ret_source, bool *ret_stale);
