@@ -167,38 +167,41 @@ struct rig {
     unsigned client_count;
     uint64_t generation;
     uint32_t hold_ms, first_ms, idle_ms, deadline_ms;
+    int upstream_port;               /* of a real provider; 0: none is called */
     struct credentials *credentials; /* set before rig_start: provider a then wants one */
 };
 
-static void rig_serving(void *user, const struct table_version *version)
+UNUSED static void rig_serving(void *user, const struct table_version *version)
 {
     (void)version;
     ((struct rig *)user)->serving++;
 }
-static void rig_bad(void *user, const struct table_version *version, const char *why)
+UNUSED static void rig_bad(void *user, const struct table_version *version, const char *why)
 {
     (void)version;
     (void)why;
     ((struct rig *)user)->bad++;
 }
-static void rig_emptied(void *user)
+UNUSED static void rig_emptied(void *user)
 {
     ((struct rig *)user)->emptied = true;
 }
 
 /* A head with one arm that serves a freshly compiled policy; its version is the generation. */
-static void rig_publish(struct rig *rig)
+UNUSED static void rig_publish(struct rig *rig)
 {
     struct span names[] = { SPAN("cred-1"), SPAN("cred-2") };
     struct provider providers[3];
     struct model models[3];
+    char url[64];
+    snprintf(url, sizeof(url), "http://127.0.0.1:%d/v1", rig->upstream_port ? rig->upstream_port : 80);
     const char *const letters[] = { "a", "b", "c" };
     const char *const names_of[] = { "a/m", "b/m", "c/m" };
     for (unsigned i = 0; i < 3; i++) {
         providers[i] = (struct provider){ .name = span_cstr(letters[i]),
-                                          .base_url = SPAN("http://localhost/v1"),
-                                          .host = SPAN("localhost"),
-                                          .port = 80,
+                                          .base_url = span_cstr(url),
+                                          .host = rig->upstream_port ? SPAN("127.0.0.1") : SPAN("localhost"),
+                                          .port = (uint16_t)(rig->upstream_port ? rig->upstream_port : 80),
                                           .path = SPAN("/v1"),
                                           .stream_usage = true,
                                           .auth = AUTH_SCHEME_NONE };
@@ -252,7 +255,7 @@ static void rig_publish(struct rig *rig)
     buf_release(&h);
 }
 
-static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
+UNUSED static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
 {
     struct span routes[] = { SPAN("chat") }, models[] = { SPAN("a/*") };
     struct team team = { .name = SPAN("research"), .routes = { routes, 1 }, .models = { models, 1 } };
@@ -276,7 +279,7 @@ static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
     assert_int_equal(tablestore_apply(rig->store, &change, 1, &now), OK);
 }
 
-static int rig_listen(struct rig *rig)
+UNUSED static int rig_listen(struct rig *rig)
 {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t len = sizeof(address);
@@ -290,7 +293,7 @@ static int rig_listen(struct rig *rig)
 
 /* Fields that the test has set stay: limits, timeouts, credentials. with_table: a policy and a directory are there from
  * the start. */
-static void rig_start(struct rig *rig, bool with_table)
+UNUSED static void rig_start(struct rig *rig, bool with_table)
 {
     struct node_limits *l = &rig->config.limits;
     log_setup("test", LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
@@ -345,7 +348,7 @@ static void rig_start(struct rig *rig, bool with_table)
     assert_int_equal(listener_open(&rig->listener, &rig->core, rig_listen(rig), rig_emptied, rig), OK);
 }
 
-static void rig_pump(struct rig *rig)
+UNUSED static void rig_pump(struct rig *rig)
 {
     bool moved = uv_run(&rig->loop, UV_RUN_NOWAIT) != 0;
     (void)moved;
@@ -435,7 +438,7 @@ UNUSED static unsigned records(struct rig *rig, struct buf *out)
 
 /* Closes everything and checks that nothing is left: no try alive, no byte accounted, no request open, no attempt in
  * flight. */
-static void rig_stop(struct rig *rig)
+UNUSED static void rig_stop(struct rig *rig)
 {
     listener_abort(&rig->listener);
     core_close(&rig->core);

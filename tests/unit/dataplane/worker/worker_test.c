@@ -1,0 +1,301 @@
+/* A whole worker in its own process, with the curl lane; the test is its master and its provider. */
+#include "rig.h"
+#include "dataplane/node/control.h"
+#include "dataplane/worker/worker.h"
+#include "common/file.h"
+#include "proto/home.h"
+#include <signal.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+struct house {
+    struct rig rig; /* its store, board and key; not its loop */
+    struct node_config config;
+    int api, upstream, master, line; /* listeners; the control connection */
+    char home[64];
+    struct buf in;
+    pid_t pid;
+};
+
+static int accepted(int listener)
+{
+    struct pollfd p = { .fd = listener, .events = POLLIN };
+    assert_int_equal(poll(&p, 1, 10000), 1);
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    assert_true(fd >= 0);
+    struct timeval ten = { .tv_sec = 10 };
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &ten, sizeof(ten)), 0);
+    return fd;
+}
+
+/* The next message of this kind; others before it are skipped. */
+static struct control_message expect(struct house *h, enum control_kind kind, int *ret_fd)
+{
+    struct control_message message;
+    for (;;) {
+        enum err err = control_parse(&h->in, &message);
+        if (err == OK && message.kind == kind)
+            return message;
+        if (err == OK)
+            continue;
+        assert_int_equal(err, ERR_AGAIN);
+        struct pollfd p = { .fd = h->line, .events = POLLIN };
+        assert_int_equal(poll(&p, 1, 10000), 1);
+        int fd = -1;
+        assert_int_equal(control_recv_fd(h->line, &h->in, &fd), OK);
+        if (ret_fd && fd >= 0)
+            *ret_fd = fd;
+        else if (fd >= 0)
+            close(fd);
+    }
+}
+
+static void tell(struct house *h, enum control_kind kind, uint64_t ms)
+{
+    struct buf out = BUF_INIT(CONTROL_LINE_BYTES);
+    assert_int_equal(control_format(&(struct control_message){ .kind = kind, .ms = ms }, &out), OK);
+    assert_int_equal(write(h->line, buf_span(&out).ptr, out.len), (ssize_t)out.len);
+    buf_release(&out);
+}
+
+/* Reads from fd until `text` was seen; returns all that came. */
+static char *read_until(int fd, const char *text)
+{
+    static char bytes[65536];
+    size_t at = 0;
+    for (;;) {
+        bytes[at] = 0;
+        if (text && strstr(bytes, text))
+            return bytes;
+        ssize_t n = recv(fd, bytes + at, sizeof(bytes) - 1 - at, 0);
+        if (n <= 0 && !text)
+            return bytes;
+        if (n <= 0)
+            fail_msg("never: %s\ngot: %s", text, bytes);
+        at += (size_t)n;
+    }
+}
+
+static void write_all(int fd, const char *text)
+{
+    assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
+}
+
+static int api_client(struct house *h)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                   .sin_port = htons((uint16_t)h->rig.port) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct timeval ten = { .tv_sec = 10 };
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &ten, sizeof(ten)), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static void post(struct house *h, int fd, const char *body)
+{
+    char text[2048];
+    snprintf(
+        text, sizeof(text),
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %zu\r\n\r\n%s",
+        h->rig.key, strlen(body), body);
+    write_all(fd, text);
+}
+
+static void open_house(struct house *h)
+{
+    struct rig *rig = &h->rig;
+    *h = (struct house){ .line = -1 };
+    log_setup("test", LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
+    buf_init(&h->in, 65536);
+    rig->first_ms = rig->idle_ms = 10000;
+    rig->hold_ms = 10000;
+    random_id("fl-", 40, rig->key);
+    snprintf(h->home, sizeof(h->home), "/dev/shm/fairlead-worker-XXXXXX");
+    assert_non_null(mkdtemp(h->home));
+    snprintf(rig->store_path, sizeof(rig->store_path), "%s/" HOME_RUN, h->home);
+    assert_int_equal(file_make_dirs(rig->store_path, 0700), OK);
+    snprintf(rig->store_path, sizeof(rig->store_path), "%s/db", h->home);
+    assert_int_equal(file_make_dirs(rig->store_path, 0700), OK);
+    snprintf(rig->store_path, sizeof(rig->store_path), "%s/" HOME_NODE_STORE, h->home);
+    char *message = NULL;
+    assert_int_equal(node_config_load(h->home, NULL, &h->config, &message), OK);
+    h->upstream = rig_listen(rig);
+    rig->upstream_port = rig->port;
+    assert_int_equal(listen(h->upstream, 16), 0);
+    h->api = rig_listen(rig);
+    assert_int_equal(listen(h->api, 16), 0);
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/" HOME_NODE_SOCKET, h->home);
+    h->master = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(h->master, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(h->master, 4), 0);
+}
+
+/* Forked before this process opens the store: an LMDB environment must not cross a fork. The child waits for the store
+ * and the board. */
+static void start_worker(struct house *h)
+{
+    int ready[2];
+    char byte = 0;
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    h->pid = fork();
+    assert_true(h->pid >= 0);
+    if (h->pid == 0) {
+        close(ready[1]);
+        if (read(ready[0], &byte, 1) != 1)
+            _exit(9);
+        int status =
+            worker_run(&(struct worker_options){ .config = &h->config, .slot = 0, .listener_fd = dup(h->api) });
+        exit(status); /* the leak check runs here */
+    }
+    char *board = node_config_board_path(&h->config);
+    assert_int_equal(board_create(board, 1, &h->rig.board), OK);
+    free(board);
+    assert_int_equal(tablestore_open(h->rig.store_path, false, &h->rig.store), OK);
+    rig_publish(&h->rig);
+    rig_directory(&h->rig, 0, false);
+    assert_int_equal(write(ready[1], "x", 1), 1);
+    close(ready[0]);
+    close(ready[1]);
+    h->line = accepted(h->master);
+}
+
+static int end_of_worker(struct house *h)
+{
+    int status = -1;
+    assert_int_equal(waitpid(h->pid, &status, 0), h->pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static void close_house(struct house *h)
+{
+    char command[128];
+    close(h->api);
+    close(h->upstream);
+    close(h->master);
+    close(h->line);
+    buf_release(&h->in);
+    tablestore_close(h->rig.store);
+    board_close(h->rig.board);
+    char *board = node_config_board_path(&h->config);
+    unlink(board);
+    free(board);
+    node_config_release(&h->config);
+    snprintf(command, sizeof(command), "rm -rf '%s'", h->home);
+    assert_int_equal(system(command), 0);
+}
+
+static void serves_follows_and_drains(void **state)
+{
+    (void)state;
+    struct house h;
+    int listener = -1;
+    open_house(&h);
+    start_worker(&h);
+    struct control_message m = expect(&h, CONTROL_HELLO, &listener);
+    assert_int_equal(m.pid, h.pid);
+    assert_int_equal(m.layout, BOARD_LAYOUT);
+    assert_true(listener >= 0); /* the slot's socket, for a master that restarted */
+    close(listener);
+    m = expect(&h, CONTROL_SERVING, NULL);
+    assert_int_equal(m.version.generation, 1);
+
+    int client = api_client(&h);
+    post(&h, client, STREAM_ASK);
+    int provider = accepted(h.upstream);
+    char *request = read_until(provider, "\"x\":1.50");
+    assert_non_null(strstr(request, "POST /v1/chat/completions HTTP/1.1\r\n"));
+    assert_null(strstr(request, h.rig.key)); /* our key goes nowhere */
+    write_all(provider, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: "
+                        "keep-alive\r\ntransfer-encoding: chunked\r\n\r\n");
+    char chunk[1024];
+    snprintf(chunk, sizeof(chunk), "%zx\r\n%s\r\n", strlen(CONTENT("hello")), CONTENT("hello"));
+    write_all(provider, chunk);
+    assert_non_null(strstr(read_until(client, "hello"), "x-fairlead-policy: 1\r\n"));
+
+    rig_publish(&h.rig);
+    tell(&h, CONTROL_WAKE, 0);
+    do
+        m = expect(&h, CONTROL_SERVING, NULL);
+    while (m.version.generation != 2);
+    uint64_t serving[4];
+    assert_true(board_get_serving(board_region(h.rig.board, 0), serving));
+    assert_int_equal(serving[1], 2);
+
+    /* The master dies: the worker serves on, and finds the next one. */
+    close(h.line);
+    buf_clear(&h.in);
+    h.line = accepted(h.master);
+    (void)expect(&h, CONTROL_HELLO, NULL);
+    m = expect(&h, CONTROL_SERVING, NULL);
+    assert_int_equal(m.version.generation, 2);
+
+    tell(&h, CONTROL_DRAIN, 10000);
+    char rest[1024];
+    snprintf(rest, sizeof(rest), "%zx\r\n%s\r\n0\r\n\r\n", strlen(FINISH DONE), FINISH DONE);
+    write_all(provider, rest);
+    assert_non_null(strstr(read_until(client, LAST_CHUNK), "[DONE]"));
+    (void)expect(&h, CONTROL_DRAINED, NULL);
+    assert_int_equal(end_of_worker(&h), 0);
+    close(client);
+    close(provider);
+    struct buf out = BUF_INIT(1 << 20);
+    assert_int_equal(board_record_take(board_region(h.rig.board, 0), &out), 1);
+    buf_release(&out);
+    close_house(&h);
+}
+
+static void sigterm_drains_and_a_second_one_ends(void **state)
+{
+    (void)state;
+    struct house h;
+    open_house(&h);
+    start_worker(&h);
+    (void)expect(&h, CONTROL_SERVING, NULL);
+    int client = api_client(&h);
+    post(&h, client, STREAM_ASK);
+    int provider = accepted(h.upstream);
+    (void)read_until(provider, "\"x\":1.50");
+    assert_int_equal(kill(h.pid, SIGTERM), 0);
+    /* Drains: the stream stays open. */
+    struct pollfd p = { .fd = client, .events = POLLIN };
+    assert_int_equal(poll(&p, 1, 100), 0);
+    assert_int_equal(kill(h.pid, SIGTERM), 0);
+    assert_int_equal(end_of_worker(&h), 0);
+    (void)read_until(client, NULL); /* cut */
+    close(client);
+    close(provider);
+    close_house(&h);
+}
+
+static void no_board_is_an_error(void **state)
+{
+    (void)state;
+    struct house h;
+    open_house(&h);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        _exit(worker_run(&(struct worker_options){ .config = &h.config, .slot = 0, .listener_fd = dup(h.api) }));
+    }
+    h.pid = pid;
+    assert_int_equal(end_of_worker(&h), 1);
+    h.line = dup(h.api);
+    char *board = node_config_board_path(&h.config);
+    assert_int_equal(board_create(board, 1, &h.rig.board), OK);
+    free(board);
+    assert_int_equal(tablestore_open(h.rig.store_path, false, &h.rig.store), OK);
+    close_house(&h);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(serves_follows_and_drains),
+        cmocka_unit_test(sigterm_drains_and_a_second_one_ends),
+        cmocka_unit_test(no_board_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
