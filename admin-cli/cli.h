@@ -155,6 +155,7 @@ int run_nodes_unpin(struct cli *cli);
 int run_audit(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
+int run_records(struct cli *cli);    /* commands_records.c */
 int run_init(struct cli *cli); /* init.c */
 int run_up(struct cli *cli);   /* up.c */
 int run_down(struct cli *cli);

@@ -63,6 +63,9 @@ static const struct opt all_option[] = {
 static const struct opt local_option[] = {
     { "local", 0, OPT_FLAG, NULL, "this machine's node, also without a control plane" },
 };
+static const struct opt records_options[] = {
+    { "last", 0, OPT_TEXT, "N", "how many of the newest (default: 10)" },
+};
 static const struct opt audit_options[] = {
     { "lines", 0, OPT_TEXT, "N", "how many of the newest (default: 50)" },
 };
@@ -288,6 +291,14 @@ const struct cli_command cli_commands[] = {
       .changes = true,
       .run = run_keys_revoke,
       .brief = "stop a key at once and for good" },
+    { .path = "records",
+      .arguments = "[REQUEST_ID]",
+      .args_most = 1,
+      .local = true,
+      OPTIONS(records_options),
+      .run = run_records,
+      .brief = "which model served a request, why, and for how much; or the newest requests",
+      .more = "Reads what this machine's node recorded. A request's id stands in its answer's x-request-id header." },
     { .path = "audit", .arguments = "", OPTIONS(audit_options), .run = run_audit, .brief = "who changed what, when" },
     { .path = "backup",
       .arguments = "DIR",

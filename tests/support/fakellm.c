@@ -2,6 +2,7 @@
  * can be turned, and fake_control.h for what a test can ask it. */
 #include "tests/support/fake_conn.h"
 #include "tests/support/fake_tls.h"
+#include "common/file.h"
 #include "common/opts.h"
 #include <signal.h>
 
@@ -30,6 +31,7 @@ static const struct opt options[] = {
     { "seed", 0, OPT_TEXT, "N", "for jitter and fault probability, default 1" },
     { "tls-cert", 0, OPT_TEXT, "FILE", "PEM certificate chain: speak TLS" },
     { "tls-key", 0, OPT_TEXT, "FILE", "PEM private key" },
+    { "lock", 0, OPT_TEXT, "FILE", "hold this lock file and write the pid into it, so that `fairlead down` finds us" },
     { "help", 'h', OPT_FLAG, NULL, "print this" },
 };
 
@@ -124,6 +126,13 @@ int main(int argc, char **argv)
     }
     if (opts_flag(&given, "help"))
         return print_help();
+    long holder = 0;
+    int lock_fd = -1;
+    const char *lock = opts_text(&given, "lock", NULL);
+    if (lock && file_lock(lock, &lock_fd, &holder) != OK) {
+        fprintf(stderr, "fakellm: %s is held by pid %ld or cannot be made\n", lock, holder);
+        return 1;
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     struct fake_server *server = calloc(1, sizeof(*server));
     fake_must(server ? OK : ERR_NOMEM);

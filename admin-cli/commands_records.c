@@ -1,0 +1,170 @@
+/* records: what this machine's node wrote of each request: who answered, why, for how much. Read from the home; needs
+ * no control plane. */
+#include "admin-cli/cli.h"
+#include "common/file.h"
+#include "proto/home.h"
+#include <dirent.h>
+
+#define RECORDS_SHOWN_DEFAULT 10u
+#define RECORDS_SHOWN_MAX     10000u
+#define SEGMENT_BYTES_MAX     (1u << 30) /* more than any configured rotation */
+
+struct wanted {
+    struct span id;     /* "": the newest */
+    struct span *lines; /* newest first, in the arena */
+    uint64_t limit, count;
+};
+
+static int is_segment(const struct dirent *entry)
+{
+    return span_ends(span_cstr(entry->d_name), SPAN(".jsonl"));
+}
+
+/* Whole lines of a segment from its end backwards. */
+static enum err take_lines(struct cli *cli, struct span text, struct wanted *wanted)
+{
+    size_t end = text.len;
+    while (end > 0 && wanted->count < wanted->limit) {
+        if (text.ptr[end - 1] == '\n')
+            end--;
+        size_t start = end;
+        while (start > 0 && text.ptr[start - 1] != '\n')
+            start--;
+        const struct span line = span_of(text.ptr + start, end - start);
+        end = start;
+        if (line.len == 0 || (wanted->id.len && span_find(line, wanted->id) == SIZE_MAX))
+            continue;
+        wanted->lines[wanted->count] = arena_dup(&cli->arena, line);
+        if (!wanted->lines[wanted->count].ptr)
+            return ERR_NOMEM;
+        wanted->count++;
+    }
+    return OK;
+}
+
+static enum err read_records(struct cli *cli, struct wanted *wanted)
+{
+    struct dirent **names = NULL;
+    char *dir = file_join(cli->home, HOME_RECORDS);
+    const int found = dir ? scandir(dir, &names, is_segment, alphasort) : -1;
+    enum err err = OK;
+    for (int i = found - 1; i >= 0; i--) {
+        struct buf text = BUF_INIT(SEGMENT_BYTES_MAX);
+        char *path = err || wanted->count >= wanted->limit ? NULL : file_join(dir, names[i]->d_name);
+        if (path) {
+            const enum err read_err = file_read(path, SEGMENT_BYTES_MAX, &text);
+            err = read_err == OK ? take_lines(cli, buf_span(&text), wanted) : read_err == ERR_NOT_FOUND ? OK : read_err;
+        }
+        buf_release(&text);
+        free(path);
+        free(names[i]);
+    }
+    free(names);
+    free(dir);
+    return err;
+}
+
+/* One JSON array of the lines, so that the table renderer can show them. */
+static enum err join(const struct wanted *wanted, struct buf *out)
+{
+    enum err err = buf_append_byte(out, '[');
+    for (uint64_t i = 0; !err && i < wanted->count; i++) {
+        if (i)
+            err = buf_append_byte(out, ',');
+        if (!err)
+            err = buf_append(out, wanted->lines[i]);
+    }
+    return err ? err : buf_append_byte(out, ']');
+}
+
+static const char *cell(const struct cli *cli, const struct json_index *ix, uint32_t object, const char *path)
+{
+    const struct column column = { "", path, COLUMN_TEXT };
+    return render_cell(cli, ix, object, &column);
+}
+
+static void print_attempts(const struct cli *cli, const struct json_index *ix, uint32_t record)
+{
+    const uint32_t attempts = json_get(ix, record, SPAN("attempts"));
+    unsigned number = 0;
+    if (attempts == JSON_NONE || json_kind(ix, attempts) != JSON_ARRAY)
+        return;
+    for (uint32_t t = json_first(ix, attempts); t != JSON_NONE; t = json_next(ix, attempts, t)) {
+        const char *error = cell(cli, ix, t, "error");
+        printf("attempt %u     %s, chosen as %s: %s after %.1f ms\n", ++number, cell(cli, ix, t, "model"),
+               cell(cli, ix, t, "why"), *error == '-' ? "answered" : error,
+               (double)render_u64(ix, t, "duration_us") / 1e3);
+    }
+}
+
+/* One record in words. */
+static void print_record(const struct cli *cli, const struct json_index *ix, uint32_t record)
+{
+    const double usd = (double)render_u64(ix, record, "cost_nano_usd") / 1e9,
+                 list = (double)render_u64(ix, record, "cost_list_nano_usd") / 1e9;
+    printf("request       %s at %s\n", cell(cli, ix, record, "request_id"), cell(cli, ix, record, "time"));
+    printf("asked for     %s (route %s) by team %s with %s\n", cell(cli, ix, record, "asked"),
+           cell(cli, ix, record, "route"), cell(cli, ix, record, "team"), cell(cli, ix, record, "key_id"));
+    printf("decided by    policy v%s, arm %s, generation %s; this first choice had a chance of %.1f%%\n",
+           cell(cli, ix, record, "policy_version"), cell(cli, ix, record, "arm"), cell(cli, ix, record, "generation"),
+           (double)render_u64(ix, record, "propensity_ppb") / 1e7);
+    print_attempts(cli, ix, record);
+    printf("served by     %s: %s, status %s\n", cell(cli, ix, record, "model"), cell(cli, ix, record, "outcome"),
+           cell(cli, ix, record, "status"));
+    printf("tokens        %s in (%s cached), %s out (%s reasoning)%s\n", cell(cli, ix, record, "usage.input"),
+           cell(cli, ix, record, "usage.cached"), cell(cli, ix, record, "usage.output"),
+           cell(cli, ix, record, "usage.reasoning"), *cell(cli, ix, record, "estimated") == 'y' ? ", estimated" : "");
+    printf("cost          $%.9g (list $%.9g), price from %s\n", usd, list, cell(cli, ix, record, "price_source"));
+    printf("time          first token %.1f ms, in all %.1f ms, of it Fairlead's own %.3f ms\n",
+           (double)render_u64(ix, record, "ttft_us") / 1e3, (double)render_u64(ix, record, "total_us") / 1e3,
+           (double)render_u64(ix, record, "overhead_us") / 1e3);
+}
+
+int run_records(struct cli *cli)
+{
+    static const struct column columns[] = {
+        { "TIME", "time", COLUMN_TEXT },
+        { "REQUEST", "request_id", COLUMN_TEXT },
+        { "TEAM", "team", COLUMN_TEXT },
+        { "ASKED", "asked", COLUMN_TEXT },
+        { "MODEL", "model", COLUMN_TEXT },
+        { "STATUS", "status", COLUMN_NUMBER },
+        { "IN", "usage.input", COLUMN_NUMBER },
+        { "OUT", "usage.output", COLUMN_NUMBER },
+        { "NANO-USD", "cost_nano_usd", COLUMN_NUMBER },
+        { "TTFT US", "ttft_us", COLUMN_NUMBER },
+        { "OUTCOME", "outcome", COLUMN_TEXT },
+    };
+    static const struct json_limits limits = { .bytes_max = 256u << 20, .depth_max = 32, .tokens_max = 16u << 20 };
+    struct wanted wanted = { .id = span_cstr(cli_arg(cli, 0)), .limit = RECORDS_SHOWN_DEFAULT };
+    const char *last = opts_text(&cli->given, "last", NULL);
+    struct buf all = BUF_INIT(limits.bytes_max);
+    struct json_index ix;
+    if (last &&
+        (span_to_u64(span_cstr(last), &wanted.limit) != OK || wanted.limit == 0 || wanted.limit > RECORDS_SHOWN_MAX))
+        return cli_fail(cli, EXIT_USAGE, "--last takes a number from 1 to %u", RECORDS_SHOWN_MAX);
+    if (wanted.id.len)
+        wanted.limit = 1;
+    wanted.lines = ARENA_ARRAY(&cli->arena, wanted.limit, struct span);
+    enum err err = wanted.lines ? read_records(cli, &wanted) : ERR_NOMEM;
+    if (!err)
+        err = join(&wanted, &all);
+    if (!err)
+        err = json_index(&cli->arena, buf_span(&all), &limits, &ix, NULL);
+    int code = EXIT_GOOD;
+    if (err)
+        code = cli_fail(cli, EXIT_FAILED, "the records in %s/%s cannot be read: %s", cli->home, HOME_RECORDS,
+                        err_name(err));
+    else if (wanted.id.len && wanted.count == 0)
+        code = cli_fail(cli, EXIT_NOT_FOUND,
+                        "no record of '" SPAN_FMT "' in %s/%s (records of other nodes stand on their machines)",
+                        SPAN_ARG(wanted.id), cli->home, HOME_RECORDS);
+    else if (cli->json)
+        render_json(buf_span(&all));
+    else if (wanted.id.len)
+        print_record(cli, &ix, json_first(&ix, 0));
+    else
+        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no records yet");
+    buf_release(&all);
+    return code;
+}
