@@ -32,5 +32,5 @@ char *arena_printf(struct arena *arena, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Runs release(object) when the arena is released or reset. ERR_NOMEM: not linked; the caller still owns it. */
 MUST_CHECK enum err arena_defer(struct arena *arena, void (*release)(void *object), void *object);
 
-#define ARENA_NEW(arena, type) ((type *)arena_alloc((arena), sizeof(type)))
+#define ARENA_NEW(arena, type)          ((type *)arena_alloc((arena), sizeof(type)))
 #define ARENA_ARRAY(arena, count, type) ((type *)arena_alloc_array((arena), (count), sizeof(type)))

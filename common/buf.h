@@ -8,14 +8,17 @@
 #include <stdarg.h>
 
 struct buf {
-    char *data;      /* start of the allocation */
-    size_t start;    /* first unread byte */
-    size_t len;      /* unread bytes */
-    size_t cap;      /* allocated */
-    size_t max;      /* len never exceeds this */
+    char *data;   /* start of the allocation */
+    size_t start; /* first unread byte */
+    size_t len;   /* unread bytes */
+    size_t cap;   /* allocated */
+    size_t max;   /* len never exceeds this */
 };
 
-#define BUF_INIT(max_bytes) { .max = (max_bytes) }
+#define BUF_INIT(max_bytes)                                                                                            \
+    {                                                                                                                  \
+        .max = (max_bytes)                                                                                             \
+    }
 
 void buf_init(struct buf *buf, size_t max);
 void buf_release(struct buf *buf); /* frees; the buffer is empty again and usable; NULL is fine */

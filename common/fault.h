@@ -1,15 +1,26 @@
-/* fault.h - the Nth allocation or system call of a kind fails, on demand. Compiled in always, one predictable branch when off.
+/* fault.h - the Nth allocation or system call of a kind fails, on demand. Compiled in always, one predictable branch
+ * when off.
  *
- * Armed by tests in-process, or by the environment variable FAIRLEAD_FAULT="kind:after[:count][,kind:after...]" read by fault_from_env, which only
- * acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody); count is 1 when left out. Kinds: alloc, read, write, connect, accept, commit, fsync,
- * crash_table (a worker aborts when it takes a new table). Thread-safe. */
+ * Armed by tests in-process, or by the environment variable FAIRLEAD_FAULT="kind:after[:count][,kind:after...]" read by
+ * fault_from_env, which only acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody); count is 1
+ * when left out. Kinds: alloc, read, write, connect, accept, commit, fsync, crash_table (a worker aborts when it takes
+ * a new table). Thread-safe. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
 #include "common/span.h"
 
-enum fault_kind { FAULT_ALLOC, FAULT_READ, FAULT_WRITE, FAULT_CONNECT, FAULT_ACCEPT, FAULT_COMMIT, FAULT_FSYNC, FAULT_CRASH_TABLE,
-                  FAULT_KINDS };
+enum fault_kind {
+    FAULT_ALLOC,
+    FAULT_READ,
+    FAULT_WRITE,
+    FAULT_CONNECT,
+    FAULT_ACCEPT,
+    FAULT_COMMIT,
+    FAULT_FSYNC,
+    FAULT_CRASH_TABLE,
+    FAULT_KINDS
+};
 
 extern bool fault_armed_any; /* read by fault_hit only */
 bool fault_hit_slow(enum fault_kind kind);

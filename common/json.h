@@ -1,12 +1,12 @@
 /* json.h - a JSON index over the original bytes, and a writer.
  *
- * The index accepts exactly RFC 8259 texts in UTF-8 (no BOM, no trailing bytes, no lone surrogate escapes left unchecked: a \ud800
- * without its pair is accepted as RFC 8259 grammar allows, but json_string refuses to decode it). It copies nothing:
- * tokens are byte offsets into `text`, which must outlive them. Memory comes only from the caller's arena and is bounded by
- * the limits. Strings are scanned 16 bytes at a time. Recursion-free.
+ * The index accepts exactly RFC 8259 texts in UTF-8 (no BOM, no trailing bytes, no lone surrogate escapes left
+ * unchecked: a \ud800 without its pair is accepted as RFC 8259 grammar allows, but json_string refuses to decode it).
+ * It copies nothing: tokens are byte offsets into `text`, which must outlive them. Memory comes only from the caller's
+ * arena and is bounded by the limits. Strings are scanned 16 bytes at a time. Recursion-free.
  *
- * Tokens stand in document order. An object's children alternate key, value, key, value; token->next is the index of the token after the
- * whole value, so the child after c is tokens[c].next. */
+ * Tokens stand in document order. An object's children alternate key, value, key, value; token->next is the index of
+ * the token after the whole value, so the child after c is tokens[c].next. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -18,9 +18,9 @@ struct buf;
 enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
 struct json_token {
-    uint32_t start; /* offset of the first byte; a string's opening quote */
-    uint32_t end;   /* offset after the last byte */
-    uint32_t next;  /* index of the token after this value */
+    uint32_t start;      /* offset of the first byte; a string's opening quote */
+    uint32_t end;        /* offset after the last byte */
+    uint32_t next;       /* index of the token after this value */
     uint32_t count : 28; /* members of an object, elements of an array */
     uint32_t kind : 3;
     uint32_t escaped : 1; /* a string with a backslash in it */
@@ -40,9 +40,9 @@ struct json_limits {
 extern const struct json_limits json_limits_default; /* 32 MiB, 128 deep, 4 Mi tokens */
 
 struct json_error {
-    uint32_t offset; /* of the first byte that cannot stand there */
-    uint32_t line;   /* from 1 */
-    uint32_t column; /* from 1, in bytes */
+    uint32_t offset;     /* of the first byte that cannot stand there */
+    uint32_t line;       /* from 1 */
+    uint32_t column;     /* from 1, in bytes */
     const char *message; /* static text, e.g. "a comma or ] must follow" */
 };
 
@@ -81,13 +81,15 @@ MUST_CHECK enum err json_u64(const struct json_index *ix, uint32_t token, uint64
 MUST_CHECK enum err json_bool(const struct json_index *ix, uint32_t token, bool *ret);
 MUST_CHECK enum err json_double(const struct json_index *ix, uint32_t token, double *ret); /* locale-independent */
 /* The number at `token` times 10^scale as an exact integer (prices: "5e-07" dollars with scale 15 -> 500000000).
- * ERR_INVALID: not a number (a string holding only a number is taken too), or more digits than the scale keeps. ERR_TOO_LARGE. */
+ * ERR_INVALID: not a number (a string holding only a number is taken too), or more digits than the scale keeps.
+ * ERR_TOO_LARGE. */
 MUST_CHECK enum err json_decimal(const struct json_index *ix, uint32_t token, int scale, int64_t *ret);
 /* The same for plain text. */
 MUST_CHECK enum err json_decimal_text(struct span text, int scale, int64_t *ret);
 
 /* Writer: appends to a buf; commas and colons are placed by it. Errors stick: check once with json_writer_end.
- * struct json_writer w; json_writer_init(&w, buf); json_object_open(&w); json_key(&w, SPAN("a")); json_put_u64(&w, 1); json_object_close(&w); */
+ * struct json_writer w; json_writer_init(&w, buf); json_object_open(&w); json_key(&w, SPAN("a")); json_put_u64(&w, 1);
+ * json_object_close(&w); */
 struct json_writer {
     struct buf *buf;
     enum err err;
@@ -110,7 +112,8 @@ void json_put_decimal(struct json_writer *w, int64_t value, int scale); /* value
 void json_put_bool(struct json_writer *w, bool value);
 void json_put_null(struct json_writer *w);
 void json_put_raw(struct json_writer *w, struct span json); /* already JSON; the caller's promise */
-MUST_CHECK enum err json_writer_end(const struct json_writer *w); /* first error, or ERR_INVALID when something is still open */
+MUST_CHECK enum err
+json_writer_end(const struct json_writer *w); /* first error, or ERR_INVALID when something is still open */
 /* Shorthand for members. */
 void json_member_string(struct json_writer *w, const char *key, struct span value);
 void json_member_cstr(struct json_writer *w, const char *key, const char *value);

@@ -2,10 +2,11 @@
  *
  * log_info("worker.started", LOG_U64("slot", 3), LOG_STR("version", FAIRLEAD_VERSION));
  *
- * A value whose key says secret (authorization, key, credential, token, password, secret, cookie; also as a suffix after '_' or '-') is
- * printed as "[redacted]"; so is a value that starts with "sk-", "fl-" or "Bearer ". Values are cut at 2 KiB and control bytes are escaped. One
- * write(2) a line, which starts with time, level, program, pid and event. A line over 16 KiB loses its last fields and ends with cut=true.
- * errno is kept. Thread-safe after log_setup. */
+ * A value whose key says secret (authorization, key, credential, token, password, secret, cookie; also as a suffix
+ * after '_' or '-') is printed as "[redacted]"; so is a value that starts with "sk-", "fl-" or "Bearer ". Values are
+ * cut at 2 KiB and control bytes are escaped. One write(2) a line, which starts with time, level, program, pid and
+ * event. A line over 16 KiB loses its last fields and ends with cut=true. errno is kept. Thread-safe after log_setup.
+ */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -21,11 +22,26 @@ struct log_field {
     uint64_t u64;
     int64_t i64;
 };
-#define LOG_SPAN(k, s) { .key = (k), .kind = LOG_FIELD_SPAN, .span = (s) }
-#define LOG_STR(k, c) { .key = (k), .kind = LOG_FIELD_SPAN, .span = span_cstr(c) }
-#define LOG_U64(k, v) { .key = (k), .kind = LOG_FIELD_U64, .u64 = (uint64_t)(v) }
-#define LOG_I64(k, v) { .key = (k), .kind = LOG_FIELD_I64, .i64 = (int64_t)(v) }
-#define LOG_ERR(e) { .key = "error", .kind = LOG_FIELD_SPAN, .span = span_cstr(err_name(e)) }
+#define LOG_SPAN(k, s)                                                                                                 \
+    {                                                                                                                  \
+        .key = (k), .kind = LOG_FIELD_SPAN, .span = (s)                                                                \
+    }
+#define LOG_STR(k, c)                                                                                                  \
+    {                                                                                                                  \
+        .key = (k), .kind = LOG_FIELD_SPAN, .span = span_cstr(c)                                                       \
+    }
+#define LOG_U64(k, v)                                                                                                  \
+    {                                                                                                                  \
+        .key = (k), .kind = LOG_FIELD_U64, .u64 = (uint64_t)(v)                                                        \
+    }
+#define LOG_I64(k, v)                                                                                                  \
+    {                                                                                                                  \
+        .key = (k), .kind = LOG_FIELD_I64, .i64 = (int64_t)(v)                                                         \
+    }
+#define LOG_ERR(e)                                                                                                     \
+    {                                                                                                                  \
+        .key = "error", .kind = LOG_FIELD_SPAN, .span = span_cstr(err_name(e))                                         \
+    }
 
 /* program: prefixed to each line; must outlive the process's logging. */
 void log_setup(const char *program, enum log_level least, enum log_format format);
@@ -44,6 +60,6 @@ MUST_CHECK enum err log_parse_format(struct span text, enum log_format *ret);
         }                                                                                                              \
     } while (0)
 #define log_debug(...) LOG_AT_(LOG_LEVEL_DEBUG, __VA_ARGS__, )
-#define log_info(...) LOG_AT_(LOG_LEVEL_INFO, __VA_ARGS__, )
-#define log_warn(...) LOG_AT_(LOG_LEVEL_WARN, __VA_ARGS__, )
+#define log_info(...)  LOG_AT_(LOG_LEVEL_INFO, __VA_ARGS__, )
+#define log_warn(...)  LOG_AT_(LOG_LEVEL_WARN, __VA_ARGS__, )
 #define log_error(...) LOG_AT_(LOG_LEVEL_ERROR, __VA_ARGS__, )

@@ -9,8 +9,8 @@ struct buf;
 enum opt_kind { OPT_FLAG, OPT_TEXT, OPT_MANY /* may repeat: values in order */ };
 
 struct opt {
-    const char *name;  /* "home": --home DIR, --home=DIR */
-    char letter;       /* 'h' or 0 */
+    const char *name; /* "home": --home DIR, --home=DIR */
+    char letter;      /* 'h' or 0 */
     enum opt_kind kind;
     const char *value; /* "DIR" in help; NULL for a flag */
     const char *help;  /* one sentence, no full stop */
@@ -28,10 +28,12 @@ struct opts_result {
     unsigned arg_count;
 };
 
-/* argv[0] is skipped. On error *message (malloc'd) says what is wrong and suggests the nearest option. ERR_INVALID, ERR_TOO_MANY. */
-MUST_CHECK enum err opts_parse(const struct opt *table, size_t count, int argc, char *const *argv, struct opts_result *ret,
-                               char **ret_message);
+/* argv[0] is skipped. On error *message (malloc'd) says what is wrong and suggests the nearest option. ERR_INVALID,
+ * ERR_TOO_MANY. */
+MUST_CHECK enum err opts_parse(const struct opt *table, size_t count, int argc, char *const *argv,
+                               struct opts_result *ret, char **ret_message);
 bool opts_flag(const struct opts_result *r, const char *name);
-const char *opts_text(const struct opts_result *r, const char *name, const char *otherwise); /* the last one given wins */
+const char *opts_text(const struct opts_result *r, const char *name,
+                      const char *otherwise); /* the last one given wins */
 /* Aligned, wrapped at 100 columns. */
 MUST_CHECK enum err opts_help(const struct opt *table, size_t count, struct buf *out);

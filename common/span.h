@@ -10,8 +10,8 @@ struct span {
 };
 
 #define SPAN(literal) ((struct span){ .ptr = "" literal, .len = sizeof(literal) - 1 })
-#define SPAN_FMT "%.*s"
-#define SPAN_ARG(s) (int)((s).len > 4096 ? 4096 : (s).len), ((s).ptr ? (s).ptr : "")
+#define SPAN_FMT      "%.*s"
+#define SPAN_ARG(s)   (int)((s).len > 4096 ? 4096 : (s).len), ((s).ptr ? (s).ptr : "")
 
 static inline struct span span_of(const void *ptr, size_t len)
 {
@@ -59,5 +59,6 @@ MUST_CHECK enum err span_to_u64(struct span s, uint64_t *ret);
 MUST_CHECK enum err span_to_i64(struct span s, int64_t *ret); /* one leading '-' allowed */
 /* Edit distance with adjacent swaps, bounded by max (returns max + 1 when more, and for unequal spans of which one is
  * longer than SPAN_DISTANCE_LEN_MAX); for "did you mean". Optimal string alignment: no byte is edited twice. */
-#define SPAN_DISTANCE_LEN_MAX 128 /* work is the product of the lengths: a long unknown name must not buy much of it */
+#define SPAN_DISTANCE_LEN_MAX 128 /* work is the product of the lengths: a long unknown name must not buy much of it   \
+                                   */
 unsigned span_distance(struct span a, struct span b, unsigned max);

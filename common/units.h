@@ -10,7 +10,8 @@ MUST_CHECK enum err units_parse_duration(struct span text, uint64_t *ret_ms);
 MUST_CHECK enum err units_parse_bytes(struct span text, uint64_t *ret_bytes);
 /* "2%", "0.5%", "12%" -> parts per million. Without the sign: a fraction ("0.02"). ERR_INVALID over 100%. */
 MUST_CHECK enum err units_parse_share(struct span text, uint32_t *ret_ppm);
-/* US dollars as text -> nano-dollars. "0.15", "$0.50", "5e-07". ERR_SYNTAX, ERR_INVALID (negative, or finer than a nano-dollar), ERR_TOO_LARGE. */
+/* US dollars as text -> nano-dollars. "0.15", "$0.50", "5e-07". ERR_SYNTAX, ERR_INVALID (negative, or finer than a
+ * nano-dollar), ERR_TOO_LARGE. */
 MUST_CHECK enum err units_parse_usd(struct span text, int64_t *ret_nano);
 /* Shortest exact text ("3s", "1m30s", "250ms"); out >= UNITS_TEXT_BYTES; returns out. */
 #define UNITS_TEXT_BYTES 32

@@ -1,8 +1,10 @@
-/* board.h - the node's shared memory: counters by label, breakers per model, generation served. Layout and access; no policy.
+/* board.h - the node's shared memory: counters by label, breakers per model, generation served. Layout and access; no
+ * policy.
  *
- * A file on tmpfs, made by the master, mapped by every process of the node. A region per worker slot has one writer (that worker, relaxed atomics)
- * and is folded into the master's accumulators when the worker's process ends; the model words are shared truth of the node. Label names live in an
- * append-only dictionary written by the master alone: names come from tables, never from clients, and beyond the cap they are BOARD_OTHER.
+ * A file on tmpfs, made by the master, mapped by every process of the node. A region per worker slot has one writer
+ * (that worker, relaxed atomics) and is folded into the master's accumulators when the worker's process ends; the model
+ * words are shared truth of the node. Label names live in an append-only dictionary written by the master alone: names
+ * come from tables, never from clients, and beyond the cap they are BOARD_OTHER.
  *
  * A process attaches only to a board of its own layout number (ERR_UNSUPPORTED) and boot id. */
 #pragma once
@@ -14,34 +16,35 @@
 #include "common/span.h"
 #include "proto/limits.h"
 
-#define BOARD_LAYOUT 1u
-#define BOARD_LABELS_MAX 16384u /* bounds the dictionary, whatever policies are pushed over the years */
-#define BOARD_SERIES_MAX 2048u  /* (team, route, model) triples per worker; more go to "other" */
+#define BOARD_LAYOUT             1u
+#define BOARD_LABELS_MAX         16384u /* bounds the dictionary, whatever policies are pushed over the years */
+#define BOARD_SERIES_MAX         2048u  /* (team, route, model) triples per worker; more go to "other" */
 #define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
-#define BOARD_OTHER 0u          /* label id of what does not fit */
+#define BOARD_OTHER              0u /* label id of what does not fit */
 
 enum board_label_kind { BOARD_LABEL_TEAM, BOARD_LABEL_ROUTE, BOARD_LABEL_MODEL, BOARD_LABEL_KINDS };
 
-/* One per (team, route, model). For requests that reached no model, model is label 0 with the name "none" given by the exporter. */
+/* One per (team, route, model). For requests that reached no model, model is label 0 with the name "none" given by the
+ * exporter. */
 enum series_counter {
-    SERIES_REQUESTS,          /* client requests settled here (last model tried) */
-    SERIES_OK,                /* complete 2xx answers */
-    SERIES_CLIENT_ERRORS,     /* 4xx of the client's own */
-    SERIES_ERRORS,            /* everything else that failed */
-    SERIES_CANCELLED,         /* client went away */
+    SERIES_REQUESTS,      /* client requests settled here (last model tried) */
+    SERIES_OK,            /* complete 2xx answers */
+    SERIES_CLIENT_ERRORS, /* 4xx of the client's own */
+    SERIES_ERRORS,        /* everything else that failed */
+    SERIES_CANCELLED,     /* client went away */
     SERIES_STREAMS,
-    SERIES_TRUNCATED,         /* error after first content */
-    SERIES_ATTEMPTS,          /* upstream tries of this model */
+    SERIES_TRUNCATED, /* error after first content */
+    SERIES_ATTEMPTS,  /* upstream tries of this model */
     SERIES_ATTEMPT_FAILURES,
     SERIES_ATTEMPT_TIMEOUTS,
-    SERIES_FAILOVERS,         /* requests that moved on from this model */
+    SERIES_FAILOVERS, /* requests that moved on from this model */
     SERIES_TOKENS_INPUT,
     SERIES_TOKENS_CACHED,
     SERIES_TOKENS_OUTPUT,
     SERIES_TOKENS_REASONING,
-    SERIES_COST_NANO,         /* charged */
+    SERIES_COST_NANO, /* charged */
     SERIES_COST_LIST_NANO,
-    SERIES_ESTIMATED,         /* requests whose usage was estimated */
+    SERIES_ESTIMATED, /* requests whose usage was estimated */
     SERIES_COUNTERS
 };
 struct board_hist {
@@ -64,12 +67,12 @@ enum worker_counter {
     WORKER_RECORDS_DROPPED,
     WORKER_TABLE_SWITCHES,
     WORKER_TABLE_ERRORS,
-    WORKER_BAD_REQUESTS,        /* malformed HTTP */
+    WORKER_BAD_REQUESTS, /* malformed HTTP */
     WORKER_UNAUTHORIZED,
     WORKER_UPSTREAM_CONNECTS,
     WORKER_UPSTREAM_REUSED,
     WORKER_LOOP_TURNS,
-    WORKER_LOOP_LAST_MS,        /* monotonic ms of the last turn: the watchdog's food */
+    WORKER_LOOP_LAST_MS, /* monotonic ms of the last turn: the watchdog's food */
     WORKER_COUNTERS
 };
 #define BOARD_RECORD_RING_BYTES (1u << 20) /* records waiting for the master: a second of heavy traffic */
@@ -82,8 +85,10 @@ struct board_region {
     _Atomic uint64_t serving_epoch, serving_generation, serving_evidence, serving_directory;
     _Atomic uint64_t counters[WORKER_COUNTERS];
     struct board_hist overhead_us;
-    _Atomic uint32_t inflight[MODELS_MAX]; /* by model label slot (label id < MODELS_MAX, else slot 0): outstanding attempts */
-    struct board_series series[BOARD_SERIES_MAX]; /* filled from the front: the first free one ends them, and reading on costs memory */
+    _Atomic uint32_t
+        inflight[MODELS_MAX]; /* by model label slot (label id < MODELS_MAX, else slot 0): outstanding attempts */
+    struct board_series
+        series[BOARD_SERIES_MAX]; /* filled from the front: the first free one ends them, and reading on costs memory */
     uint16_t series_index[BOARD_SERIES_INDEX_SLOTS]; /* the worker's own, as is the count: finds a series by its key */
     uint32_t series_count;
     /* Single-producer single-consumer ring of records; see board_record_put. */
@@ -92,20 +97,22 @@ struct board_region {
 };
 /* Shared truth per model label; many writers, compare-and-swap. */
 struct board_model {
-    _Atomic uint64_t breaker;      /* route/breaker's packed word */
+    _Atomic uint64_t breaker; /* route/breaker's packed word */
     _Atomic uint64_t breaker_extra;
-    _Atomic uint32_t ttft_ewma_us; /* node's own, 0: none yet */
+    _Atomic uint32_t ttft_ewma_us;         /* node's own, 0: none yet */
     _Atomic uint32_t remaining_ppm_plus_1; /* least remaining share that rate-limit headers told lately; 0: unknown */
     _Atomic uint64_t remaining_at_ms;
 };
 
 struct board;
 
-/* Master: makes (or, when a board of this layout and boot is there, takes over) the board at `path`; a path not on tmpfs is refused
- * with ERR_INVALID (callers choose /dev/shm then). slots <= NODE_WORKERS_MAX. ERR_IO, ERR_NOSPACE, ERR_NOMEM. */
+/* Master: makes (or, when a board of this layout and boot is there, takes over) the board at `path`; a path not on
+ * tmpfs is refused with ERR_INVALID (callers choose /dev/shm then). slots <= NODE_WORKERS_MAX. ERR_IO, ERR_NOSPACE,
+ * ERR_NOMEM. */
 MUST_CHECK enum err board_create(const char *path, unsigned slots, struct board **ret);
-MUST_CHECK enum err board_attach(const char *path, struct board **ret); /* workers, tests; ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_CORRUPT */
-void board_close(struct board *board);                                   /* unmaps; the file stays */
+MUST_CHECK enum err board_attach(const char *path,
+                                 struct board **ret); /* workers, tests; ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_CORRUPT */
+void board_close(struct board *board);                /* unmaps; the file stays */
 unsigned board_slots(const struct board *board);
 struct board_region *board_region(struct board *board, unsigned slot);
 void board_region_clear(struct board_region *region); /* after folding, before a new worker starts in the slot */
@@ -114,7 +121,8 @@ void board_region_clear(struct board_region *region); /* after folding, before a
 void board_set_committed(struct board *board, uint64_t txn_id);
 uint64_t board_committed(const struct board *board);
 
-/* Labels. Add: master only; the same name gives the same id; BOARD_OTHER when the cap is reached. Find: any process; BOARD_OTHER when absent. */
+/* Labels. Add: master only; the same name gives the same id; BOARD_OTHER when the cap is reached. Find: any process;
+ * BOARD_OTHER when absent. */
 uint32_t board_label_add(struct board *board, enum board_label_kind kind, struct span name);
 uint32_t board_label_find(struct board *board, enum board_label_kind kind, struct span name);
 struct span board_label_name(const struct board *board, enum board_label_kind kind, uint32_t id); /* "other" for 0 */
@@ -129,15 +137,17 @@ static inline void board_add(_Atomic uint64_t *counter, uint64_t n)
     /* single writer: a plain load and store, no locked instruction */
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
-void board_hist_add(struct board_hist *hist, uint64_t value); /* single writer */
+void board_hist_add(struct board_hist *hist, uint64_t value);           /* single writer */
 void board_hist_read(const struct board_hist *hist, struct hist *into); /* adds to `into` */
-void board_set_serving(struct board_region *region, uint64_t epoch, uint64_t generation, uint64_t evidence, uint64_t directory);
+void board_set_serving(struct board_region *region, uint64_t epoch, uint64_t generation, uint64_t evidence,
+                       uint64_t directory);
 /* False while it could not be read consistently in a few tries. */
 bool board_get_serving(const struct board_region *region, uint64_t ret[4]);
 /* Outstanding attempts of a model over all workers of the node. */
 uint32_t board_inflight(struct board *board, uint32_t model_label);
 
-/* Records: one JSON line each, without the newline. Put never blocks: ERR_FULL when the ring has no room (the caller counts a drop). */
+/* Records: one JSON line each, without the newline. Put never blocks: ERR_FULL when the ring has no room (the caller
+ * counts a drop). */
 MUST_CHECK enum err board_record_put(struct board_region *region, struct span line);
 /* Master: appends as many whole lines as there are, each ended by '\n', to `out`; returns how many. */
 unsigned board_record_take(struct board_region *region, struct buf *out);

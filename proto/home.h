@@ -1,21 +1,22 @@
-/* home.h - where things stand in a home directory, for every program that shares one. All relative to the home; run/ is 0700. */
+/* home.h - where things stand in a home directory, for every program that shares one. All relative to the home; run/ is
+ * 0700. */
 #pragma once
 
-#define HOME_RUN "run"
-#define HOME_FETCH_SOCKET "run/fetch.ipc"       /* nodes fetch tables */
+#define HOME_RUN             "run"
+#define HOME_FETCH_SOCKET    "run/fetch.ipc"    /* nodes fetch tables */
 #define HOME_EVIDENCE_SOCKET "run/evidence.ipc" /* prober, pricefeed and nodes report */
-#define HOME_ADMIN_SOCKET "run/admin.ipc"       /* the CLI */
-#define HOME_NODE_SOCKET "run/node.sock"        /* workers talk to their master */
-#define HOME_NODE_STORE "db/node"
-#define HOME_CONTROL_STORE "db/control"
-#define HOME_NODE_LOCK "run/node.lock"          /* held by the master; its pid is in it */
-#define HOME_CONTROL_LOCK "run/control.lock"
-#define HOME_PROBER_LOCK "run/prober.lock"
-#define HOME_PRICEFEED_LOCK "run/pricefeed.lock"
-#define HOME_UP_LOCK "run/up.lock"              /* held by `fairlead up` */
-#define HOME_RECORDS "records"                  /* JSON-lines segments */
-#define HOME_LOG_DIR "log"                      /* of a detached `fairlead up` */
-#define HOME_NODE_CONFIG "node.yaml"
-#define HOME_POLICY "policy.yaml"
-#define HOME_DIRECTORY "directory.yaml"
-#define HOME_PRICES "prices.yaml"               /* a catalog for the price feed; else the one that ships with Fairlead */
+#define HOME_ADMIN_SOCKET    "run/admin.ipc"    /* the CLI */
+#define HOME_NODE_SOCKET     "run/node.sock"    /* workers talk to their master */
+#define HOME_NODE_STORE      "db/node"
+#define HOME_CONTROL_STORE   "db/control"
+#define HOME_NODE_LOCK       "run/node.lock" /* held by the master; its pid is in it */
+#define HOME_CONTROL_LOCK    "run/control.lock"
+#define HOME_PROBER_LOCK     "run/prober.lock"
+#define HOME_PRICEFEED_LOCK  "run/pricefeed.lock"
+#define HOME_UP_LOCK         "run/up.lock" /* held by `fairlead up` */
+#define HOME_RECORDS         "records"     /* JSON-lines segments */
+#define HOME_LOG_DIR         "log"         /* of a detached `fairlead up` */
+#define HOME_NODE_CONFIG     "node.yaml"
+#define HOME_POLICY          "policy.yaml"
+#define HOME_DIRECTORY       "directory.yaml"
+#define HOME_PRICES          "prices.yaml" /* a catalog for the price feed; else the one that ships with Fairlead */

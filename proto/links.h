@@ -3,7 +3,8 @@
  * fetch    (node -> control plane): long poll for tables, and what the node has committed and serves.
  * evidence (prober, pricefeed, node -> control plane): probe results, prices, telemetry.
  * admin    (CLI -> control plane): one command, one JSON result.
- * All are request/reply; a mutation carries a request id that is stored with its result, so that a repeat changes nothing. */
+ * All are request/reply; a mutation carries a request id that is stored with its result, so that a repeat changes
+ * nothing. */
 #pragma once
 #include "proto/tables.h"
 
@@ -40,11 +41,11 @@ struct fetch_request {
     uint32_t artifact_count;
     struct nack *nacks; /* the present ones */
     uint32_t nack_count;
-    bool pinned;             /* nodes pin --local: told, not followed */
-    uint64_t adopt_epoch;    /* epoch that the node accepts; another one in the reply is NACKed until adopted */
-    struct span directory_cursor; /* continues a paged resync: last key hash seen (32 bytes), or empty */
+    bool pinned;                   /* nodes pin --local: told, not followed */
+    uint64_t adopt_epoch;          /* epoch that the node accepts; another one in the reply is NACKed until adopted */
+    struct span directory_cursor;  /* continues a paged resync: last key hash seen (32 bytes), or empty */
     uint64_t directory_resync_seq; /* sequence of the resync in progress, 0 without one */
-    uint32_t wait_ms;        /* answer within this time, with nothing if there is nothing */
+    uint32_t wait_ms;              /* answer within this time, with nothing if there is nothing */
     struct span_list unresolved_credentials; /* names; those models are excluded on this node and shown */
 };
 struct fetch_reply {
@@ -60,7 +61,7 @@ struct probe_result {
     struct span provider;
     struct span model; /* "" when the probe speaks for the provider */
     bool ok;
-    struct span why;   /* "connect refused", "401: credential", ... */
+    struct span why; /* "connect refused", "401: credential", ... */
     uint32_t latency_us;
     int64_t at_ms;
     int64_t certificate_expires_at_ms; /* 0 unknown */
@@ -92,35 +93,35 @@ struct model_telemetry {
     uint64_t input_tokens, output_tokens, cost_nano;
     uint64_t ttft_count, ttft_sum_us;
     uint64_t gap_count, gap_sum_us; /* inter-token */
-    uint64_t *ttft_buckets; /* HIST_BUCKETS of common/hist, or NULL */
+    uint64_t *ttft_buckets;         /* HIST_BUCKETS of common/hist, or NULL */
     uint32_t ttft_bucket_count;
-    uint32_t breaker_open; /* 1 while open on this node */
+    uint32_t breaker_open;  /* 1 while open on this node */
     uint32_t remaining_ppm; /* least of the rate-limit headers' remaining shares; 1000001: unknown */
 };
 enum evidence_source { EVIDENCE_FROM_PROBER = 1, EVIDENCE_FROM_PRICEFEED, EVIDENCE_FROM_NODE };
 struct evidence_report {
     uint32_t protocol;
     enum evidence_source source;
-    struct span sender;      /* node or program name */
+    struct span sender; /* node or program name */
     struct span incarnation;
-    uint64_t seq;            /* rises by one per report of this incarnation */
+    uint64_t seq; /* rises by one per report of this incarnation */
     struct probe_result *probes;
     uint32_t probe_count;
     struct catalog_entry *prices; /* only what changed since book_base */
     uint32_t price_count;
     struct span_list price_removed;
-    struct span price_origin;     /* file or URL */
-    bool price_full;              /* this report begins a whole catalog: what is not named is gone */
-    uint64_t price_base;          /* feed's book version that the changes apply to */
+    struct span price_origin;  /* file or URL */
+    bool price_full;           /* this report begins a whole catalog: what is not named is gone */
+    uint64_t price_base;       /* feed's book version that the changes apply to */
     struct span price_problem; /* "" or why the feed cannot use its source now: shown, changes nothing */
     struct model_telemetry *telemetry;
     uint32_t telemetry_count;
 };
 struct evidence_reply {
     uint32_t protocol;
-    struct span error;             /* "" when taken */
-    uint64_t price_base;           /* version now held; 0: send everything */
-    struct probe_target *targets;  /* to a prober: what to probe from now on */
+    struct span error;            /* "" when taken */
+    uint64_t price_base;          /* version now held; 0: send everything */
+    struct probe_target *targets; /* to a prober: what to probe from now on */
     uint32_t target_count;
 };
 
@@ -137,7 +138,15 @@ struct admin_request {
     uint32_t arg_count;
     bool dry_run;
 };
-enum admin_status { ADMIN_OK, ADMIN_INVALID, ADMIN_NOT_FOUND, ADMIN_CONFLICT, ADMIN_DENIED, ADMIN_UNAVAILABLE, ADMIN_INTERNAL };
+enum admin_status {
+    ADMIN_OK,
+    ADMIN_INVALID,
+    ADMIN_NOT_FOUND,
+    ADMIN_CONFLICT,
+    ADMIN_DENIED,
+    ADMIN_UNAVAILABLE,
+    ADMIN_INTERNAL
+};
 struct admin_reply {
     uint32_t protocol;
     enum admin_status status;

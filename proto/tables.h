@@ -1,8 +1,10 @@
-/* tables.h - what a request obeys, as plain structs: artifact, head, evidence, directory. What both planes must agree on.
+/* tables.h - what a request obeys, as plain structs: artifact, head, evidence, directory. What both planes must agree
+ * on.
  *
  * All spans are followed by a NUL and live in the arena that the object was decoded into or compiled in; arrays
- * likewise. Objects are immutable once made. All-zero is the valid empty object. Money is in nano-dollars; prices in nano-dollars per
- * million tokens; shares in parts per million (ppm); times in milliseconds since 1970 (…_at_ms) or durations (…_ms). */
+ * likewise. Objects are immutable once made. All-zero is the valid empty object. Money is in nano-dollars; prices in
+ * nano-dollars per million tokens; shares in parts per million (ppm); times in milliseconds since 1970 (…_at_ms) or
+ * durations (…_ms). */
 #pragma once
 #include "common/base.h"
 #include "common/digest.h"
@@ -16,7 +18,8 @@ struct span_list {
 
 /* ---- money ---- */
 
-/* A price that is absent is not zero: look at `known`. Absent cache_read, cache_write and reasoning fall back to input, input and output. */
+/* A price that is absent is not zero: look at `known`. Absent cache_read, cache_write and reasoning fall back to input,
+ * input and output. */
 enum price_part {
     PRICE_INPUT = 1u << 0,
     PRICE_OUTPUT = 1u << 1,
@@ -27,7 +30,7 @@ enum price_part {
     PRICE_LONG = 1u << 6,    /* the long-context tier is there */
 };
 struct price {
-    uint32_t known; /* enum price_part bits */
+    uint32_t known;                                            /* enum price_part bits */
     int64_t input, output, cache_read, cache_write, reasoning; /* nano-dollars per million tokens */
     int64_t request;                                           /* nano-dollars per call */
     /* A prompt of more than long_above tokens is billed wholly at these. */
@@ -51,7 +54,8 @@ enum path_style {
 enum lane_kind { LANE_AUTO, LANE_CURL, LANE_DIRECT };
 enum probe_how { PROBE_HOW_MODELS, PROBE_HOW_CONNECT, PROBE_HOW_COMPLETION, PROBE_HOW_NONE };
 
-struct timeouts { /* 0: not set here; the nearer one wins (route, model, provider, defaults); in a model all but total are set */
+struct timeouts { /* 0: not set here; the nearer one wins (route, model, provider, defaults); in a model all but total
+                     are set */
     uint32_t connect_ms;
     uint32_t first_token_ms;
     uint32_t idle_ms;
@@ -73,26 +77,26 @@ struct provider {
     struct span preset;   /* "" without one */
     struct span base_url; /* http(s)://host[:port][/path], no trailing slash */
     bool tls;
-    struct span host;     /* lower case, without brackets */
+    struct span host; /* lower case, without brackets */
     uint16_t port;
-    struct span path;     /* "/v1" or "" */
+    struct span path; /* "/v1" or "" */
     enum auth_scheme auth;
     enum path_style path_style;
-    struct span query;    /* "api-version=2024-10-21" or "" */
+    struct span query; /* "api-version=2024-10-21" or "" */
     struct span_list credentials;
     uint32_t discount_ppm;
     struct data_facts data;
-    bool stream_usage;    /* takes stream_options.include_usage */
+    bool stream_usage; /* takes stream_options.include_usage */
     enum lane_kind lane;
     bool http2;
-    struct span proxy;    /* "" or http://host:port */
+    struct span proxy; /* "" or http://host:port */
     enum probe_how probe;
     uint32_t probe_every_ms;
-    struct span probe_model; /* for PROBE_HOW_COMPLETION: what is sent as model */
+    struct span probe_model;     /* for PROBE_HOW_COMPLETION: what is sent as model */
     struct header_pair *headers; /* added to each request upstream */
     uint32_t header_count;
     struct span_list forward_headers; /* client headers that go up besides the fixed allow-list; lower case */
-    struct span where;    /* "policy.yaml:12" */
+    struct span where;                /* "policy.yaml:12" */
 };
 
 enum capability {
@@ -112,7 +116,7 @@ struct model {
     struct span identity; /* entry in the price book ("azure/gpt-4o-2024-08-06"); "" when priced by the policy */
     struct price price;   /* always known; the book's at compile time unless price_source is POLICY */
     enum price_source price_source;
-    uint32_t capabilities; /* what it can; all that is not known to be missing */
+    uint32_t capabilities;   /* what it can; all that is not known to be missing */
     uint64_t context_tokens; /* 0: unknown */
     uint64_t output_tokens_max;
     struct timeouts timeouts; /* complete */
@@ -122,8 +126,9 @@ struct model {
 
 enum prefer { PREFER_WEIGHTS /* hand-set */, PREFER_CHEAPEST, PREFER_FASTEST, PREFER_BALANCED };
 struct tier_member {
-    uint32_t model;      /* index */
-    uint32_t weight_ppm; /* policy weight: hand-set, or what the policy alone says of a scored list; sums to 1,000,000 */
+    uint32_t model; /* index */
+    uint32_t
+        weight_ppm; /* policy weight: hand-set, or what the policy alone says of a scored list; sums to 1,000,000 */
 };
 struct bounds { /* 0: no bound */
     uint32_t ttft_p95_ms;
@@ -140,8 +145,8 @@ struct tier {
     struct tier_member *members;
     uint32_t member_count;
 };
-struct requirement { /* what a route or a team demands of a model's data facts */
-    struct span_list regions;  /* any of these; empty: any */
+struct requirement {          /* what a route or a team demands of a model's data facts */
+    struct span_list regions; /* any of these; empty: any */
     bool has_retention;
     uint32_t max_retention_days;
     bool no_training;
@@ -151,10 +156,10 @@ struct route {
     struct tier tiers[TIERS_MAX];
     uint32_t tier_count;
     struct requirement require;
-    int64_t max_cost_nano;     /* 0: none; a dearer estimate is refused */
-    uint32_t attempts;         /* 1..ATTEMPTS_MAX */
-    uint32_t deadline_ms;      /* to first content, over all attempts; 0: none */
-    struct timeouts timeouts;  /* 0 = as the model says */
+    int64_t max_cost_nano;                        /* 0: none; a dearer estimate is refused */
+    uint32_t attempts;                            /* 1..ATTEMPTS_MAX */
+    uint32_t deadline_ms;                         /* to first content, over all attempts; 0: none */
+    struct timeouts timeouts;                     /* 0 = as the model says */
     uint32_t mix_input_tokens, mix_output_tokens; /* usual token mix for scoring; from policy, else defaults */
     struct span where;
 };
@@ -239,7 +244,7 @@ struct evidence {
     uint64_t seq;
     int64_t made_at_ms;
     int64_t expires_at_ms;
-    uint64_t book_version; /* of the price book, into each record */
+    uint64_t book_version;         /* of the price book, into each record */
     struct model_evidence *models; /* sorted by name */
     uint32_t model_count;
     struct tier_weights *weights;
@@ -257,7 +262,7 @@ struct team {
 };
 struct teams {
     uint64_t epoch;
-    uint64_t seq; /* directory sequence at which this was current */
+    uint64_t seq;       /* directory sequence at which this was current */
     struct team *items; /* sorted by name */
     uint32_t count;
 };
@@ -281,9 +286,9 @@ struct directory_delta {
     uint64_t epoch;
     uint64_t from_seq; /* applies only to a directory at exactly this sequence; 0 with full */
     uint64_t to_seq;
-    bool full;         /* replaces everything; may come in pages */
-    bool more;         /* another page follows (full only); nothing is visible before the last */
-    bool has_teams;    /* teams replaced wholly by this list */
+    bool full;      /* replaces everything; may come in pages */
+    bool more;      /* another page follows (full only); nothing is visible before the last */
+    bool has_teams; /* teams replaced wholly by this list */
     struct teams teams;
     struct key_record *keys; /* put */
     uint32_t key_count;

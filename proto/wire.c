@@ -1,5 +1,5 @@
-#include "proto/wire_internal.h"
 #include "proto/wire.h"
+#include "proto/wire_internal.h"
 #include "common/fault.h"
 #include "shared.pb-c.h"
 

@@ -1,5 +1,5 @@
-/* publisher.h - gives nodes what they lack: keeps the present objects encoded and answers fetch long-polls. Loop-side, but knows neither uv nor nng: the program
- * hands in requests with a reply function and calls publisher_tick. */
+/* publisher.h - gives nodes what they lack: keeps the present objects encoded and answers fetch long-polls. Loop-side,
+ * but knows neither uv nor nng: the program hands in requests with a reply function and calls publisher_tick. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -10,11 +10,14 @@
 #define PUBLISHER_WAITING_MAX 20000u /* polls held at once */
 
 struct publisher;
-typedef void publisher_reply(void *user, void *call, struct span reply); /* reply is copied by the callee; `call` is gone then */
+typedef void publisher_reply(void *user, void *call,
+                             struct span reply); /* reply is copied by the callee; `call` is gone then */
 
-MUST_CHECK enum err publisher_new(struct versions *versions, struct nodes *nodes, publisher_reply *reply, void *user, struct publisher **ret);
+MUST_CHECK enum err publisher_new(struct versions *versions, struct nodes *nodes, publisher_reply *reply, void *user,
+                                  struct publisher **ret);
 void publisher_free(struct publisher *publisher); /* answers what still waits, with nothing */
-/* Reads head and directory numbers from the store again (after a commit) and answers the polls that now lack something. */
+/* Reads head and directory numbers from the store again (after a commit) and answers the polls that now lack something.
+ */
 MUST_CHECK enum err publisher_refresh(struct publisher *publisher);
 /* New evidence to publish; bytes are copied. */
 MUST_CHECK enum err publisher_evidence(struct publisher *publisher, uint64_t seq, struct span bytes);

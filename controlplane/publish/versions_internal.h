@@ -32,4 +32,5 @@ MUST_CHECK enum err versions_number_put(struct versions *v, const char *name, ui
 /* Next value of a counter, stored. */
 MUST_CHECK enum err versions_number_next(struct versions *v, const char *name, uint64_t *ret);
 /* snapshot_get with a copy into the arena. */
-MUST_CHECK enum err versions_fetch(struct versions *v, struct arena *arena, enum tree tree, struct span key, struct span *ret);
+MUST_CHECK enum err versions_fetch(struct versions *v, struct arena *arena, enum tree tree, struct span key,
+                                   struct span *ret);
