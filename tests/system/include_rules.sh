@@ -89,9 +89,9 @@ function check_phases(path,    mine, theirs) {
         return
     if (FILENAME ~ /^dataplane\/(route|account|dialect|upstream)\//) {
         complain("a phase includes another phase: " path)
-    } else if (FILENAME !~ /^dataplane\/worker\/(exchange[^\/]*|worker|core)\.[ch]$/) {
+    } else if (FILENAME !~ /^dataplane\/worker\/(exchange[^\/]*\.c|exchange_internal\.h|worker\.c|core\.h)$/) {
         if (used[FILENAME] != "" && used[FILENAME] != theirs)
-            complain("only worker/exchange*, worker/core.h and worker/worker.c include several phases: " path)
+            complain("only worker/exchange*.c, its internal header, worker/core.h and worker/worker.c include several phases: " path)
         used[FILENAME] = theirs
     }
 }
