@@ -5,22 +5,25 @@
 #include "common/opts.h"
 #include "dataplane/node/config.h"
 #include "dataplane/node/control.h"
+#include "dataplane/node/master.h"
+#include "dataplane/node/replica.h"
 #include "dataplane/node/selftest.h"
 #include "dataplane/worker/worker.h"
-#if __has_include("dataplane/node/master.h")
-#include "dataplane/node/master.h"
-#else
-static int master_run(const struct node_config *config)
-{
-    fprintf(stderr, "fairlead-dataplane: %s: this build has no master\n", config->name);
-    return 1;
-}
-#endif
+#include "proto/home.h"
+#include <limits.h>
+#include <unistd.h>
 
 static const struct opt options[] = {
     { "home", 0, OPT_TEXT, "DIR", "state directory (default: $FAIRLEAD_HOME, else the user's state directory)" },
     { "config", 0, OPT_TEXT, "FILE", "node configuration (default: node.yaml in the home, where it exists)" },
     { "listen", 0, OPT_TEXT, "ADDR:PORT", "address of the API, instead of the configuration's" },
+    { "operations", 0, OPT_TEXT, "ADDR:PORT",
+      "address of /metrics, /readyz and /status, instead of the configuration's" },
+    { "workers", 0, OPT_TEXT, "N", "worker processes, instead of the configuration's" },
+    { "control", 0, OPT_TEXT, "ADDRESS", "where tables are fetched, instead of the configuration's" },
+    { "evidence", 0, OPT_TEXT, "ADDRESS", "where telemetry goes, instead of the configuration's" },
+    { "pin", 0, OPT_FLAG, NULL, "keep the present table whatever the control plane says, from now on, and exit" },
+    { "unpin", 0, OPT_FLAG, NULL, "follow the control plane again, from now on, and exit" },
     { "check-config", 0, OPT_FLAG, NULL, "read the configuration, say what is wrong with it, and exit" },
     { "help-config", 0, OPT_FLAG, NULL, "print every setting of the configuration with its default and limits" },
     { "log-level", 0, OPT_TEXT, "LEVEL", "debug, info, warn or error (default: info)" },
@@ -78,16 +81,43 @@ static int run_worker(const struct opts_result *given, const struct node_config 
         &(struct worker_options){ .config = config, .slot = (unsigned)slot, .listener_fd = CONTROL_LISTENER_FD });
 }
 
-static int override_listen(struct node_config *config, const char *listen)
+/* Options that stand for settings of the same name. */
+static enum err override_config(const struct opts_result *given, struct node_config *config, char **ret_message)
 {
-    if (!listen)
-        return 0;
-    char *copy = strdup(listen);
-    if (!copy)
-        return -1;
-    free(config->listen);
-    config->listen = copy;
-    return 0;
+    static const char *const names[] = { "listen", "operations", "workers", "control", "evidence" };
+    enum err err = OK;
+    for (size_t i = 0; i < ARRAY_LEN(names) && !err; i++) {
+        const char *value = opts_text(given, names[i], NULL);
+        if (value)
+            err = node_config_set(config, names[i], value, ret_message);
+    }
+    return err;
+}
+
+static int run_master(const struct opts_result *given, struct node_config *config)
+{
+    char program[PATH_MAX];
+    const char *const worker_args[] = { "--log-level", opts_text(given, "log-level", "info"), "--log-format",
+                                        opts_text(given, "log-format", "text"), NULL };
+    const ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    if (len <= 0) {
+        fputs("fairlead-dataplane: /proc/self/exe cannot be read: is /proc mounted?\n", stderr);
+        return 1;
+    }
+    program[len] = '\0';
+    return master_run(&(struct master_options){ .config = config, .program = program, .worker_args = worker_args });
+}
+
+static int pin(const struct node_config *config, bool pinned)
+{
+    char *store = node_config_path(config, HOME_NODE_STORE);
+    const enum err err = store ? replica_pin(store, pinned) : ERR_NOMEM;
+    if (err)
+        fprintf(stderr, "fairlead-dataplane: the store %s cannot be written: %s\n", store ? store : "", err_name(err));
+    else
+        printf("%s: %s\n", config->home, pinned ? "pinned: the table stays as it is" : "follows its control plane");
+    free(store);
+    return err ? 1 : 0;
 }
 
 static int run(const struct opts_result *given)
@@ -96,17 +126,21 @@ static int run(const struct opts_result *given)
     char *message = NULL;
     enum err err =
         node_config_load(opts_text(given, "home", NULL), opts_text(given, "config", NULL), &config, &message);
-    if (err || override_listen(&config, opts_text(given, "listen", NULL))) {
-        fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err ? err : ERR_NOMEM));
+    if (!err)
+        err = override_config(given, &config, &message);
+    if (err) {
+        fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err));
         free(message);
         node_config_release(&config);
         return 2;
     }
     int status = 0;
     if (opts_flag(given, "check-config"))
-        printf("%s: ok\n", config.source ? config.source : "defaults");
+        status = printf("%s: ok\n", config.source ? config.source : "defaults") < 0;
+    else if (opts_flag(given, "pin") || opts_flag(given, "unpin"))
+        status = pin(&config, opts_flag(given, "pin"));
     else
-        status = opts_flag(given, "worker") ? run_worker(given, &config) : master_run(&config);
+        status = opts_flag(given, "worker") ? run_worker(given, &config) : run_master(given, &config);
     node_config_release(&config);
     return status;
 }

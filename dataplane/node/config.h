@@ -49,6 +49,8 @@ struct node_config {
 };
 /* file NULL: home/node.yaml when it exists, else defaults. home NULL: file_default_home(). On error *ret_message (malloc'd) holds file:line:column: text. */
 MUST_CHECK enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message);
+/* A flag overrides the file: the value is judged like the file's. ERR_INVALID (and *ret_message, malloc'd), ERR_NOMEM. field is one of the table's. */
+MUST_CHECK enum err node_config_set(struct node_config *config, const char *field, const char *value, char **ret_message);
 void node_config_release(struct node_config *config); /* wipes credentials */
 MUST_CHECK enum err node_config_describe(struct buf *out); /* the table, for --help-config */
 /* Paths in the home, malloc'd: "db/node", "run/board", "run/node.sock", "records". Board may be in /dev/shm when run/ is not tmpfs. */

@@ -1,0 +1,139 @@
+#include "dataplane/node/tally.h"
+#include "common/fault.h"
+
+#define TALLY_CAPACITY_LEAST 64u
+
+void tally_release(struct tally *tally)
+{
+    if (!tally)
+        return;
+    for (uint32_t i = 0; i < tally->capacity; i++)
+        free(tally->slots[i]);
+    free(tally->slots);
+    *tally = (struct tally){ .slots = NULL };
+}
+
+static uint32_t slot_of(uint32_t capacity, uint32_t team, uint32_t route, uint32_t model)
+{
+    /* Labels are small numbers of our own: a multiplicative hash spreads them well enough. */
+    const uint64_t key = ((uint64_t)team << 42 | (uint64_t)route << 21 | model) * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint32_t)(key >> 32) & (capacity - 1);
+}
+
+static struct tally_series **find(struct tally_series **slots, uint32_t capacity, uint32_t team, uint32_t route,
+                                  uint32_t model)
+{
+    uint32_t at = slot_of(capacity, team, route, model);
+    while (slots[at] && !(slots[at]->team == team && slots[at]->route == route && slots[at]->model == model))
+        at = (at + 1) & (capacity - 1);
+    return &slots[at];
+}
+
+static bool grow(struct tally *tally)
+{
+    const uint32_t capacity = tally->capacity ? 2 * tally->capacity : TALLY_CAPACITY_LEAST;
+    struct tally_series **slots = fault_calloc(capacity, sizeof(struct tally_series *));
+    if (!slots)
+        return false;
+    for (uint32_t i = 0; i < tally->capacity; i++) {
+        struct tally_series *s = tally->slots[i];
+        if (s)
+            *find(slots, capacity, s->team, s->route, s->model) = s;
+    }
+    free(tally->slots);
+    tally->slots = slots;
+    tally->capacity = capacity;
+    return true;
+}
+
+struct tally_series *tally_series(struct tally *tally, uint32_t team, uint32_t route, uint32_t model)
+{
+    if (2 * (tally->count + 1) > tally->capacity && !grow(tally)) {
+        tally->lost++;
+        return NULL;
+    }
+    struct tally_series **at = find(tally->slots, tally->capacity, team, route, model);
+    if (!*at) {
+        *at = fault_calloc(1, sizeof(**at));
+        if (!*at) {
+            tally->lost++;
+            return NULL;
+        }
+        (*at)->team = team;
+        (*at)->route = route;
+        (*at)->model = model;
+        tally->count++;
+    }
+    return *at;
+}
+
+void tally_merge_series(struct tally_series *into, const struct tally_series *from)
+{
+    for (size_t i = 0; i < SERIES_COUNTERS; i++)
+        into->counters[i] += from->counters[i];
+    hist_merge(&into->ttft_us, &from->ttft_us);
+    hist_merge(&into->duration_us, &from->duration_us);
+}
+
+static bool is_gauge(size_t counter)
+{
+    return counter == WORKER_CONNECTIONS_OPEN || counter == WORKER_REQUESTS_OPEN || counter == WORKER_STREAMS_OPEN ||
+           counter == WORKER_BYTES_BUFFERED || counter == WORKER_LOOP_LAST_MS;
+}
+
+void tally_add_region(struct tally *tally, const struct board_region *region, bool gauges)
+{
+    for (size_t i = 0; i < WORKER_COUNTERS; i++) {
+        if (gauges || !is_gauge(i))
+            tally->workers[i] += atomic_load_explicit(&region->counters[i], memory_order_relaxed);
+    }
+    board_hist_read(&region->overhead_us, &tally->overhead_us);
+    for (size_t i = 0; i < BOARD_SERIES_MAX; i++) {
+        const struct board_series *from = &region->series[i];
+        const uint64_t key = atomic_load_explicit(&from->key, memory_order_acquire);
+        uint32_t team, route, model;
+        if (key == 0)
+            break;
+        board_series_key(key, &team, &route, &model);
+        struct tally_series *into = tally_series(tally, team, route, model);
+        if (!into)
+            continue;
+        for (size_t k = 0; k < SERIES_COUNTERS; k++)
+            into->counters[k] += atomic_load_explicit(&from->counters[k], memory_order_relaxed);
+        board_hist_read(&from->ttft_us, &into->ttft_us);
+        board_hist_read(&from->duration_us, &into->duration_us);
+    }
+}
+
+void tally_add(struct tally *tally, const struct tally *from)
+{
+    const struct tally_series *s;
+    for (size_t i = 0; i < WORKER_COUNTERS; i++)
+        tally->workers[i] += from->workers[i];
+    hist_merge(&tally->overhead_us, &from->overhead_us);
+    for (uint32_t at = 0; (s = tally_each(from, &at));) {
+        struct tally_series *into = tally_series(tally, s->team, s->route, s->model);
+        if (into)
+            tally_merge_series(into, s);
+    }
+}
+
+void tally_sum(struct tally *tally, const struct tally *ended, struct board *board)
+{
+    tally_add(tally, ended);
+    for (unsigned slot = 0; slot < board_slots(board); slot++) {
+        const struct board_region *region = board_region(board, slot);
+        if (atomic_load_explicit(&region->pid, memory_order_relaxed) != 0)
+            tally_add_region(tally, region, true);
+    }
+}
+
+const struct tally_series *tally_each(const struct tally *tally, uint32_t *at)
+{
+    while (*at < tally->capacity) {
+        const struct tally_series *s = tally->slots[(*at)++];
+        if (s)
+            return s;
+    }
+    return NULL;
+}

@@ -1,0 +1,33 @@
+/* tally.h - the node's counters: what worker processes that ended have left (accumulators), and sums with those that
+ * run. Master only.
+ *
+ * A worker's region counts from zero; when its process has ended, the region is folded in here and cleared, so that
+ * totals never fall. Gauges are not folded: they ended with the process. */
+#pragma once
+#include "common/hist.h"
+#include "proto/board.h"
+
+struct tally_series {
+    uint32_t team, route, model; /* labels */
+    uint64_t counters[SERIES_COUNTERS];
+    struct hist ttft_us, duration_us;
+};
+struct tally {
+    struct tally_series **slots; /* open addressing by triple; NULL: free */
+    uint32_t capacity, count;
+    uint64_t workers[WORKER_COUNTERS];
+    struct hist overhead_us;
+    uint64_t lost; /* series left out: memory was out */
+};
+
+void tally_release(struct tally *tally); /* NULL is fine; all-zero again */
+/* Adds one region. gauges: also the counters that only tell of now. */
+void tally_add_region(struct tally *tally, const struct board_region *region, bool gauges);
+void tally_add(struct tally *tally, const struct tally *from);
+/* Everything: `ended` and all regions of the board that have a process. */
+void tally_sum(struct tally *tally, const struct tally *ended, struct board *board);
+/* for (uint32_t at = 0; (s = tally_each(&t, &at));) in no order. */
+const struct tally_series *tally_each(const struct tally *tally, uint32_t *at);
+/* Sums into the series of this triple; for coarser views (all teams: team 0). NULL: memory is out. */
+struct tally_series *tally_series(struct tally *tally, uint32_t team, uint32_t route, uint32_t model);
+void tally_merge_series(struct tally_series *into, const struct tally_series *from);
