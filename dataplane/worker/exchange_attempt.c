@@ -115,9 +115,14 @@ static enum retry_failure send_attempt(struct exchange *x)
 }
 
 /* Everything the attempt holds from here on is given back by exchange_attempt_close. */
-static void open_attempt(struct exchange *x, const struct plan_step *step, enum breaker_pass pass)
+static void open_attempt(struct exchange *x, const struct plan_step *step, enum breaker_pass pass, bool again)
 {
     struct attempt *a = &x->attempt;
+    if (!again && x->attempts > 0)
+        board_add(&series_of(x, x->left_label)->counters[SERIES_FAILOVERS], 1);
+    if (!again)
+        x->tried[x->tried_count++] = step->model; /* no more than attempts: may_try */
+    x->left_label = a->label;
     a->pass = pass;
     a->running = true;
     a->status = 0;
@@ -141,7 +146,7 @@ static void point_at(struct exchange *x, uint32_t at)
     struct attempt *a = &x->attempt;
     const struct compiled *compiled = x->arm->compiled;
     uint32_t index = x->plan.steps[at].model;
-    *a = (struct attempt){ .step = at };
+    *a = (struct attempt){ .status = 0 };
     a->model = &compiled->artifact->models[index];
     a->provider = &compiled->artifact->providers[a->model->provider];
     a->label = compiled->model_labels[index];
@@ -231,10 +236,10 @@ static bool may_try(struct exchange *x)
 
 void exchange_next_attempt(struct exchange *x)
 {
-    /* With another credential the model of the last attempt is tried once more; next_step then stays where it is. */
-    while (x->next_step < x->plan.count) {
+    while (x->next_step < x->plan.count || exchange_plan_again(x)) {
         const struct plan_step *step = &x->plan.steps[x->next_step];
-        bool again = x->attempt.model && x->attempt.step == x->next_step;
+        bool again = x->again;
+        x->again = false;
         if (!again)
             point_at(x, x->next_step);
         enum breaker_pass pass =
@@ -249,7 +254,7 @@ void exchange_next_attempt(struct exchange *x)
                 (void)breaker_probe_end(&x->attempt.shared->breaker, BREAKER_PROBE_ABANDONED, core_now_ms(x->core));
             break;
         }
-        open_attempt(x, step, pass);
+        open_attempt(x, step, pass, again);
         enum retry_failure failure = send_attempt(x);
         if (failure == RETRY_FAILURES) {
             exchange_go(x, EXCHANGE_TRYING);
@@ -391,14 +396,13 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
         credential_refused(x);
     exchange_attempt_abandon(x); /* a probe without a verdict is given back */
     x->rows[x->attempts - 1].error = retry_failure_name(failure);
+    x->again = other_credential;
     if (!other_credential)
         x->next_step++;
     if (!rule.next && !other_credential) {
         give_up(x);
         return;
     }
-    if (!other_credential && x->next_step < x->plan.count)
-        board_add(&series->counters[SERIES_FAILOVERS], 1);
     exchange_go(x, EXCHANGE_RETRYING);
     exchange_rest(x);
     exchange_rearm(x);

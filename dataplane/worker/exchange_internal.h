@@ -46,7 +46,6 @@ enum exchange_state {
 };
 
 struct attempt {
-    uint32_t step;  /* of the plan */
     uint32_t label; /* board's id of the model */
     const struct model *model;
     const struct provider *provider;
@@ -102,6 +101,10 @@ struct exchange {
     struct resolved target;
     struct plan plan;
     uint32_t next_step;
+    bool again;                   /* the same step once more, with another credential */
+    uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
+    uint32_t tried_count, replans;
+    uint32_t left_label; /* of the attempt before: where a failover is counted */
 
     /* The attempts. */
     struct attempt attempt;
@@ -148,6 +151,9 @@ MUST_CHECK enum err exchange_own_headers(struct exchange *x, struct buf *out);
 
 /* exchange_plan.c */
 bool exchange_let_in(struct exchange *x); /* false: it was refused, and ended */
+/* Everything planned has failed: what was left aside (ejected, down, being probed) may serve after all. False: nothing
+ * is left, or may be tried. */
+bool exchange_plan_again(struct exchange *x);
 bool exchange_decide(struct exchange *x); /* the body is whole: false: refused, and ended */
 
 /* exchange_attempt.c */

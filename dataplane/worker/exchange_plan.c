@@ -214,16 +214,21 @@ static enum outcome outcome_of(enum plan_reason reason)
     return OUTCOME_NO_CANDIDATE;
 }
 
+static struct select_input input_of(struct exchange *x)
+{
+    return (struct select_input){ .arm = x->arm,
+                                  .target = x->target,
+                                  .ask = &x->ask,
+                                  .team_require = &x->principal.team->team->require,
+                                  .evidence_valid = table_evidence_valid(x->table, x->wall_ms),
+                                  .wall_ms = x->wall_ms,
+                                  .now_ms = core_now_ms(x->core),
+                                  .source = { .live = live_facts, .user = x } };
+}
+
 static bool choose(struct exchange *x)
 {
-    const struct select_input input = { .arm = x->arm,
-                                        .target = x->target,
-                                        .ask = &x->ask,
-                                        .team_require = x->principal.team ? &x->principal.team->team->require : NULL,
-                                        .evidence_valid = table_evidence_valid(x->table, x->wall_ms),
-                                        .wall_ms = x->wall_ms,
-                                        .now_ms = core_now_ms(x->core),
-                                        .source = { .live = live_facts, .user = x } };
+    const struct select_input input = input_of(x);
     switch (select_plan(&x->arena, &input, &x->core->prng, &x->plan)) {
     case OK:
         return true;
@@ -235,6 +240,24 @@ static bool choose(struct exchange *x)
     default:
         return refuse(x, OUTCOME_BUSY, NULL);
     }
+}
+
+bool exchange_plan_again(struct exchange *x)
+{
+    uint32_t allowed = x->target.route ? x->target.route->attempts : 1;
+    if (x->tried_count >= allowed || x->replans++ >= ATTEMPTS_MAX)
+        return false;
+    struct select_input input = input_of(x);
+    struct plan plan;
+    input.tried = x->tried;
+    input.tried_count = x->tried_count;
+    input.attempts_max = allowed - x->tried_count;
+    if (select_plan(&x->arena, &input, &x->core->prng, &plan))
+        return false;
+    plan.propensity_ppb = x->plan.propensity_ppb; /* of the first choice of all */
+    x->plan = plan;
+    x->next_step = 0;
+    return true;
 }
 
 static void set_deadlines(struct exchange *x)

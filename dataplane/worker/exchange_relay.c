@@ -442,7 +442,8 @@ static void on_done(void *user, const struct upstream_result *result)
     } else if (x->state == EXCHANGE_GATHERING) {
         judge_whole(x);
     } else {
-        exchange_attempt_failed(x, RETRY_EMPTY);
+        /* Bytes that never made an event are no answer either, but another kind of none. */
+        exchange_attempt_failed(x, sse_unfinished(&x->framer).len > 0 ? RETRY_GARBAGE : RETRY_EMPTY);
     }
 }
 

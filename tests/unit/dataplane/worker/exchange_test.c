@@ -1,6 +1,7 @@
 /* One request's life: streams, failover before content, holding, honest errors after it, cancelling, backpressure,
  * accounting. */
 #include "rig.h"
+#include "dataplane/route/breaker.h"
 
 #define TRY(rig, n) (&(rig).lane.tries[n])
 
@@ -165,6 +166,35 @@ static void all_fail_honestly(void **state)
     assert_int_equal(counted(&rig, SERIES_ERRORS), 1);
     assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 3);
     assert_int_equal(counted(&rig, SERIES_COST_NANO), 0);
+    rig_stop(&rig);
+}
+
+/* With b and c ejected, a alone is planned; when it fails they are tried after all. */
+static void ejected_models_are_the_last_resort(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    for (unsigned i = 0; i < BREAKER_FAILURES_IN_ROW; i++) {
+        for (const char *name = "b/m"; name; name = name[0] == 'b' ? "c/m" : NULL) {
+            struct board_model *m =
+                board_model(rig.board, board_label_find(rig.board, BOARD_LABEL_MODEL, span_cstr(name)));
+            (void)breaker_record(&m->breaker, &m->breaker_extra, true, uv_now(&rig.loop));
+        }
+    }
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    for (unsigned i = 0; i < 2; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        try_done(TRY(rig, i), ERR_CLOSED);
+    }
+    UNTIL(&rig, rig.lane.count == 3);
+    try_head(TRY(rig, 2), 200, "application/json", NULL, NULL);
+    try_body(TRY(rig, 2), WHOLE_ANSWER);
+    try_done(TRY(rig, 2), OK);
+    UNTIL(&rig, has(c, WHOLE_ANSWER));
+    assert_string_equal(TRY(rig, 0)->model, "a");
+    assert_int_equal(counted(&rig, SERIES_FAILOVERS), 2);
     rig_stop(&rig);
 }
 
@@ -527,6 +557,7 @@ int main(void)
         cmocka_unit_test(fails_over_before_content),
         cmocka_unit_test(silence_fails_over),
         cmocka_unit_test(all_fail_honestly),
+        cmocka_unit_test(ejected_models_are_the_last_resort),
         cmocka_unit_test(holding_sends_comments_and_still_fails_over),
         cmocka_unit_test(holding_then_failure_is_an_event),
         cmocka_unit_test(error_after_content_is_said),
