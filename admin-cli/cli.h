@@ -76,6 +76,8 @@ void call_option(const struct cli *cli, struct call *call, const char *name);
 int call_send(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply);
 /* The reply's JSON indexed; REQUIREs good JSON from our own control plane to be checked: EXIT_FAILED otherwise. */
 int call_index(struct cli *cli, const struct admin_reply *reply, struct json_index *ret);
+/* Both at once. */
+int call_ask(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply, struct json_index *ret);
 /* After a change: waits until every node lately heard of serves epoch, generation, directory (0: do not care).
  * EXIT_GOOD or EXIT_NOT_YET, names printed. */
 int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t directory, uint32_t limit_ms);
@@ -93,21 +95,27 @@ enum column_kind {
     COLUMN_AGE /* of a past ms time */,
     COLUMN_UNTIL /* a future ms time */,
     COLUMN_TIME,
-    COLUMN_MS,
-    COLUMN_USD_MTOK,
-    COLUMN_SHARE,
+    COLUMN_MS,    /* a duration in milliseconds */
+    COLUMN_US,    /* a latency in microseconds; 0: unknown */
+    COLUMN_USD,   /* US dollars, a decimal number */
+    COLUMN_SHARE, /* parts per million */
+    COLUMN_SCORE, /* a fraction, to three places */
     COLUMN_LIST,
     COLUMN_NUMBER
 };
 struct column {
     const char *title;
-    const char *path; /* member name, or "a.b" */
+    const char *path; /* member name, or "a.b"; "^a": see render_nested */
     enum column_kind kind;
 };
 /* An aligned table of the objects in the array `token`; says `empty` when there are none. Cut to the terminal's width
  * only on a terminal. */
 void render_table(const struct cli *cli, const struct json_index *ix, uint32_t array, const struct column *columns,
                   size_t count, const char *empty);
+/* The same with a row for each element of the array `member` in each object ("models" of a provider); an object without any is
+ * one row. Paths that begin with '^' are looked up in the outer object. */
+void render_nested(const struct cli *cli, const struct json_index *ix, uint32_t array, const char *member,
+                   const struct column *columns, size_t count, const char *empty);
 /* "name  value" lines of an object. */
 void render_fields(const struct cli *cli, const struct json_index *ix, uint32_t object, const struct column *columns,
                    size_t count);
@@ -115,6 +123,10 @@ void render_fields(const struct cli *cli, const struct json_index *ix, uint32_t 
 void render_diagnostics(const struct cli *cli, const struct json_index *ix, uint32_t object, FILE *to);
 void render_changes(const struct cli *cli, const struct json_index *ix, uint32_t array);
 void render_json(struct span json); /* with a newline */
+/* What a change says when it is done: its message, or with --json its result. */
+void render_done(const struct cli *cli, const struct admin_reply *reply);
+/* The same with diagnostics (on stderr) and changes before it. */
+void render_outcome(const struct cli *cli, const struct admin_reply *reply, const struct json_index *ix);
 /* Text of one member for printing: control bytes replaced; in the arena. */
 const char *render_cell(const struct cli *cli, const struct json_index *ix, uint32_t object,
                         const struct column *column);

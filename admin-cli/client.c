@@ -134,11 +134,10 @@ int call_send(struct cli *cli, const struct call *call, const struct admin_reply
         *ret_reply = reply;
         return EXIT_GOOD;
     }
-    if (cli->json && reply->result.len) {
+    if (cli->json && reply->result.len)
         render_json(reply->result);
-        return exit_of(reply->status);
-    }
-    print_diagnostics(cli, reply);
+    else
+        print_diagnostics(cli, reply);
     return cli_fail(cli, exit_of(reply->status), SPAN_FMT, SPAN_ARG(reply->message));
 }
 
@@ -151,6 +150,12 @@ int call_index(struct cli *cli, const struct admin_reply *reply, struct json_ind
     return err ? cli_fail(cli, EXIT_FAILED, "the control plane's answer is no JSON (%s)", err_name(err)) : EXIT_GOOD;
 }
 
+int call_ask(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply, struct json_index *ret)
+{
+    const int code = call_send(cli, call, ret_reply);
+    return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret) : code;
+}
+
 /* ---- waiting for nodes ---- */
 
 static int ask_behind(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t directory, uint64_t *ret_count,
@@ -161,9 +166,7 @@ static int ask_behind(struct cli *cli, uint64_t epoch, uint64_t generation, uint
     call_arg_cstr(&call, "epoch", arena_printf(&cli->arena, "%llu", (unsigned long long)epoch));
     call_arg_cstr(&call, "generation", arena_printf(&cli->arena, "%llu", (unsigned long long)generation));
     call_arg_cstr(&call, "directory", arena_printf(&cli->arena, "%llu", (unsigned long long)directory));
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, ret);
+    const int code = call_ask(cli, &call, &reply, ret);
     if (code == EXIT_GOOD)
         *ret_count = render_u64(ret, 0, "count");
     return code;
@@ -186,7 +189,8 @@ int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t dir
         }
         if (elapsed >= limit_ms) {
             const uint32_t names = json_get(&ix, 0, SPAN("behind"));
-            fprintf(stderr, "fairlead: %llu nodes do not serve it yet:", (unsigned long long)count);
+            fprintf(stderr, "fairlead: stored, but %llu %s not serve it yet:", (unsigned long long)count,
+                    count == 1 ? "node does" : "nodes do");
             for (uint32_t t = names == JSON_NONE ? JSON_NONE : json_first(&ix, names); t != JSON_NONE;
                  t = json_next(&ix, names, t))
                 fprintf(stderr, " " SPAN_FMT, SPAN_ARG(json_raw(&ix, t)));

@@ -5,13 +5,6 @@
 #define KEY_PREFIX       "fl-"
 #define KEY_RANDOM_CHARS 43u /* 5 bits each: 215 bits, not to be guessed */
 
-static int send_call(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply,
-                     struct json_index *ret_ix)
-{
-    const int code = call_send(cli, call, ret_reply);
-    return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret_ix) : code;
-}
-
 /* ---- teams ---- */
 
 static int send_teams(struct cli *cli, const char *command, bool is_change)
@@ -23,19 +16,11 @@ static int send_teams(struct cli *cli, const char *command, bool is_change)
     int code = cli_bundle(cli, cli_arg(cli, 0), &bundle);
     call_arg(&call, "bundle", buf_span(&bundle));
     if (code == EXIT_GOOD)
-        code = send_call(cli, &call, &reply, &ix);
+        code = call_ask(cli, &call, &reply, &ix);
     buf_release(&bundle);
     if (code != EXIT_GOOD)
         return code;
-    if (cli->json) {
-        render_json(reply->result);
-    } else {
-        const uint32_t diagnostics = json_get(&ix, 0, SPAN("diagnostics"));
-        if (diagnostics != JSON_NONE)
-            render_diagnostics(cli, &ix, diagnostics, stderr);
-        render_changes(cli, &ix, json_get(&ix, 0, SPAN("changes")));
-        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
-    }
+    render_outcome(cli, reply, &ix);
     return is_change ? call_wait_if_asked(cli, &ix) : EXIT_GOOD;
 }
 
@@ -58,7 +43,7 @@ int run_teams_list(struct cli *cli)
     struct call call = { .command = "teams.list" };
     const struct admin_reply *reply;
     struct json_index ix;
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json)
@@ -119,7 +104,7 @@ int run_keys_create(struct cli *cli)
     call_option(cli, &call, "expires");
     call_option(cli, &call, "tag");
     make_secret(&secret, &call);
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     return code == EXIT_GOOD ? print_new_key(cli, reply, &ix, &secret) : code;
 }
 
@@ -132,7 +117,7 @@ int run_keys_rotate(struct cli *cli)
     call_arg_cstr(&call, "id", cli_arg(cli, 0));
     call_option(cli, &call, "overlap");
     make_secret(&secret, &call);
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code == EXIT_GOOD && !cli->json && !cli->dry_run)
         fprintf(stderr, SPAN_FMT "\n", SPAN_ARG(reply->message));
     return code == EXIT_GOOD ? print_new_key(cli, reply, &ix, &secret) : code;
@@ -155,7 +140,7 @@ int run_keys_list(struct cli *cli)
     struct json_index ix;
     call_option(cli, &call, "team");
     call_option(cli, &call, "all");
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json)
@@ -173,12 +158,9 @@ int run_keys_revoke(struct cli *cli)
     call_arg_cstr(&call, "id", cli_arg(cli, 0));
     if (!cli_confirm(cli, "Revoke key %s? Nothing brings it back.", cli_arg(cli, 0)))
         return EXIT_REFUSED;
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
+    render_done(cli, reply);
     return call_wait_if_asked(cli, &ix);
 }

@@ -1,11 +1,6 @@
 #include "admin-cli/cli.h"
 
-static int send_call(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply,
-                     struct json_index *ret_ix)
-{
-    const int code = call_send(cli, call, ret_reply);
-    return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret_ix) : code;
-}
+#define NO_POLICY "no policy is live yet; `fairlead policy push FILE` makes one live"
 
 /* Sends a change and prints its message (or its JSON). */
 static int change(struct cli *cli, struct call *call)
@@ -13,13 +8,10 @@ static int change(struct cli *cli, struct call *call)
     const struct admin_reply *reply;
     struct json_index ix;
     call->is_change = true;
-    const int code = send_call(cli, call, &reply, &ix);
+    const int code = call_ask(cli, call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
+    render_done(cli, reply);
     return call_wait_if_asked(cli, &ix);
 }
 
@@ -37,14 +29,16 @@ static int change_named(struct cli *cli, const char *command)
 int run_providers_list(struct cli *cli)
 {
     static const struct column columns[] = {
-        { "PROVIDER", "provider", COLUMN_TEXT },
-        { "MODEL", "model", COLUMN_TEXT },
+        { "PROVIDER", "^name", COLUMN_TEXT },
+        { "PROBE", "^health", COLUMN_TEXT },
+        { "PROBED", "^probe.at_ms", COLUMN_AGE },
+        { "CERTIFICATE", "^probe.certificate_expires_at_ms", COLUMN_UNTIL },
+        { "MODEL", "name", COLUMN_TEXT },
         { "HEALTH", "health", COLUMN_TEXT },
         { "SINCE", "since_ms", COLUMN_AGE },
-        { "PROBED", "probed_at_ms", COLUMN_AGE },
+        { "TTFT P95", "ttft_p95_us", COLUMN_US },
         { "ERRORS", "errors_ppm", COLUMN_SHARE },
-        { "TTFT p95 MS", "ttft_p95_ms", COLUMN_NUMBER },
-        { "CERTIFICATE", "certificate_expires_at_ms", COLUMN_UNTIL },
+        { "SET", "override.kind", COLUMN_TEXT },
         { "WHY", "why", COLUMN_TEXT },
     };
     static const struct column overrides[] = {
@@ -58,14 +52,14 @@ int run_providers_list(struct cli *cli)
     struct call call = { .command = "providers.list" };
     const struct admin_reply *reply;
     struct json_index ix;
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json) {
         render_json(reply->result);
         return EXIT_GOOD;
     }
-    render_table(cli, &ix, json_get(&ix, 0, SPAN("providers")), columns, ARRAY_LEN(columns), "no policy is live yet");
+    render_nested(cli, &ix, json_get(&ix, 0, SPAN("providers")), "models", columns, ARRAY_LEN(columns), NO_POLICY);
     const uint32_t set = json_get(&ix, 0, SPAN("overrides"));
     if (set != JSON_NONE && ix.tokens[set].count > 0) {
         printf("\n");
@@ -91,20 +85,22 @@ int run_providers_undrain(struct cli *cli)
 static int print_weights(struct cli *cli, const struct admin_reply *reply, const struct json_index *ix)
 {
     static const struct column columns[] = {
-        { "ROUTE", "route", COLUMN_TEXT },
-        { "TIER", "tier", COLUMN_NUMBER },
+        { "VERSION", "^policy_version", COLUMN_NUMBER },
+        { "ROUTE", "^route", COLUMN_TEXT },
+        { "TIER", "^tier", COLUMN_NUMBER },
+        { "PREFER", "^prefer", COLUMN_TEXT },
         { "MODEL", "model", COLUMN_TEXT },
         { "WEIGHT", "weight_ppm", COLUMN_SHARE },
+        { "GOES TO", "target_ppm", COLUMN_SHARE },
         { "POLICY", "policy_ppm", COLUMN_SHARE },
-        { "PREFER", "prefer", COLUMN_TEXT },
-        { "FROZEN", "frozen", COLUMN_TEXT },
-        { "SCORE", "score", COLUMN_TEXT },
-        { "WHY", "why", COLUMN_TEXT },
+        { "SCORE", "score", COLUMN_SCORE },
+        { "OUT FOR", "excluded", COLUMN_TEXT },
+        { "FROZEN", "^frozen", COLUMN_TEXT },
     };
     if (cli->json)
         render_json(reply->result);
     else
-        render_table(cli, ix, 0, columns, ARRAY_LEN(columns), "no policy is live yet");
+        render_nested(cli, ix, 0, "members", columns, ARRAY_LEN(columns), NO_POLICY);
     return EXIT_GOOD;
 }
 
@@ -113,7 +109,7 @@ int run_weights_show(struct cli *cli)
     struct call call = { .command = "weights.show" };
     const struct admin_reply *reply;
     struct json_index ix;
-    const int code = send_call(cli, &call, &reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     return code == EXIT_GOOD ? print_weights(cli, reply, &ix) : code;
 }
 
@@ -141,25 +137,53 @@ int run_weights_reset(struct cli *cli)
 
 static const struct column price_columns[] = {
     { "NAME", "name", COLUMN_TEXT },
-    { "INPUT", "input", COLUMN_USD_MTOK },
-    { "OUTPUT", "output", COLUMN_USD_MTOK },
-    { "CACHE READ", "cache_read", COLUMN_USD_MTOK },
-    { "CACHE WRITE", "cache_write", COLUMN_USD_MTOK },
-    { "REASONING", "reasoning", COLUMN_USD_MTOK },
+    { "INPUT", "price.input", COLUMN_USD },
+    { "OUTPUT", "price.output", COLUMN_USD },
+    { "CACHE READ", "price.cache_read", COLUMN_USD },
+    { "CACHE WRITE", "price.cache_write", COLUMN_USD },
+    { "REASONING", "price.reasoning", COLUMN_USD },
     { "SOURCE", "source", COLUMN_TEXT },
-    { "AGE", "at_ms", COLUMN_AGE },
-    { "STATE", "state", COLUMN_TEXT },
+    { "SET", "at_ms", COLUMN_AGE },
+    { "STALE", "stale", COLUMN_TEXT },
+    { "HELD BACK", "quarantined.new", COLUMN_LIST },
+    { "FOR", "quarantined.why", COLUMN_TEXT },
 };
+
+/* With --held: only what is in quarantine. ERR_NOMEM, ERR_FULL. */
+static enum err only_held(struct cli *cli, struct span *json, struct json_index *ix)
+{
+    struct buf out = BUF_INIT(ADMIN_RESULT_BYTES_MAX);
+    enum err err = buf_append_byte(&out, '[');
+    for (uint32_t t = json_first(ix, 0); !err && t != JSON_NONE; t = json_next(ix, 0, t)) {
+        if (json_get(ix, t, SPAN("quarantined")) == JSON_NONE)
+            continue;
+        if (out.len > 1)
+            err = buf_append_byte(&out, ',');
+        if (!err)
+            err = buf_append(&out, json_raw(ix, t));
+    }
+    if (!err)
+        err = buf_append_byte(&out, ']');
+    const struct span copy = err ? SPAN("") : arena_dup(&cli->arena, buf_span(&out));
+    buf_release(&out);
+    if (err || !copy.ptr)
+        return err ? err : ERR_NOMEM;
+    *json = copy;
+    return json_index(&cli->arena, copy, &json_limits_default, ix, NULL);
+}
 
 static int list_prices(struct cli *cli, struct call *call, const char *empty)
 {
     const struct admin_reply *reply;
     struct json_index ix;
-    const int code = send_call(cli, call, &reply, &ix);
+    const int code = call_ask(cli, call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
+    struct span json = reply->result;
+    if (opts_flag(&cli->given, "held") && only_held(cli, &json, &ix) != OK)
+        return cli_fail(cli, EXIT_FAILED, "out of memory");
     if (cli->json) {
-        render_json(reply->result);
+        render_json(json);
         return EXIT_GOOD;
     }
     render_table(cli, &ix, 0, price_columns, ARRAY_LEN(price_columns), empty);
@@ -173,7 +197,7 @@ int run_prices_list(struct cli *cli)
     struct call call = { .command = "prices.list" };
     call_arg_cstr(&call, "pattern", cli_arg(cli, 0));
     call_option(cli, &call, "unmapped");
-    return list_prices(cli, &call, "no price matches");
+    return list_prices(cli, &call, opts_flag(&cli->given, "held") ? "nothing is held back" : "no price matches");
 }
 
 int run_prices_show(struct cli *cli)

@@ -51,19 +51,6 @@ static int send_bundle(struct cli *cli, struct call *call, const char *file, con
     return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret_ix) : code;
 }
 
-static void print_result(struct cli *cli, const struct admin_reply *reply, const struct json_index *ix)
-{
-    if (cli->json) {
-        render_json(reply->result);
-        return;
-    }
-    const uint32_t diagnostics = json_get(ix, 0, SPAN("diagnostics"));
-    if (diagnostics != JSON_NONE)
-        render_diagnostics(cli, ix, diagnostics, stderr);
-    render_changes(cli, ix, json_get(ix, 0, SPAN("changes")));
-    printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
-}
-
 int run_policy_diff(struct cli *cli)
 {
     struct call call = { .command = "policy.diff" };
@@ -78,7 +65,7 @@ int run_policy_diff(struct cli *cli)
     }
     const int code = send_bundle(cli, &call, versions ? NULL : first, &reply, &ix);
     if (code == EXIT_GOOD)
-        print_result(cli, reply, &ix);
+        render_outcome(cli, reply, &ix);
     return code;
 }
 
@@ -94,7 +81,7 @@ int run_policy_push(struct cli *cli)
     const int code = send_bundle(cli, &call, cli_arg(cli, 0), &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
-    print_result(cli, reply, &ix);
+    render_outcome(cli, reply, &ix);
     return call_wait_if_asked(cli, &ix);
 }
 
@@ -108,9 +95,7 @@ int run_policy_list(struct cli *cli)
     struct call call = { .command = "policy.list" };
     const struct admin_reply *reply;
     struct json_index ix;
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json)
@@ -153,9 +138,7 @@ int run_policy_show(struct cli *cli)
     const struct admin_reply *reply;
     struct json_index ix;
     call_arg_cstr(&call, "version", cli_arg(cli, 0));
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json) {
@@ -177,11 +160,9 @@ int run_rollback(struct cli *cli)
     if (!cli_confirm(cli, "Roll back to %s%s?", version ? "version " : "the version that last held 100%",
                      version ? version : ""))
         return EXIT_REFUSED;
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
-    print_result(cli, reply, &ix);
+    render_outcome(cli, reply, &ix);
     return call_wait_if_asked(cli, &ix);
 }

@@ -8,6 +8,8 @@
 
 extern char **environ;
 
+#define NO_NODE "no node has been heard of"
+
 static const struct column node_columns[] = {
     { "NODE", "node", COLUMN_TEXT },
     { "STATE", "state", COLUMN_TEXT },
@@ -67,33 +69,77 @@ static void print_arms(struct cli *cli, const struct json_index *ix)
     printf("\n");
 }
 
-/* The evidence summary is a list of lines {"what", "state", "text"} made where the facts are. */
-static void print_evidence(struct cli *cli, const struct json_index *ix)
+static bool is_true(const struct json_index *ix, uint32_t object, const char *path)
 {
-    const uint32_t evidence = json_get(ix, 0, SPAN("evidence"));
-    if (evidence == JSON_NONE)
-        return;
-    const uint32_t lines = json_get(ix, evidence, SPAN("lines"));
-    for (uint32_t t = lines == JSON_NONE ? JSON_NONE : json_first(ix, lines); t != JSON_NONE;
-         t = json_next(ix, lines, t)) {
-        static const struct column what = { "", "what", COLUMN_TEXT }, text = { "", "text", COLUMN_TEXT };
-        printf("%-11s %s\n", render_cell(cli, ix, t, &what), render_cell(cli, ix, t, &text));
-    }
+    bool value = false;
+    const uint32_t token = render_path(ix, object, path);
+    return token != JSON_NONE && json_bool(ix, token, &value) == OK && value;
+}
+
+static bool has_text(const struct json_index *ix, uint32_t object, const char *path)
+{
+    const uint32_t token = render_path(ix, object, path);
+    return token != JSON_NONE && json_kind(ix, token) == JSON_STRING && json_raw(ix, token).len > 2;
+}
+
+static void print_models(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column down = { "", "evidence.models_down", COLUMN_LIST };
+    const uint32_t list = render_path(ix, 0, "evidence.models_down");
+    const unsigned down_count = list == JSON_NONE ? 0 : ix->tokens[list].count;
+    const uint64_t all = render_u64(ix, 0, "evidence.models"), up = render_u64(ix, 0, "evidence.models_up");
+    const uint64_t doubted = render_u64(ix, 0, "evidence.health_quarantined");
+    printf("models      %llu: %llu up, %u down, %llu not known yet", (unsigned long long)all, (unsigned long long)up,
+           down_count, (unsigned long long)(all - up - down_count));
+    if (down_count)
+        printf("; down: %s", render_cell(cli, ix, 0, &down));
+    printf("\n");
+    if (doubted)
+        printf("            too many went down at once to be believed: %llu verdicts are held back; see `fairlead "
+               "providers list`\n",
+               (unsigned long long)doubted);
+}
+
+static void print_feed(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column origin = { "", "evidence.prices.feed.origin", COLUMN_TEXT },
+                               heard = { "", "evidence.prices.feed.heard_at_ms", COLUMN_AGE },
+                               problem = { "", "evidence.prices.feed.problem", COLUMN_TEXT };
+    if (render_u64(ix, 0, "evidence.prices.feed.heard_at_ms"))
+        printf("price feed  %s, heard %s ago%s\n", render_cell(cli, ix, 0, &origin), render_cell(cli, ix, 0, &heard),
+               is_true(ix, 0, "evidence.prices.feed.stale") ? ": STALE, its prices stay in use" : "");
+    else
+        printf("price feed  nothing heard yet; prices come from the shipped book\n");
+    if (has_text(ix, 0, "evidence.prices.feed.problem"))
+        printf("            PROBLEM: %s\n", render_cell(cli, ix, 0, &problem));
+}
+
+static void print_prices(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column batch = { "", "evidence.prices.quarantined_batch", COLUMN_TEXT };
+    const uint64_t held = render_u64(ix, 0, "evidence.prices.quarantined");
+    printf("prices      %llu in the book, %llu set by hand, %llu held back\n",
+           (unsigned long long)render_u64(ix, 0, "evidence.prices.entries"),
+           (unsigned long long)render_u64(ix, 0, "evidence.prices.set"), (unsigned long long)held);
+    if (has_text(ix, 0, "evidence.prices.quarantined_batch"))
+        printf("            QUARANTINE: the feed's last news is not believed: %s\n", render_cell(cli, ix, 0, &batch));
+    if (held)
+        printf("            QUARANTINE: look with `fairlead prices list --held`, release with `fairlead prices accept "
+               "NAME | --all`\n");
+    print_feed(cli, ix);
 }
 
 int run_status(struct cli *cli)
 {
     static const struct column fields[] = {
         { "control   ", "version", COLUMN_TEXT },     { "home      ", "home", COLUMN_TEXT },
-        { "up        ", "uptime_ms", COLUMN_MS },     { "teams     ", "teams", COLUMN_NUMBER },
-        { "directory ", "directory", COLUMN_NUMBER }, { "overrides ", "overrides", COLUMN_NUMBER }
+        { "running   ", "uptime_ms", COLUMN_MS },     { "teams     ", "teams", COLUMN_NUMBER },
+        { "directory ", "directory", COLUMN_NUMBER }, { "overrides ", "overrides", COLUMN_NUMBER },
     };
     struct call call = { .command = "status" };
     const struct admin_reply *reply;
     struct json_index ix;
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json) {
@@ -102,10 +148,11 @@ int run_status(struct cli *cli)
     }
     print_arms(cli, &ix);
     render_fields(cli, &ix, 0, fields, ARRAY_LEN(fields));
-    print_evidence(cli, &ix);
+    print_models(cli, &ix);
+    print_prices(cli, &ix);
     printf("\n");
     const uint32_t nodes = json_get(&ix, 0, SPAN("nodes"));
-    render_table(cli, &ix, nodes, node_columns, ARRAY_LEN(node_columns), "no node has been heard of");
+    render_table(cli, &ix, nodes, node_columns, ARRAY_LEN(node_columns), NO_NODE);
     print_nacks(cli, &ix, nodes);
     return EXIT_GOOD;
 }
@@ -115,16 +162,14 @@ int run_nodes_list(struct cli *cli)
     struct call call = { .command = "nodes.list" };
     const struct admin_reply *reply;
     struct json_index ix;
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json) {
         render_json(reply->result);
         return EXIT_GOOD;
     }
-    render_table(cli, &ix, 0, node_columns, ARRAY_LEN(node_columns), "no node has been heard of");
+    render_table(cli, &ix, 0, node_columns, ARRAY_LEN(node_columns), NO_NODE);
     print_nacks(cli, &ix, 0);
     return EXIT_GOOD;
 }
@@ -141,10 +186,7 @@ int run_nodes_adopt(struct cli *cli)
     const int code = call_send(cli, &call, &reply);
     if (code != EXIT_GOOD)
         return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        printf(SPAN_FMT "\n", SPAN_ARG(reply->message));
+    render_done(cli, reply);
     return EXIT_GOOD;
 }
 
@@ -195,9 +237,7 @@ int run_audit(struct cli *cli)
     const struct admin_reply *reply;
     struct json_index ix;
     call_option(cli, &call, "lines");
-    int code = call_send(cli, &call, &reply);
-    if (code == EXIT_GOOD)
-        code = call_index(cli, reply, &ix);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     if (cli->json)
@@ -224,10 +264,7 @@ int run_backup(struct cli *cli)
     const int code = call_send(cli, &call, &reply);
     if (code != EXIT_GOOD)
         return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        printf(SPAN_FMT "\n", SPAN_ARG(reply->message));
+    render_done(cli, reply);
     return EXIT_GOOD;
 }
 

@@ -4,8 +4,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define COLUMNS_MAX    16u
-#define CELL_BYTES_MAX 400u /* one value cannot push the others off the screen */
+#define COLUMNS_MAX      16u
+#define CELL_COLUMNS_MAX 400u /* one value cannot push the others off the screen */
+#define LIST_BYTES_MAX   (64u << 10)
 
 uint32_t render_path(const struct json_index *ix, uint32_t object, const char *path)
 {
@@ -23,18 +24,52 @@ uint64_t render_u64(const struct json_index *ix, uint32_t object, const char *pa
     return token != JSON_NONE && json_u64(ix, token, &number) == OK ? number : 0;
 }
 
-/* What is printed on a terminal never carries control bytes of somebody's text. */
+/* ---- cells ---- */
+
+/* Bytes of the UTF-8 character at `at` (which the JSON index has checked to be whole) when a terminal must not get it:
+ * control characters, C0 and C1, would move the cursor or worse; those that turn the writing direction make a line read
+ * otherwise than it is. 0: harmless. */
+static size_t harmful(const unsigned char *at, size_t left)
+{
+    if (at[0] < ' ' || at[0] == 0x7f)
+        return 1;
+    if (left >= 2 && at[0] == 0xc2 && at[1] < 0xa0) /* U+0080 .. U+009F */
+        return 2;
+    if (left >= 3 && at[0] == 0xe2 &&
+        ((at[1] == 0x80 && at[2] >= 0xa8 && at[2] <= 0xae) || /* U+2028 .. U+202E */
+         (at[1] == 0x81 && at[2] >= 0xa6 && at[2] <= 0xa9)))  /* U+2066 .. U+2069 */
+        return 3;
+    return 0;
+}
+
+/* The head of text that takes at most `columns`: whole characters only. */
+static struct span head_of(struct span text, size_t columns)
+{
+    size_t at = 0, seen = 0;
+    for (; at < text.len; at++) {
+        seen += ((unsigned char)text.ptr[at] & 0xc0) != 0x80;
+        if (seen > columns)
+            break;
+    }
+    return span_head(text, at);
+}
+
+/* What is printed never carries control bytes of somebody's text. */
 static const char *printable(struct arena *arena, struct span text)
 {
-    const struct span copy = arena_dup(arena, span_head(text, CELL_BYTES_MAX));
-    if (!copy.ptr)
+    const struct span head = head_of(text, CELL_COLUMNS_MAX);
+    const char *more = head.len < text.len ? "…" : "";
+    char *out = arena_alloc(arena, head.len + strlen(more) + 1);
+    size_t len = 0;
+    if (!out)
         return "?";
-    char *at = (char *)(uintptr_t)copy.ptr; /* our own copy */
-    for (size_t i = 0; i < copy.len; i++) {
-        if ((unsigned char)at[i] < ' ' || at[i] == 0x7f)
-            at[i] = ' ';
+    for (size_t i = 0; i < head.len;) {
+        const size_t bad = harmful((const unsigned char *)head.ptr + i, head.len - i);
+        out[len++] = bad ? ' ' : head.ptr[i];
+        i += bad ? bad : 1;
     }
-    return copy.ptr;
+    memcpy(out + len, more, strlen(more) + 1);
+    return out;
 }
 
 static const char *text_of(struct arena *arena, const struct json_index *ix, uint32_t token)
@@ -57,24 +92,37 @@ static const char *text_of(struct arena *arena, const struct json_index *ix, uin
     return "?";
 }
 
-static const char *list_of(struct arena *arena, const struct json_index *ix, uint32_t token)
+static enum err append_list(struct arena *arena, struct buf *out, const struct json_index *ix, uint32_t token,
+                            const char *separator)
 {
-    struct buf out = BUF_INIT(CELL_BYTES_MAX);
     const bool object = json_kind(ix, token) == JSON_OBJECT;
+    const size_t before = out->len;
     enum err err = OK;
     for (uint32_t t = json_first(ix, token); !err && t != JSON_NONE; t = json_next(ix, token, t)) {
-        if (out.len)
-            err = buf_append_byte(&out, ',');
+        if (out->len > before)
+            err = buf_append_cstr(out, separator);
         if (!err)
-            err = buf_append_cstr(&out, text_of(arena, ix, t));
+            err = buf_append_cstr(out, text_of(arena, ix, t));
         if (object && !err) {
             t = json_next(ix, token, t);
-            err = buf_printf(&out, "=%s", text_of(arena, ix, t));
+            err = buf_append_byte(out, '=');
+            if (!err && json_kind(ix, t) == JSON_ARRAY)
+                err = append_list(arena, out, ix, t, "+");
+            else if (!err)
+                err = buf_append_cstr(out, text_of(arena, ix, t));
         }
     }
-    const struct span copy = arena_dup(arena, buf_span(&out));
+    return err;
+}
+
+/* "a, b" of an array, "k=v, k=v" of an object. */
+static const char *list_of(struct arena *arena, const struct json_index *ix, uint32_t token)
+{
+    struct buf out = BUF_INIT(LIST_BYTES_MAX);
+    const enum err err = append_list(arena, &out, ix, token, ", ");
+    const char *text = err && err != ERR_FULL ? "?" : printable(arena, buf_span(&out));
     buf_release(&out);
-    return copy.ptr && copy.len ? copy.ptr : "-";
+    return text;
 }
 
 static const char *age_of(struct arena *arena, int64_t ms)
@@ -105,11 +153,25 @@ static const char *number_cell(struct arena *arena, enum column_kind kind, int64
         return age_of(arena, number);
     if (kind == COLUMN_TIME)
         return arena_printf(arena, "%.19sZ", clock_format_wall(number, text));
-    if (kind == COLUMN_USD_MTOK) /* nano-dollars per million tokens */
-        return arena_printf(arena, "%s", units_format_usd(number, text));
+    if (kind == COLUMN_US)
+        return number == 0 ? "-" : arena_printf(arena, "%.1fms", (double)number / 1e3);
     if (kind == COLUMN_SHARE) /* ppm */
         return arena_printf(arena, "%.1f%%", (double)number / 1e4);
     return arena_printf(arena, "%lld", (long long)number);
+}
+
+/* Numbers with a fraction. */
+static const char *fraction_cell(struct arena *arena, const struct json_index *ix, uint32_t token,
+                                 enum column_kind kind)
+{
+    char text[UNITS_TEXT_BYTES];
+    int64_t nano;
+    double number;
+    if (kind == COLUMN_USD && json_decimal(ix, token, 9, &nano) == OK && nano >= 0)
+        return arena_printf(arena, "%s", units_format_usd(nano, text));
+    if (kind == COLUMN_SCORE && json_double(ix, token, &number) == OK)
+        return arena_printf(arena, "%.3f", number);
+    return text_of(arena, ix, token);
 }
 
 const char *render_cell(const struct cli *cli, const struct json_index *ix, uint32_t object,
@@ -123,12 +185,16 @@ const char *render_cell(const struct cli *cli, const struct json_index *ix, uint
         return "-";
     if (column->kind == COLUMN_LIST)
         text = list_of(arena, ix, token);
+    else if (column->kind == COLUMN_USD || column->kind == COLUMN_SCORE)
+        text = fraction_cell(arena, ix, token, column->kind);
     else if (column->kind == COLUMN_TEXT || json_i64(ix, token, &number) != OK)
         text = text_of(arena, ix, token);
     else
         text = number_cell(arena, column->kind, number);
     return text ? (*text ? text : "-") : "?";
 }
+
+/* ---- tables ---- */
 
 static size_t terminal_width(const struct cli *cli)
 {
@@ -140,7 +206,22 @@ static size_t terminal_width(const struct cli *cli)
 
 static bool right_aligned(enum column_kind kind)
 {
-    return kind == COLUMN_NUMBER || kind == COLUMN_SHARE || kind == COLUMN_USD_MTOK;
+    switch (kind) {
+    case COLUMN_NUMBER:
+    case COLUMN_SHARE:
+    case COLUMN_USD:
+    case COLUMN_US:
+    case COLUMN_SCORE:
+        return true;
+    case COLUMN_TEXT:
+    case COLUMN_AGE:
+    case COLUMN_UNTIL:
+    case COLUMN_TIME:
+    case COLUMN_MS:
+    case COLUMN_LIST:
+        return false;
+    }
+    return false;
 }
 
 /* Columns in a UTF-8 text: continuation bytes take none. */
@@ -152,54 +233,118 @@ static size_t width_of(const char *text)
     return width;
 }
 
-static void print_row(const char *const *cells, const size_t *widths, const struct column *columns, size_t count,
-                      size_t limit)
+struct table {
+    const struct column *columns;
+    size_t count, rows, room;
+    const char **cells;
+    size_t widths[COLUMNS_MAX];
+};
+
+static void print_row(const struct table *table, const char *const *cells, size_t limit)
 {
-    size_t at = 0;
-    for (size_t c = 0; c < count; c++) {
-        const size_t width = width_of(cells[c]);
-        const size_t pad = widths[c] > width ? widths[c] - width : 0;
-        const bool last = c + 1 == count;
-        if (last && limit != SIZE_MAX && at + width > limit && limit > at) {
-            printf("%.*s\n", (int)(limit - at), cells[c]);
-            return;
-        }
-        if (right_aligned(columns[c].kind))
-            printf("%*s%s", (int)pad, "", cells[c]);
-        else
-            printf("%s%*s", cells[c], last ? 0 : (int)pad, "");
-        at += widths[c] + 2;
-        printf(last ? "\n" : "  ");
+    struct buf line = BUF_INIT(1u << 20);
+    enum err err = OK;
+    for (size_t c = 0; !err && c < table->count; c++) {
+        const bool last = c + 1 == table->count, right = right_aligned(table->columns[c].kind);
+        const int pad = (int)(table->widths[c] - width_of(cells[c]));
+        err = buf_printf(&line, "%*s%s%*s", right ? pad : 0, "", cells[c], right || last ? 0 : pad, "");
+        if (!err && !last)
+            err = buf_append_cstr(&line, "  ");
     }
+    const struct span whole = buf_span(&line), head = head_of(whole, limit);
+    if (err)
+        printf("?\n");
+    else if (head.len < whole.len)
+        printf(SPAN_FMT "…\n", SPAN_ARG(head_of(whole, limit - 1)));
+    else
+        printf(SPAN_FMT "\n", SPAN_ARG(whole));
+    buf_release(&line);
+}
+
+/* Paths that begin with '^' stand for members of the outer object. */
+static bool is_outer(const struct column *column)
+{
+    return column->path[0] == '^';
+}
+
+/* One row; false when memory is out. */
+static bool add_row(const struct cli *cli, const struct json_index *ix, uint32_t outer, uint32_t inner,
+                    struct table *table)
+{
+    if (table->rows == table->room)
+        return false;
+    for (size_t c = 0; c < table->count; c++) {
+        struct column column = table->columns[c];
+        const uint32_t object = is_outer(&column) ? outer : inner;
+        column.path += is_outer(&column);
+        const char *cell = object == JSON_NONE ? "-" : render_cell(cli, ix, object, &column);
+        table->cells[table->rows * table->count + c] = cell;
+        table->widths[c] = size_max(table->widths[c], width_of(cell));
+    }
+    table->rows++;
+    return true;
+}
+
+static void add_rows(const struct cli *cli, const struct json_index *ix, uint32_t array, const char *member,
+                     struct table *table)
+{
+    for (uint32_t t = json_first(ix, array); t != JSON_NONE; t = json_next(ix, array, t)) {
+        const uint32_t inner = member ? render_path(ix, t, member) : JSON_NONE;
+        const bool nested = inner != JSON_NONE && json_kind(ix, inner) == JSON_ARRAY && ix->tokens[inner].count > 0;
+        if (!nested && !add_row(cli, ix, t, member ? JSON_NONE : t, table))
+            return;
+        for (uint32_t k = nested ? json_first(ix, inner) : JSON_NONE; k != JSON_NONE; k = json_next(ix, inner, k)) {
+            if (!add_row(cli, ix, t, k, table))
+                return;
+        }
+    }
+}
+
+static size_t count_rows(const struct json_index *ix, uint32_t array, const char *member)
+{
+    size_t rows = 0;
+    for (uint32_t t = json_first(ix, array); t != JSON_NONE; t = json_next(ix, array, t)) {
+        const uint32_t inner = member ? render_path(ix, t, member) : JSON_NONE;
+        rows += inner != JSON_NONE && json_kind(ix, inner) == JSON_ARRAY && ix->tokens[inner].count > 0
+                    ? ix->tokens[inner].count
+                    : 1;
+    }
+    return rows;
+}
+
+void render_nested(const struct cli *cli, const struct json_index *ix, uint32_t array, const char *member,
+                   const struct column *columns, size_t count, const char *empty)
+{
+    struct arena *arena = (struct arena *)(uintptr_t)&cli->arena;
+    struct table table = { .columns = columns, .count = count };
+    const char *titles[COLUMNS_MAX];
+    const size_t limit = terminal_width(cli);
+    REQUIRE(count <= COLUMNS_MAX);
+    if (array != JSON_NONE && json_kind(ix, array) == JSON_ARRAY)
+        table.room = count_rows(ix, array, member);
+    if (table.room == 0) {
+        printf("%s\n", empty);
+        return;
+    }
+    table.cells = ARENA_ARRAY(arena, table.room * count, const char *);
+    if (!table.cells) {
+        fprintf(stderr, "fairlead: out of memory for a table of %zu rows; --json prints it\n", table.room);
+        return;
+    }
+    for (size_t c = 0; c < count; c++) {
+        titles[c] = columns[c].title;
+        table.widths[c] = width_of(titles[c]);
+    }
+    add_rows(cli, ix, array, member, &table);
+    print_row(&table, titles, limit);
+    for (size_t row = 0; row < table.rows; row++)
+        print_row(&table, table.cells + row * count, limit);
 }
 
 void render_table(const struct cli *cli, const struct json_index *ix, uint32_t array, const struct column *columns,
                   size_t count, const char *empty)
 {
-    struct arena *arena = (struct arena *)(uintptr_t)&cli->arena;
-    size_t widths[COLUMNS_MAX];
-    const char *titles[COLUMNS_MAX];
-    REQUIRE(count <= COLUMNS_MAX);
-    const size_t rows = array == JSON_NONE || json_kind(ix, array) != JSON_ARRAY ? 0 : ix->tokens[array].count;
-    const char **cells = ARENA_ARRAY(arena, rows * count + 1, const char *);
-    if (rows == 0 || !cells) {
-        printf("%s\n", empty);
-        return;
-    }
-    for (size_t c = 0; c < count; c++) {
-        titles[c] = columns[c].title;
-        widths[c] = strlen(columns[c].title);
-    }
-    size_t row = 0;
-    for (uint32_t t = json_first(ix, array); t != JSON_NONE; t = json_next(ix, array, t), row++) {
-        for (size_t c = 0; c < count; c++) {
-            cells[row * count + c] = render_cell(cli, ix, t, &columns[c]);
-            widths[c] = size_max(widths[c], width_of(cells[row * count + c]));
-        }
-    }
-    print_row(titles, widths, columns, count, SIZE_MAX);
-    for (row = 0; row < rows; row++)
-        print_row(cells + row * count, widths, columns, count, terminal_width(cli));
+    render_nested(cli, ix, array, NULL, columns, count, empty);
 }
 
 void render_fields(const struct cli *cli, const struct json_index *ix, uint32_t object, const struct column *columns,
@@ -245,4 +390,22 @@ void render_json(struct span json)
 {
     fwrite(json.ptr, 1, json.len, stdout);
     putchar('\n');
+}
+
+void render_done(const struct cli *cli, const struct admin_reply *reply)
+{
+    if (cli->json)
+        render_json(reply->result);
+    else
+        printf("%s" SPAN_FMT "\n", cli->dry_run ? "dry run, nothing was changed: " : "", SPAN_ARG(reply->message));
+}
+
+void render_outcome(const struct cli *cli, const struct admin_reply *reply, const struct json_index *ix)
+{
+    const uint32_t diagnostics = json_get(ix, 0, SPAN("diagnostics"));
+    if (!cli->json && diagnostics != JSON_NONE)
+        render_diagnostics(cli, ix, diagnostics, stderr);
+    if (!cli->json)
+        render_changes(cli, ix, json_get(ix, 0, SPAN("changes")));
+    render_done(cli, reply);
 }

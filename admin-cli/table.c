@@ -47,6 +47,7 @@ static const struct opt override_options[] = {
     { "for", 0, OPT_TEXT, "TIME", "lift it by itself after this time" },
 };
 static const struct opt prices_list_options[] = {
+    { "held", 0, OPT_FLAG, NULL, "only prices that are held back in quarantine" },
     { "unmapped", 0, OPT_FLAG, NULL, "only catalog entries that no provider of Fairlead's presets maps to" },
 };
 static const struct opt prices_set_options[] = {
