@@ -166,11 +166,11 @@ void exchange_pass(struct exchange *x)
 
 /* ---- from the provider: events of a stream ---- */
 
-static enum err fail_feed(struct exchange *x, enum retry_failure failure, const char *message)
+static enum err fail_feed(struct exchange *x, enum retry_failure failure, struct span message)
 {
     x->feed_failed = true;
     x->feed_failure = failure;
-    x->feed_message = message ? arena_printf(&x->arena, "%s", message) : NULL;
+    x->feed_message = span_empty(message) ? NULL : arena_printf(&x->arena, SPAN_FMT, SPAN_ARG(message));
     return ERR_CANCELLED;
 }
 
@@ -178,9 +178,9 @@ static enum err fail_feed(struct exchange *x, enum retry_failure failure, const 
 static enum err forward(struct exchange *x, struct span raw)
 {
     if (x->content_seen)
-        return buf_append(&x->core->scratch, raw) ? fail_feed(x, RETRY_TOO_LARGE, NULL) : OK;
+        return buf_append(&x->core->scratch, raw) ? fail_feed(x, RETRY_TOO_LARGE, SPAN("")) : OK;
     if (x->answer.len + raw.len > EXCHANGE_HELD_BYTES || buf_append(&x->answer, raw))
-        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+        return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     return OK;
 }
 
@@ -193,7 +193,7 @@ static enum err first_content(struct exchange *x)
     if (upstream_release_body(x->attempt.upstream))
         exchange_free_body(x);
     if (buf_append(&x->core->scratch, buf_span(&x->answer)))
-        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+        return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     buf_release(&x->answer);
     return OK;
 }
@@ -201,12 +201,12 @@ static enum err first_content(struct exchange *x)
 static enum err on_done_event(struct exchange *x, struct span raw)
 {
     if (!x->content_seen)
-        return fail_feed(x, RETRY_EMPTY, NULL);
+        return fail_feed(x, RETRY_EMPTY, SPAN(""));
     x->done_seen = true;
     x->idle_due = DEADLINE_NONE;
     x->tail_due = core_now_ms(x->core) + EXCHANGE_TAIL_MS;
     if (write_tail(x, &x->core->scratch))
-        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+        return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     return forward(x, raw);
 }
 
@@ -218,7 +218,7 @@ static enum err on_event(void *user, const struct sse_event *event)
         return OK;
     arena_reset(&x->event_arena);
     if (openai_chat_event(&x->event_arena, x->ask.endpoint, event, &facts))
-        return fail_feed(x, RETRY_TOO_LARGE, NULL);
+        return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     if (facts.usage.known)
         usage_merge(&x->usage, &facts.usage);
     x->content_bytes += facts.content_bytes;
@@ -236,11 +236,11 @@ static enum err on_event(void *user, const struct sse_event *event)
     case EVENT_DONE:
         return on_done_event(x, event->raw);
     case EVENT_ERROR:
-        return fail_feed(x, facts.error_retryable ? RETRY_ERROR_IN_200 : RETRY_REFUSAL_IN_200, facts.error_message.ptr);
+        return fail_feed(x, facts.error_retryable ? RETRY_ERROR_IN_200 : RETRY_REFUSAL_IN_200, facts.error_message);
     case EVENT_GARBAGE:
         break;
     }
-    return fail_feed(x, RETRY_GARBAGE, NULL);
+    return fail_feed(x, RETRY_GARBAGE, SPAN(""));
 }
 
 static void feed(struct exchange *x, struct span bytes)
@@ -250,7 +250,7 @@ static void feed(struct exchange *x, struct span bytes)
     x->feed_failed = false;
     enum err err = sse_feed(&x->framer, bytes, on_event, x);
     if (err && !x->feed_failed)
-        (void)fail_feed(x, RETRY_TOO_LARGE, NULL);
+        (void)fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     exchange_account_answer(x);
     if (out->len > 0 && x->content_seen && exchange_write_stream(x, buf_span(out), false)) {
         exchange_finish(x, OUTCOME_INTERNAL, "nomem", true);

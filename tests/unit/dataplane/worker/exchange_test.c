@@ -266,6 +266,8 @@ static void error_after_content_is_said(void **state)
         assert_true(has(c, "half of"));
         assert_true(has(c, "data: {\"error\""));
         assert_true(has(c, "upstream_truncated"));
+        if (i == 1)
+            assert_true(has(c, "\"message\":\"overloaded\"")); /* the provider's own words, and no byte more */
         assert_false(has(c, "[DONE]"));
         assert_int_equal(counted(&rig, SERIES_TRUNCATED), 1);
         assert_int_equal(counted(&rig, SERIES_ESTIMATED), 1);
