@@ -77,6 +77,7 @@ struct probe_target {
     struct span model; /* for completion: what is sent */
     uint32_t every_ms;
     uint32_t timeout_ms;
+    struct span proxy; /* "" or http://host:port, as requests go */
 };
 struct catalog_entry {
     struct span name; /* catalog's own name, normalised by the rule in controlplane/evidence/catalog */

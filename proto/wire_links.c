@@ -102,6 +102,7 @@ static const struct wire_field probe_target_fields[] = {
     TEXT_(model),
     U32_(every_ms),
     U32_(timeout_ms),
+    TEXT_(proxy),
 };
 #undef P
 #undef W

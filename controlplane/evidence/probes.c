@@ -143,7 +143,8 @@ static struct probe_target target_of(const struct provider *p)
                                   .credentials = p->credentials,
                                   .model = p->probe == PROBE_HOW_COMPLETION ? p->probe_model : SPAN(""),
                                   .every_ms = p->probe_every_ms,
-                                  .timeout_ms = PROBE_TIMEOUT_MS };
+                                  .timeout_ms = PROBE_TIMEOUT_MS,
+                                  .proxy = p->proxy };
 }
 
 enum err probes_targets(struct arena *arena, const struct artifact *const *artifacts, uint32_t count,

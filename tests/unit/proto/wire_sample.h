@@ -456,7 +456,8 @@ static inline struct evidence_reply *wire_sample_evidence_reply(struct arena *ar
                                                .credentials = sample_texts(arena, prng, "c"),
                                                .model = sample_text(arena, prng, "m"),
                                                .every_ms = sample_below(prng, 9999),
-                                               .timeout_ms = sample_below(prng, 9999) };
+                                               .timeout_ms = sample_below(prng, 9999),
+                                               .proxy = sample_text(arena, prng, "http://proxy") };
     return m;
 }
 
