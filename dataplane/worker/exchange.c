@@ -242,7 +242,7 @@ static bool body_in_the_way(const struct exchange *x)
 
 void exchange_refuse(struct exchange *x, const struct reply_error *error)
 {
-    x->close = x->close || body_in_the_way(x);
+    x->close = x->close || x->core->draining || body_in_the_way(x);
     struct buf out = BUF_INIT(256u << 10);
     struct buf own = BUF_INIT(EXCHANGE_DOWN_BYTES);
     enum err err = OK;
@@ -348,7 +348,7 @@ static void on_timer(struct deadline *timer)
     uint64_t now_ms = core_now_ms(x->core);
     exchange_busy(x, clock_ns());
     if (x->total_due <= now_ms || (x->content_due <= now_ms && !x->content_seen)) {
-        x->last_failure = RETRY_TIMEOUT;
+        exchange_attempt_overdue(x);
         if (x->content_seen)
             exchange_truncated(x, true,
                                "The answer took longer than its route allows and was cut. Send the request again.");

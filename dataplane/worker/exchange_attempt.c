@@ -355,15 +355,30 @@ void exchange_attempt_broke(struct exchange *x)
     exchange_attempt_close(x, "truncated");
 }
 
+void exchange_attempt_overdue(struct exchange *x)
+{
+    struct attempt *a = &x->attempt;
+    if (!a->running || x->content_seen)
+        return;
+    struct board_series *series = series_of(x, a->label);
+    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
+    board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+    /* The last of a chain may have had next to no time: that says nothing about it. */
+    if ((clock_ns() - a->started_ns) * 2 >= clock_ns() - x->began_ns)
+        verdict(x, true);
+    exchange_attempt_abandon(x);
+    x->rows[x->attempts - 1].error = retry_failure_name(RETRY_TIMEOUT);
+}
+
 static void credential_refused(struct exchange *x)
 {
     struct core *core = x->core;
     uint64_t now_ms = core_now_ms(core);
-    log_warn("credential.refused", LOG_SPAN("provider", x->attempt.provider->name),
-             LOG_U64("status", x->attempt.status));
     if (now_ms - core->credentials_read_ms < CREDENTIALS_READ_EVERY_MS || !core->config->credentials)
         return;
     core->credentials_read_ms = now_ms;
+    log_warn("credential.refused", LOG_SPAN("provider", x->attempt.provider->name),
+             LOG_U64("status", x->attempt.status));
     (void)credentials_refresh(core->config->credentials);
 }
 
@@ -389,8 +404,8 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
         board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
     if (rule.cool_down && a->retry_after_ms && a->label && a->label < MODELS_MAX)
         core->cool_until_ms[a->label] = core_now_ms(core) + a->retry_after_ms;
-    log_info("attempt.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", a->model->name),
-             LOG_STR("failure", retry_failure_name(failure)), LOG_U64("status", a->status));
+    log_debug("attempt.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", a->model->name),
+              LOG_STR("failure", retry_failure_name(failure)), LOG_U64("status", a->status));
     bool other_credential = rule.credential_bad && a->credentials_left > 0;
     if (rule.credential_bad)
         credential_refused(x);

@@ -162,7 +162,8 @@ void exchange_next_attempt(struct exchange *x); /* starts it, or ends the exchan
 void exchange_attempt_succeeded(struct exchange *x);
 /* The attempt is over without having served; goes on with the next, passes on, or ends. */
 void exchange_attempt_failed(struct exchange *x, enum retry_failure failure);
-void exchange_attempt_broke(struct exchange *x); /* it broke off after content: counted against the model */
+void exchange_attempt_broke(struct exchange *x);   /* it broke off after content: counted against the model */
+void exchange_attempt_overdue(struct exchange *x); /* the whole request's deadline passed before content */
 void exchange_attempt_close(struct exchange *x, const char *error); /* gives back what it held; idempotent */
 void exchange_attempt_abandon(struct exchange *x);                  /* the client left, or we end */
 

@@ -300,6 +300,7 @@ static void on_head(void *user, const struct upstream_head *head)
     struct exchange *x = user;
     struct attempt *a = &x->attempt;
     exchange_busy(x, clock_ns());
+    x->close = x->close || x->core->draining;
     core_count(x->core, head->reused ? WORKER_UPSTREAM_REUSED : WORKER_UPSTREAM_CONNECTS);
     a->status = head->status;
     keep_headers(x, head);
@@ -429,8 +430,8 @@ static void on_done(void *user, const struct upstream_result *result)
     if (!x->content_seen)
         exchange_busy(x, clock_ns());
     if (result->err && result->why && !x->done_seen)
-        log_info("upstream.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", x->attempt.model->name),
-                 LOG_ERR(result->err), LOG_STR("why", result->why));
+        log_debug("upstream.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", x->attempt.model->name),
+                  LOG_ERR(result->err), LOG_STR("why", result->why));
     if (x->state == EXCHANGE_RELAYING) {
         if (x->done_seen || (result->err == OK && x->finished))
             exchange_complete(x);

@@ -13,6 +13,8 @@
 
 struct worker {
     uv_loop_t loop;
+    struct node_config config; /* the caller's, but for what reload renews */
+    bool own_credentials;
     struct core core;
     struct listener listener;
     struct link link;
@@ -46,11 +48,25 @@ static void on_wake(void *user)
     loader_refresh(&w->core.loader);
 }
 
+/* Limits and credentials as they are written now; all else needs a restart. A file that cannot be read changes nothing.
+ */
 static void on_reload(void *user)
 {
     struct worker *w = user;
-    if (w->core.config->credentials)
-        log_info("credentials.read", LOG_U64("changed", credentials_refresh(w->core.config->credentials)));
+    struct node_config fresh = { .home = NULL };
+    char *message = NULL;
+    if (node_config_load(w->config.home, w->config.source, &fresh, &message)) {
+        log_error("reload.failed", LOG_STR("why", message ? message : ""));
+        free(message);
+        return;
+    }
+    struct credentials *old = w->config.credentials;
+    w->config.limits = fresh.limits;
+    w->config.credentials = fresh.credentials;
+    fresh.credentials = w->own_credentials ? old : NULL; /* the first ones are the caller's */
+    w->own_credentials = true;
+    node_config_release(&fresh);
+    log_info("reload.done", LOG_U64("slot", w->core.slot));
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -125,7 +141,8 @@ static void on_signal(uv_signal_t *signal, int number)
 
 static enum err open_core(struct worker *w, const struct worker_options *options)
 {
-    const struct node_config *config = options->config;
+    w->config = *options->config;
+    const struct node_config *config = &w->config;
     char *store = node_config_path(config, HOME_NODE_STORE);
     char *board = node_config_board_path(config);
     const struct upstream_lane_options lane = { .loop = &w->loop,
@@ -208,6 +225,8 @@ int worker_run(const struct worker_options *options)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     core_release(&w->core);
     (void)uv_loop_close(&w->loop);
+    if (w->own_credentials)
+        credentials_free(w->config.credentials);
     log_info("worker.stopped", LOG_U64("slot", options->slot));
     return 0;
 }

@@ -368,6 +368,7 @@ static void deadline_covers_all_attempts(void **state)
     UNTIL(&rig, rig.lane.count == 1);
     UNTIL(&rig, has(c, "HTTP/1.1 504 "));
     assert_true(TRY(rig, 0)->cancelled);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPT_TIMEOUTS), 1);
     rig_stop(&rig);
 }
 

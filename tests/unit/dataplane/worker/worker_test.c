@@ -232,6 +232,8 @@ static void serves_follows_and_drains(void **state)
     m = expect(&h, CONTROL_SERVING, NULL);
     assert_int_equal(m.version.generation, 2);
 
+    tell(&h, CONTROL_RELOAD, 0);
+    tell(&h, CONTROL_RELOAD, 0);
     tell(&h, CONTROL_DRAIN, 10000);
     char rest[1024];
     snprintf(rest, sizeof(rest), "%zx\r\n%s\r\n0\r\n\r\n", strlen(FINISH DONE), FINISH DONE);
