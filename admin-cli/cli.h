@@ -50,6 +50,8 @@ extern const size_t cli_global_option_count;
 extern const struct opt cli_change_options[];
 extern const size_t cli_change_option_count;
 
+/* Finds the command that the words of argv name (options may stand anywhere), runs it and gives the exit code. */
+int cli_main(int argc, char *const *argv);
 /* "fairlead: " and the text on stderr; returns code. */
 int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Asks on the terminal unless --yes or --dry-run. Not a terminal and no --yes: false, told on stderr. */
@@ -175,4 +177,4 @@ int run_completion(struct cli *cli); /* docs.c */
 int run_man(struct cli *cli);
 int run_help(struct cli *cli);
 void docs_help_command(const struct cli_command *command);
-void docs_help_all(void);
+void docs_help_all(FILE *to);

@@ -18,16 +18,17 @@ static const struct {
     { EXIT_NOT_YET, "not yet", "--wait: stored, but not every node serves it yet" },
 };
 
-void docs_help_all(void)
+void docs_help_all(FILE *to)
 {
-    printf("Usage: fairlead COMMAND [options]\n\nFairlead routes requests to language models: by price, speed, health "
-           "and rules that you version.\n\nCommands:\n");
+    fprintf(to,
+            "Usage: fairlead COMMAND [options]\n\nFairlead routes requests to language models: by price, speed, health "
+            "and rules that you version.\n\nCommands:\n");
     size_t width = 0;
     for (unsigned i = 0; i < cli_command_count; i++)
         width = size_max(width, strlen(cli_commands[i].path));
     for (unsigned i = 0; i < cli_command_count; i++)
-        printf("  %-*s  %s\n", (int)width, cli_commands[i].path, cli_commands[i].brief);
-    printf("\n'fairlead COMMAND --help' tells more; 'fairlead help exit-codes' lists exit codes.\n");
+        fprintf(to, "  %-*s  %s\n", (int)width, cli_commands[i].path, cli_commands[i].brief);
+    fprintf(to, "\n'fairlead COMMAND --help' tells more; 'fairlead help exit-codes' lists exit codes.\n");
 }
 
 static void print_options(const char *title, const struct opt *options, size_t count)
@@ -57,35 +58,6 @@ static void print_exit_codes(void)
 {
     for (size_t i = 0; i < ARRAY_LEN(exit_codes); i++)
         printf("%d  %-12s %s\n", exit_codes[i].code, exit_codes[i].name, exit_codes[i].means);
-}
-
-int run_help(struct cli *cli)
-{
-    char path[128];
-    size_t len = 0;
-    if (!cli_arg(cli, 0)) {
-        docs_help_all();
-        return EXIT_GOOD;
-    }
-    if (strcmp(cli_arg(cli, 0), "exit-codes") == 0) {
-        print_exit_codes();
-        return EXIT_GOOD;
-    }
-    for (unsigned i = 0; cli_arg(cli, i); i++) {
-        const int n = snprintf(path + len, sizeof(path) - len, "%s%s", i ? " " : "", cli_arg(cli, i));
-        len += n > 0 ? size_min((size_t)n, sizeof(path) - len - 1) : 0;
-    }
-    unsigned shown = 0;
-    for (unsigned i = 0; i < cli_command_count; i++) {
-        const struct span name = span_cstr(cli_commands[i].path);
-        const struct span rest = span_skip(name, len);
-        if (!span_starts(name, span_of(path, len)) || (rest.len && rest.ptr[0] != ' '))
-            continue;
-        if (shown++)
-            printf("\n");
-        docs_help_command(&cli_commands[i]);
-    }
-    return shown ? EXIT_GOOD : cli_fail(cli, EXIT_USAGE, "no command '%s'; 'fairlead help' lists them", path);
 }
 
 /* ---- manual pages (man(7)) ---- */
@@ -168,13 +140,31 @@ static enum err man_exit_codes(struct buf *out)
     return err;
 }
 
+/* "brief" as "Brief.\n" */
+static enum err man_sentence(struct buf *out, const char *brief)
+{
+    enum err err = buf_append_byte(out, (char)toupper((unsigned char)brief[0]));
+    if (!err)
+        err = man_text(out, brief + 1);
+    return err ? err : buf_append_cstr(out, ".\n");
+}
+
 static enum err man_command(struct buf *out, const struct cli_command *command)
 {
     enum err err = man_head(out, command->path, command->brief);
     if (!err)
-        err = buf_printf(out, ".B fairlead %s\n%s [options]\n.SH DESCRIPTION\n", command->path, command->arguments);
+        err = buf_printf(out, ".B fairlead %s\n", command->path);
+    if (!err && *command->arguments)
+        err = man_text(out, command->arguments);
     if (!err)
-        err = man_text(out, command->more ? command->more : command->brief);
+        err = buf_append_cstr(out,
+                              *command->arguments ? " [options]\n.SH DESCRIPTION\n" : "[options]\n.SH DESCRIPTION\n");
+    if (!err)
+        err = man_sentence(out, command->brief);
+    if (!err && command->more)
+        err = buf_append_cstr(out, ".PP\n");
+    if (!err && command->more)
+        err = man_text(out, command->more);
     if (!err)
         err = buf_append_cstr(out, "\n.SH OPTIONS\n");
     if (!err)
@@ -183,7 +173,9 @@ static enum err man_command(struct buf *out, const struct cli_command *command)
         err = man_options(out, cli_change_options, cli_change_option_count);
     if (!err)
         err = man_options(out, cli_global_options, cli_global_option_count);
-    return err ? err : man_exit_codes(out);
+    if (!err)
+        err = man_exit_codes(out);
+    return err ? err : buf_append_cstr(out, ".SH SEE ALSO\n.BR fairlead (1)\n");
 }
 
 static enum err man_overview(struct buf *out)
@@ -218,25 +210,79 @@ static int write_page(struct cli *cli, const char *dir, const char *path, struct
     return code;
 }
 
+/* Words after the command's own, joined by spaces; cut at 127 bytes, where no command's path is left. */
+static void join_args(const struct cli *cli, char path[128])
+{
+    size_t len = 0;
+    path[0] = '\0';
+    for (unsigned i = 0; cli_arg(cli, i); i++) {
+        const int n = snprintf(path + len, 128 - len, "%s%s", i ? " " : "", cli_arg(cli, i));
+        len += n > 0 ? size_min((size_t)n, 127 - len) : 0;
+    }
+}
+
+/* One page: of the command, or the overview (NULL). */
+static int man_page(struct cli *cli, const struct cli_command *command, const char *dir, struct buf *page)
+{
+    buf_clear(page);
+    if ((command ? man_command(page, command) : man_overview(page)) != OK)
+        return cli_fail(cli, EXIT_FAILED, "out of memory");
+    if (dir)
+        return write_page(cli, dir, command ? command->path : "", page);
+    fwrite(page->data + page->start, 1, page->len, stdout);
+    return EXIT_GOOD;
+}
+
 int run_man(struct cli *cli)
 {
     const char *dir = opts_text(&cli->given, "dir", NULL);
+    char path[128];
     struct buf page = BUF_INIT(1u << 20);
     int code = EXIT_GOOD;
+    join_args(cli, path);
+    if (dir && *path)
+        return cli_fail(cli, EXIT_USAGE, "--dir writes the pages of all commands; name a command or say --dir");
     if (dir && file_make_dirs(dir, 0755) != OK)
         return cli_fail(cli, EXIT_FAILED, "%s cannot be made", dir);
-    for (unsigned i = 0; code == EXIT_GOOD && i <= cli_command_count; i++) {
-        buf_clear(&page);
-        const enum err err = i == 0 ? man_overview(&page) : man_command(&page, &cli_commands[i - 1]);
-        if (err)
-            code = cli_fail(cli, EXIT_FAILED, "out of memory");
-        else if (dir)
-            code = write_page(cli, dir, i == 0 ? "" : cli_commands[i - 1].path, &page);
-        else if (i == 0)
-            fwrite(page.data + page.start, 1, page.len, stdout);
+    bool found = *path == '\0';
+    if (found)
+        code = man_page(cli, NULL, dir, &page);
+    for (unsigned i = 0; code == EXIT_GOOD && i < cli_command_count; i++) {
+        const bool named = strcmp(cli_commands[i].path, path) == 0;
+        if (named || dir)
+            code = man_page(cli, &cli_commands[i], dir, &page);
+        found = found || named;
     }
     buf_release(&page);
-    return code;
+    return found ? code : cli_fail(cli, EXIT_USAGE, "no command '%s'; 'fairlead help' lists them", path);
+}
+
+/* ---- help on demand ---- */
+
+int run_help(struct cli *cli)
+{
+    char path[128];
+    join_args(cli, path);
+    const size_t len = strlen(path);
+    unsigned shown = 0;
+    if (len == 0) {
+        docs_help_all(stdout);
+        return EXIT_GOOD;
+    }
+    if (strcmp(path, "exit-codes") == 0) {
+        print_exit_codes();
+        return EXIT_GOOD;
+    }
+    for (unsigned i = 0; i < cli_command_count; i++) {
+        const struct span name = span_cstr(cli_commands[i].path);
+        const struct span rest = span_skip(name, len);
+        if (!span_starts(name, span_of(path, len)) || (rest.len && rest.ptr[0] != ' '))
+            continue;
+        if (shown++)
+            printf("\n");
+        docs_help_command(&cli_commands[i]);
+    }
+    return shown ? EXIT_GOOD : cli_fail(cli, EXIT_USAGE, "no command '%s'; 'fairlead help' lists them", path);
 }
 
 /* ---- completion ---- */
@@ -300,25 +346,73 @@ static void bash_completion(void)
         while (i + 1 < cli_command_count && span_starts(span_cstr(cli_commands[i + 1].path), first))
             i++;
     }
+    /* Words hold neither spaces nor patterns; zsh's bashcompinit knows no mapfile. File names are left to the shell. */
     printf("        esac\n    fi\n"
-           "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
-           "    [ ${#COMPREPLY[@]} -gt 0 ] || mapfile -t COMPREPLY < <(compgen -f -- \"$cur\")\n"
-           "}\ncomplete -o filenames -F _fairlead fairlead\n");
+           "    COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+           "}\ncomplete -o default -F _fairlead fairlead\n");
+}
+
+/* In single quotes, where fish takes only \' and \\ for escapes. */
+static void fish_quoted(const char *text)
+{
+    putchar('\'');
+    for (; *text; text++) {
+        if (*text == '\'' || *text == '\\')
+            putchar('\\');
+        putchar(*text);
+    }
+    putchar('\'');
+}
+
+/* condition: of fish; may be NULL. */
+static void fish_options(const char *condition, const struct opt *options, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        printf("complete -c fairlead");
+        if (condition)
+            printf(" -n '%s'", condition);
+        if (options[i].letter)
+            printf(" -s %c", options[i].letter);
+        printf(" -l %s%s -d ", options[i].name, options[i].kind == OPT_FLAG ? "" : " -r -F");
+        fish_quoted(options[i].help);
+        printf("\n");
+    }
+}
+
+static void fish_command(const struct cli_command *command)
+{
+    char condition[160];
+    struct span path = span_cstr(command->path), first;
+    (void)span_split(&path, ' ', &first);
+    if (path.ptr) {
+        printf("complete -c fairlead -n '__fish_seen_subcommand_from " SPAN_FMT "' -a " SPAN_FMT " -d ",
+               SPAN_ARG(first), SPAN_ARG(path));
+        snprintf(condition, sizeof(condition),
+                 "__fish_seen_subcommand_from " SPAN_FMT "; and __fish_seen_subcommand_from " SPAN_FMT, SPAN_ARG(first),
+                 SPAN_ARG(path));
+    } else {
+        printf("complete -c fairlead -n __fish_use_subcommand -a " SPAN_FMT " -d ", SPAN_ARG(first));
+        snprintf(condition, sizeof(condition), "__fish_seen_subcommand_from " SPAN_FMT, SPAN_ARG(first));
+    }
+    fish_quoted(command->brief);
+    printf("\n");
+    fish_options(condition, command->options, command->option_count);
+    if (command->changes)
+        fish_options(condition, cli_change_options, cli_change_option_count);
 }
 
 static void fish_completion(void)
 {
+    struct span last = SPAN("");
     printf("complete -c fairlead -f\n");
+    fish_options(NULL, cli_global_options, cli_global_option_count);
     for (unsigned i = 0; i < cli_command_count; i++) {
         struct span path = span_cstr(cli_commands[i].path), first;
-        if (!span_split(&path, ' ', &first))
-            continue;
-        if (path.ptr && path.len)
-            printf("complete -c fairlead -n '__fish_seen_subcommand_from " SPAN_FMT "' -a " SPAN_FMT " -d '%s'\n",
-                   SPAN_ARG(first), SPAN_ARG(path), cli_commands[i].brief);
-        else
-            printf("complete -c fairlead -n __fish_use_subcommand -a " SPAN_FMT " -d '%s'\n", SPAN_ARG(first),
-                   cli_commands[i].brief);
+        (void)span_split(&path, ' ', &first);
+        if (path.ptr && !span_eq(first, last)) /* the group's name itself */
+            printf("complete -c fairlead -n __fish_use_subcommand -a " SPAN_FMT "\n", SPAN_ARG(first));
+        last = first;
+        fish_command(&cli_commands[i]);
     }
 }
 
