@@ -515,6 +515,10 @@ static bool stalled(struct conn *conn, uint64_t now_ms)
 static void on_idle_timer(struct conn *conn)
 {
     uint64_t idle_ms = conn->core->config->limits.idle_ms;
+    if (conn->waiting.len > 0) { /* not idle: its last answers are still on their way (see write_stall_ms) */
+        phase_due_in(conn, CONN_TRIM_MS);
+        return;
+    }
     if (conn->trimmed || idle_ms <= CONN_TRIM_MS) {
         close_now(conn);
         return;

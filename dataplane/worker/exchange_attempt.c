@@ -265,7 +265,9 @@ void exchange_next_attempt(struct exchange *x)
         }
         x->last_failure = failure;
         x->last_status = 0;
-        exchange_attempt_close(x, retry_failure_name(failure));
+        board_add(&series_of(x, x->attempt.label)->counters[SERIES_ATTEMPT_FAILURES], 1);
+        exchange_attempt_abandon(x);
+        x->rows[x->attempts - 1].error = retry_failure_name(failure);
         x->next_step++;
     }
     give_up(x);

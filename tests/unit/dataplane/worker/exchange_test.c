@@ -476,6 +476,32 @@ static void refused_credential_tries_the_next(void **state)
     credentials_free(rig.credentials);
 }
 
+/* A credential that is there in name only, and a model that is being probed: its probe must be given back. */
+static void unusable_credential_gives_its_probe_back(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    const char *why;
+    struct span elsewhere = SPAN("api.example");
+    setenv("RIG_ONE", "secret-one", 1);
+    assert_int_equal(credentials_new(&rig.credentials), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-1"), SPAN("env:RIG_ONE"), &elsewhere, 1, &why), OK);
+    (void)credentials_refresh(rig.credentials);
+    rig_start(&rig, true);
+    struct board_model *m = board_model(rig.board, board_label_find(rig.board, BOARD_LABEL_MODEL, SPAN("a/m")));
+    uint64_t long_ago = uv_now(&rig.loop) > 40000 ? uv_now(&rig.loop) - 40000 : 1;
+    for (unsigned i = 0; i < BREAKER_FAILURES_IN_ROW; i++)
+        (void)breaker_record(&m->breaker, &m->breaker_extra, true, long_ago);
+    assert_int_equal(breaker_state(atomic_load(&m->breaker), uv_now(&rig.loop)), BREAKER_HALF_OPEN);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    assert_string_equal(TRY(rig, 0)->model, "b"); /* the secret may not be sent to a's host */
+    assert_int_equal(breaker_state(atomic_load(&m->breaker), uv_now(&rig.loop)), BREAKER_HALF_OPEN);
+    rig_stop(&rig);
+    credentials_free(rig.credentials);
+}
+
 static void a_request_pins_its_table(void **state)
 {
     (void)state;
@@ -572,6 +598,7 @@ int main(void)
         cmocka_unit_test(whole_failures_in_200_fail_over),
         cmocka_unit_test(own_4xx_passes_once),
         cmocka_unit_test(refused_credential_tries_the_next),
+        cmocka_unit_test(unusable_credential_gives_its_probe_back),
         cmocka_unit_test(a_request_pins_its_table),
         cmocka_unit_test(revoked_key_is_refused_at_once),
         cmocka_unit_test(no_policy_says_so),
