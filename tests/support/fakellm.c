@@ -47,7 +47,7 @@ static int print_help(void)
 
 static bool is_knob(const char *name)
 {
-    static const char *const others[] = { "listen", "tls-cert", "tls-key", "help" };
+    static const char *const others[] = { "listen", "tls-cert", "tls-key", "lock", "help" };
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         if (strcmp(name, others[i]) == 0)
             return false;
