@@ -2,6 +2,7 @@
  * no control plane. */
 #include "admin-cli/cli.h"
 #include "common/file.h"
+#include "common/units.h"
 #include "proto/home.h"
 #include <dirent.h>
 
@@ -100,8 +101,9 @@ static void print_attempts(const struct cli *cli, const struct json_index *ix, u
 /* One record in words. */
 static void print_record(const struct cli *cli, const struct json_index *ix, uint32_t record)
 {
-    const double usd = (double)render_u64(ix, record, "cost_nano_usd") / 1e9,
-                 list = (double)render_u64(ix, record, "cost_list_nano_usd") / 1e9;
+    char charged[UNITS_TEXT_BYTES], list[UNITS_TEXT_BYTES];
+    units_format_usd((int64_t)render_u64(ix, record, "cost_nano_usd"), charged);
+    units_format_usd((int64_t)render_u64(ix, record, "cost_list_nano_usd"), list);
     printf("request       %s at %s\n", cell(cli, ix, record, "request_id"), cell(cli, ix, record, "time"));
     printf("asked for     %s (route %s) by team %s with %s\n", cell(cli, ix, record, "asked"),
            cell(cli, ix, record, "route"), cell(cli, ix, record, "team"), cell(cli, ix, record, "key_id"));
@@ -114,7 +116,7 @@ static void print_record(const struct cli *cli, const struct json_index *ix, uin
     printf("tokens        %s in (%s cached), %s out (%s reasoning)%s\n", cell(cli, ix, record, "usage.input"),
            cell(cli, ix, record, "usage.cached"), cell(cli, ix, record, "usage.output"),
            cell(cli, ix, record, "usage.reasoning"), *cell(cli, ix, record, "estimated") == 'y' ? ", estimated" : "");
-    printf("cost          $%.9g (list $%.9g), price from %s\n", usd, list, cell(cli, ix, record, "price_source"));
+    printf("cost          $%s (list $%s), price from %s\n", charged, list, cell(cli, ix, record, "price_source"));
     printf("time          first token %.1f ms, in all %.1f ms, of it Fairlead's own %.3f ms\n",
            (double)render_u64(ix, record, "ttft_us") / 1e3, (double)render_u64(ix, record, "total_us") / 1e3,
            (double)render_u64(ix, record, "overhead_us") / 1e3);
