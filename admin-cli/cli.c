@@ -13,7 +13,8 @@
 int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...)
 {
     va_list args;
-    (void)cli;
+    if (cli->quiet)
+        return code;
     fflush(stdout);
     fputs("fairlead: ", stderr);
     va_start(args, fmt);

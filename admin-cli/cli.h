@@ -27,6 +27,7 @@ struct cli {
     char *home;    /* absolute */
     char *address; /* of the admin link */
     bool json, yes, dry_run, terminal;
+    bool quiet; /* cli_fail says nothing: a try that may fail */
     uint32_t timeout_ms;
     struct arena arena;
 };
@@ -52,7 +53,7 @@ extern const size_t cli_change_option_count;
 
 /* Finds the command that the words of argv name (options may stand anywhere), runs it and gives the exit code. */
 int cli_main(int argc, char *const *argv);
-/* "fairlead: " and the text on stderr; returns code. */
+/* "fairlead: " and the text on stderr, unless cli->quiet; returns code. */
 int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* Asks on the terminal unless --yes or --dry-run. Not a terminal and no --yes: false, told on stderr. */
 bool cli_confirm(const struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -114,8 +115,8 @@ struct column {
  * only on a terminal. */
 void render_table(const struct cli *cli, const struct json_index *ix, uint32_t array, const struct column *columns,
                   size_t count, const char *empty);
-/* The same with a row for each element of the array `member` in each object ("models" of a provider); an object without any is
- * one row. Paths that begin with '^' are looked up in the outer object. */
+/* The same with a row for each element of the array `member` in each object ("models" of a provider); an object without
+ * any is one row. Paths that begin with '^' are looked up in the outer object. */
 void render_nested(const struct cli *cli, const struct json_index *ix, uint32_t array, const char *member,
                    const struct column *columns, size_t count, const char *empty);
 /* "name  value" lines of an object. */
@@ -169,9 +170,9 @@ int run_nodes_unpin(struct cli *cli);
 int run_audit(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
-int run_records(struct cli *cli);    /* commands_records.c */
-int run_init(struct cli *cli); /* init.c */
-int run_up(struct cli *cli);   /* up.c */
+int run_records(struct cli *cli); /* commands_records.c */
+int run_init(struct cli *cli);    /* init.c */
+int run_up(struct cli *cli);      /* up.c */
 int run_down(struct cli *cli);
 int run_completion(struct cli *cli); /* docs.c */
 int run_man(struct cli *cli);

@@ -1,13 +1,13 @@
 /* up and down: the programs of one machine, started together, watched, started again when they crash, stopped together.
  */
 #include "admin-cli/cli.h"
+#include "admin-cli/detach.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "proto/home.h"
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,11 +16,11 @@
 #include <unistd.h>
 
 #define READY_LIMIT_MS   30000u /* a machine under load, with cold disks */
-#define STOP_LIMIT_MS    45000u /* the node's drain takes up to 30 s */
+#define STOP_LIMIT_MS    45000u /* the node's drain takes up to 30 s; a supervisor stops its house in that time */
 #define RESTART_PAUSE_MS 500u   /* grows to 16 times that while it keeps crashing */
 #define POLL_MS          50
 #define ARGS_MAX         16u
-#define LOG_KEPT_BYTES   (64l << 20) /* a longer log is begun anew at start; the old one is kept once */
+#define ODD_LIMIT_MS     2000u /* a node that refuses or waits for adoption is given this long, then it is told */
 
 extern char **environ;
 
@@ -32,6 +32,9 @@ struct part {                /* one program of the house */
     uint64_t started_ms, start_at_ms;
     unsigned crashes;
 };
+
+#define HOME_LISTEN     HOME_RUN "/listen" /* written by the node: where it listens */
+#define HOME_OPERATIONS HOME_RUN "/operations"
 
 enum { PART_CONTROL, PART_NODE, PART_PROBER, PART_PRICEFEED, PARTS };
 
@@ -135,30 +138,32 @@ static char *read_line(const struct cli *cli, const char *relative)
 
 static bool reap(struct part *parts, bool restart);
 
-/* Waits until the control plane answers; false when it cannot be had in time or we are to stop. */
+/* The control plane's status without a word when it does not answer: it may be starting. Resets the arena. */
+static bool look(struct cli *cli, struct json_index *ret)
+{
+    struct call call = { .command = "status" };
+    const struct admin_reply *reply;
+    arena_reset(&cli->arena);
+    cli->quiet = true;
+    const int code = call_ask(cli, &call, &reply, ret);
+    cli->quiet = false;
+    return code == EXIT_GOOD;
+}
+
+/* Waits until the control plane answers; false when it cannot be had in time or we are to stop. parts: NULL when they
+ * are another supervisor's. */
 static bool wait_control(struct cli *cli, struct part *parts)
 {
     const uint64_t start = clock_ms();
+    struct json_index ix;
     while (!stop_asked && clock_ms() - start < READY_LIMIT_MS) {
-        char *socket_path = file_join(cli->home, HOME_ADMIN_SOCKET);
-        const bool there = socket_path && file_exists(socket_path) && holder(cli, HOME_CONTROL_LOCK) != 0;
-        free(socket_path);
-        if (there)
+        if (look(cli, &ix))
             return true;
-        if (!reap(parts, false))
+        if (parts && !reap(parts, false))
             return false;
         poll(NULL, 0, POLL_MS);
     }
     return false;
-}
-
-static uint64_t live_generation(struct cli *cli, struct json_index *ix)
-{
-    struct call call = { .command = "status" };
-    const struct admin_reply *reply;
-    if (call_send(cli, &call, &reply) != EXIT_GOOD || call_index(cli, reply, ix) != EXIT_GOOD)
-        return 0;
-    return render_u64(ix, 0, "generation");
 }
 
 /* Sends a file's bundle to a command; what it says goes to stderr. */
@@ -178,14 +183,17 @@ static int send_file(struct cli *cli, const char *command, const char *file)
     return code;
 }
 
-/* The named file, or the one in the home when nothing is there yet. */
+/* The named file, or the one in the home when nothing is there yet. A named one that is refused while something is live
+ * stops nothing: after a reboot the last good table must serve, whatever was done to the file. */
 static int push_first(struct cli *cli, const char *option, const char *command, const char *in_home, bool empty)
 {
     const char *named = opts_text(&cli->given, option, NULL);
-    if (named)
-        return send_file(cli, command, named);
-    char *path = file_join(cli->home, in_home);
-    const int code = path && empty && file_exists(path) ? send_file(cli, command, path) : EXIT_GOOD;
+    char *path = named ? strdup(named) : file_join(cli->home, in_home);
+    int code = path && (named || (empty && file_exists(path))) ? send_file(cli, command, path) : EXIT_GOOD;
+    if (code != EXIT_GOOD && !empty) {
+        fprintf(stderr, "fairlead: %s was not taken; what was live stays live\n", path);
+        code = EXIT_GOOD;
+    }
     free(path);
     return code;
 }
@@ -193,39 +201,59 @@ static int push_first(struct cli *cli, const char *option, const char *command, 
 static int push_all(struct cli *cli)
 {
     struct json_index ix;
-    const uint64_t generation = live_generation(cli, &ix);
-    const bool no_policy = generation == 0 || ix.tokens[json_get(&ix, 0, SPAN("arms"))].count == 0;
-    int code = push_first(cli, "policy", "policy.push", HOME_POLICY, no_policy);
-    if (code == EXIT_GOOD)
-        code = push_first(cli, "directory", "teams.apply", HOME_DIRECTORY, render_u64(&ix, 0, "teams") == 0);
-    return code;
+    if (!look(cli, &ix))
+        return cli_fail(cli, EXIT_UNREACHABLE, "the control plane at %s does not answer", cli->address);
+    const uint32_t arms = json_get(&ix, 0, SPAN("arms"));
+    const bool no_policy = arms == JSON_NONE || ix.tokens[arms].count == 0;
+    const bool no_teams = render_u64(&ix, 0, "teams") == 0;
+    const int code = push_first(cli, "policy", "policy.push", HOME_POLICY, no_policy);
+    return code == EXIT_GOOD ? push_first(cli, "directory", "teams.apply", HOME_DIRECTORY, no_teams) : code;
 }
 
-/* Waits until this machine's node serves what is live (or, without a policy, until it listens). */
+enum serving { SERVING_NOT_YET, SERVING_ODD, SERVING };
+
+/* Whether a node serves what is live; odd: it will not by waiting alone. */
+static enum serving node_serving(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column state = { "", "state", COLUMN_TEXT };
+    const uint32_t nodes = json_get(ix, 0, SPAN("nodes"));
+    enum serving best = SERVING_NOT_YET;
+    for (uint32_t t = nodes == JSON_NONE ? JSON_NONE : json_first(ix, nodes); t != JSON_NONE;
+         t = json_next(ix, nodes, t)) {
+        const char *word = render_cell(cli, ix, t, &state);
+        if (strcmp(word, "current") == 0 && render_u64(ix, t, "serving.directory") >= render_u64(ix, 0, "directory"))
+            return SERVING;
+        if (strcmp(word, "other epoch") == 0 || strcmp(word, "refusing") == 0 || strcmp(word, "pinned") == 0)
+            best = SERVING_ODD;
+    }
+    return best;
+}
+
+/* Waits until this machine's node listens and serves what is live. A node that listens but cannot serve it is up all
+ * the same, and told about: it serves its last good table, or can be helped only while the house runs. */
 static bool wait_serving(struct cli *cli, struct part *parts)
 {
     const uint64_t start = clock_ms();
+    bool bound = false;
     while (!stop_asked && clock_ms() - start < READY_LIMIT_MS) {
         struct json_index ix;
-        char *listening = read_line(cli, "run/listen");
-        const bool bound = listening != NULL && holder(cli, HOME_NODE_LOCK) != 0;
+        char *listening = read_line(cli, HOME_LISTEN);
+        bound = listening != NULL && (!parts || parts[PART_NODE].pid || holder(cli, HOME_NODE_LOCK));
         free(listening);
-        arena_reset(&cli->arena);
-        const uint64_t generation = live_generation(cli, &ix);
-        const uint32_t nodes = generation ? json_get(&ix, 0, SPAN("nodes")) : JSON_NONE;
-        if (bound && generation == 0)
-            return true;
-        for (uint32_t t = nodes == JSON_NONE ? JSON_NONE : json_first(&ix, nodes); t != JSON_NONE;
-             t = json_next(&ix, nodes, t)) {
-            if (bound && render_u64(&ix, t, "serving.generation") >= generation &&
-                render_u64(&ix, t, "serving.directory") >= render_u64(&ix, 0, "directory"))
+        if (bound && look(cli, &ix)) {
+            const enum serving serving = node_serving(cli, &ix);
+            if (serving == SERVING || render_u64(&ix, 0, "generation") == 0)
                 return true;
+            if (serving == SERVING_ODD && clock_ms() - start > ODD_LIMIT_MS)
+                break;
         }
-        if (!reap(parts, false))
+        if (parts && !reap(parts, false))
             return false;
         poll(NULL, 0, POLL_MS);
     }
-    return false;
+    if (bound && !stop_asked)
+        fprintf(stderr, "fairlead: the node listens, but does not serve what is live; `fairlead nodes` tells why\n");
+    return bound;
 }
 
 /* ---- watching ---- */
@@ -268,38 +296,47 @@ static void watch(struct cli *cli, struct part *parts)
     }
 }
 
-/* Asks the holder of a lock to stop, waits, and tells how it went. */
-static bool stop_holder(const struct cli *cli, const char *name, const char *lock)
+/* Asks a process to stop, waits, and tells how it went. Ours is one of our children, which need not hold its lock yet;
+ * another's is the holder of the lock. */
+static bool stop_one(const struct cli *cli, const char *name, const char *lock, pid_t ours)
 {
-    const long pid = holder(cli, lock);
+    const pid_t pid = ours > 0 ? ours : (pid_t)holder(cli, lock);
     const uint64_t start = clock_ms();
     if (pid <= 1)
         return true;
-    kill((pid_t)pid, SIGTERM);
+    kill(pid, SIGTERM);
     while (clock_ms() - start < STOP_LIMIT_MS) {
-        if (holder(cli, lock) != pid)
+        const bool ended = ours > 0 ? waitpid(pid, NULL, WNOHANG) == pid : holder(cli, lock) != pid;
+        if (ended)
             return true;
-        waitpid((pid_t)pid, NULL, WNOHANG); /* when it is our child; else nothing */
         poll(NULL, 0, POLL_MS);
     }
-    fprintf(stderr, "fairlead: %s (pid %ld) does not stop; look at its log\n", name, pid);
+    fprintf(stderr, "fairlead: %s (pid %ld) does not stop; look at its log\n", name, (long)pid);
     return false;
 }
 
-/* The node first, so that no request is cut; the control plane last, so that the others can say goodbye. */
-static bool stop_house(const struct cli *cli)
+/* The node first, so that no request is cut; the control plane last, so that the others can say goodbye. parts: NULL
+ * when none is ours. */
+static bool stop_house(const struct cli *cli, const struct part *parts)
 {
-    bool stopped = stop_holder(cli, "fairlead-dataplane", HOME_NODE_LOCK);
-    stopped = stop_holder(cli, "fairlead-prober", HOME_PROBER_LOCK) && stopped;
-    stopped = stop_holder(cli, "fairlead-pricefeed", HOME_PRICEFEED_LOCK) && stopped;
-    return stop_holder(cli, "fairlead-controlplane", HOME_CONTROL_LOCK) && stopped;
+    static const struct {
+        const char *name, *lock;
+        unsigned part;
+    } order[] = { { "fairlead-dataplane", HOME_NODE_LOCK, PART_NODE },
+                  { "fairlead-prober", HOME_PROBER_LOCK, PART_PROBER },
+                  { "fairlead-pricefeed", HOME_PRICEFEED_LOCK, PART_PRICEFEED },
+                  { "fairlead-controlplane", HOME_CONTROL_LOCK, PART_CONTROL } };
+    bool stopped = true;
+    for (size_t i = 0; i < ARRAY_LEN(order); i++)
+        stopped = stop_one(cli, order[i].name, order[i].lock, parts ? parts[order[i].part].pid : 0) && stopped;
+    return stopped;
 }
 
 /* ---- up ---- */
 
 static void print_ready(const struct cli *cli)
 {
-    char *api = read_line(cli, "run/listen"), *operations = read_line(cli, "run/operations");
+    char *api = read_line(cli, HOME_LISTEN), *operations = read_line(cli, HOME_OPERATIONS);
     printf("Fairlead is up. API http://%s/v1 · operations http://%s/metrics · home %s\n", api ? api : "?",
            operations ? operations : "?", cli->home);
     fflush(stdout);
@@ -307,112 +344,56 @@ static void print_ready(const struct cli *cli)
     free(operations);
 }
 
-static int redirect_output(const struct cli *cli)
+static void forget_addresses(const struct cli *cli)
 {
-    char *dir = file_join(cli->home, HOME_LOG_DIR);
-    char path[PATH_MAX], old[PATH_MAX];
-    if (!dir || file_make_dirs(dir, 0700) != OK) {
-        free(dir);
-        return -1;
+    static const char *const names[] = { HOME_LISTEN, HOME_OPERATIONS };
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char *path = file_join(cli->home, names[i]);
+        if (path)
+            (void)unlink(path); /* what an earlier node left must not pass for the new one's */
+        free(path);
     }
-    snprintf(path, sizeof(path), "%.*s/fairlead.log", PATH_MAX - 20, dir);
-    snprintf(old, sizeof(old), "%.*s/fairlead.log.1", PATH_MAX - 20, dir);
-    free(dir);
-    const int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -1;
-    if (lseek(fd, 0, SEEK_END) > LOG_KEPT_BYTES && rename(path, old) == 0) {
-        close(fd);
-        return redirect_output(cli);
-    }
-    const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    const bool good =
-        dup2(fd, STDERR_FILENO) >= 0 && dup2(fd, STDOUT_FILENO) >= 0 && (null < 0 || dup2(null, STDIN_FILENO) >= 0);
-    close(fd);
-    if (null >= 0)
-        close(null);
-    return good ? 0 : -1;
 }
 
-/* Starts this program again in a session of its own and waits for its word: a byte on a pipe, '1' ready or '0' not. */
-static int detach(struct cli *cli)
+/* Options that only a program's start can heed. */
+static void tell_unheeded(const struct cli *cli, const char *const *names, size_t count, const char *program)
 {
-    char *program = cli_program("fairlead");
-    char *argv[OPTS_VALUES_MAX * 2 + 8];
-    char text[OPTS_VALUES_MAX][PATH_MAX / 4];
-    unsigned argc = 0, texts = 0;
-    int ends[2];
-    pid_t pid;
-    char word = '0';
-    char descriptor[16];
-    if (!program || pipe(ends) != 0) {
-        free(program);
-        return cli_fail(cli, EXIT_FAILED, "a pipe cannot be made");
+    for (size_t i = 0; i < count; i++) {
+        if (opts_text(&cli->given, names[i], NULL))
+            fprintf(stderr, "fairlead: %s runs already; --%s counts only after `fairlead down`\n", program, names[i]);
     }
-    argv[argc++] = program;
-    argv[argc++] = (char *)"up";
-    for (unsigned i = 0; i < cli->given.given_count; i++) {
-        const struct opts_given *given = &cli->given.given[i];
-        if (strcmp(given->opt->name, "detach") == 0)
-            continue;
-        snprintf(text[texts], sizeof(text[0]), "--%s%s%s", given->opt->name, given->value ? "=" : "",
-                 given->value ? given->value : "");
-        argv[argc++] = text[texts++];
-    }
-    argv[argc] = NULL;
-    snprintf(descriptor, sizeof(descriptor), "%d", ends[1]);
-    setenv("FAIRLEAD_READY_FD", descriptor, 1);
-    posix_spawnattr_t attributes;
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_init(&attributes);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    const int rc = posix_spawnp(&pid, program, &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    close(ends[1]);
-    if (rc == 0 && read(ends[0], &word, 1) != 1)
-        word = '0';
-    close(ends[0]);
-    free(program);
-    if (rc != 0)
-        return cli_fail(cli, EXIT_FAILED, "fairlead cannot be run: %s", strerror(rc));
-    if (word != '1')
-        return cli_fail(cli, EXIT_FAILED, "it did not come up; see %s/%s/fairlead.log", cli->home, HOME_LOG_DIR);
-    print_ready(cli);
-    return EXIT_GOOD;
 }
 
-/* Tells the detaching parent how it went, once. */
-static void tell_parent(bool ready)
+static void tell_running(const struct cli *cli, unsigned part)
 {
-    const char *descriptor = getenv("FAIRLEAD_READY_FD");
-    uint64_t fd;
-    if (!descriptor || span_to_u64(span_cstr(descriptor), &fd) != OK || fd > INT_MAX)
-        return;
-    if (write((int)fd, ready ? "1" : "0", 1) != 1)
-        log_warn("ready.pipe", LOG_STR("why", strerror(errno)));
-    close((int)fd);
-    unsetenv("FAIRLEAD_READY_FD");
+    static const char *const of_node[] = { "listen", "operations", "workers" }, *const of_feed[] = { "prices" };
+    if (part == PART_NODE)
+        tell_unheeded(cli, of_node, ARRAY_LEN(of_node), "the node");
+    if (part == PART_PRICEFEED)
+        tell_unheeded(cli, of_feed, ARRAY_LEN(of_feed), "the price feed");
 }
 
 static int bring_up(struct cli *cli, struct part *parts)
 {
     for (unsigned i = 0; i < PARTS; i++) {
-        if (holder(cli, parts[i].lock) != 0)
-            log_info("part.running",
-                     LOG_STR("program", parts[i].name)); /* left by a supervisor that died: watched by its lock */
-        else if (start_part(&parts[i]) != 0)
-            return cli_fail(cli, EXIT_FAILED, "%s cannot be started", parts[i].name);
+        if (holder(cli, parts[i].lock) != 0) { /* left by a supervisor that died: watched by its lock */
+            log_info("part.running", LOG_STR("program", parts[i].name));
+            tell_running(cli, i);
+            continue;
+        }
+        if (i == PART_NODE)
+            forget_addresses(cli);
+        if (start_part(&parts[i]) != 0)
+            return cli_fail(cli, EXIT_FAILED, "%s cannot be started; is it installed beside this program?",
+                            parts[i].name);
         if (i == PART_CONTROL && !wait_control(cli, parts))
-            return cli_fail(cli, EXIT_FAILED, "the control plane did not come up");
+            return stop_asked ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "the control plane did not come up");
     }
     const int code = push_all(cli);
     if (code != EXIT_GOOD)
         return code;
-    if (!wait_serving(cli, parts))
-        return stop_asked ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "the node did not begin to serve");
+    if (!wait_serving(cli, parts) && !stop_asked)
+        return cli_fail(cli, EXIT_FAILED, "the node did not come up; its last words above say why");
     return EXIT_GOOD;
 }
 
@@ -420,95 +401,103 @@ static int supervise(struct cli *cli)
 {
     struct part parts[PARTS];
     const struct sigaction action = { .sa_handler = on_stop };
-    const bool detached = getenv("FAIRLEAD_READY_FD") != NULL;
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGHUP, &action, NULL); /* the terminal went */
     signal(SIGPIPE, SIG_IGN);
-    if (detached) {
-        const char *descriptor = getenv("FAIRLEAD_READY_FD");
-        uint64_t fd;
-        if (span_to_u64(span_cstr(descriptor), &fd) == OK && fd <= INT_MAX)
-            fcntl((int)fd, F_SETFD, FD_CLOEXEC); /* the parts must not hold the parent's pipe open */
-    }
     log_setup("up", LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
     describe_parts(cli, parts);
     const int code = bring_up(cli, parts);
     if (code == EXIT_GOOD && !stop_asked) {
-        if (detached)
-            tell_parent(true);
-        else
+        if (!detach_tell(true))
             print_ready(cli);
         watch(cli, parts);
     }
-    const bool stopped = stop_house(cli);
-    tell_parent(false);
+    if (!detach_is_child() && stop_asked)
+        fprintf(stderr, "fairlead: stopping; streams under way may finish\n");
+    const bool stopped = stop_house(cli, parts);
+    (void)detach_tell(false);
     return code != EXIT_GOOD ? code : stopped ? EXIT_GOOD : EXIT_FAILED;
+}
+
+/* `up` where it is up: what the options name is pushed. */
+static int up_again(struct cli *cli, long pid)
+{
+    tell_running(cli, PART_NODE);
+    tell_running(cli, PART_PRICEFEED);
+    if (!wait_control(cli, NULL))
+        return cli_fail(cli, EXIT_UNREACHABLE,
+                        "another `fairlead up` (pid %ld) holds %s, but its control plane does not answer", pid,
+                        cli->home);
+    const int code = push_all(cli);
+    if (code != EXIT_GOOD)
+        return code;
+    if (!wait_serving(cli, NULL))
+        return cli_fail(cli, EXIT_FAILED, "another `fairlead up` (pid %ld) holds %s, but its node does not listen", pid,
+                        cli->home);
+    print_ready(cli);
+    return EXIT_GOOD;
+}
+
+/* The home made, its name final. */
+static int make_home(struct cli *cli)
+{
+    char path[PATH_MAX];
+    if (strlen(cli->home) + sizeof("/" HOME_EVIDENCE_SOCKET) > IPC_PATH_BYTES_MAX)
+        return cli_fail(cli, EXIT_USAGE,
+                        "the home %s is too long a name for sockets in it (at most %zu bytes); choose another --home",
+                        cli->home, IPC_PATH_BYTES_MAX - sizeof("/" HOME_EVIDENCE_SOCKET));
+    char *run = file_join(cli->home, HOME_RUN);
+    const enum err err = run ? file_make_dirs(run, 0700) : ERR_NOMEM;
+    free(run);
+    if (err)
+        return cli_fail(cli, EXIT_FAILED, "the home %s cannot be made: %s", cli->home, err_name(err));
+    if (realpath(cli->home, path)) {
+        char *home = strdup(path);
+        if (!home)
+            return cli_fail(cli, EXIT_FAILED, "out of memory");
+        free(cli->home);
+        cli->home = home;
+    }
+    return EXIT_GOOD;
 }
 
 int run_up(struct cli *cli)
 {
-    char *run = file_join(cli->home, HOME_RUN), *lock = NULL;
-    char home[PATH_MAX];
     long pid = 0;
     int fd = -1;
-    enum err err = run ? file_make_dirs(run, 0700) : ERR_NOMEM;
-    free(run);
-    if (!err && realpath(cli->home, home)) { /* it may have been made just now */
-        free(cli->home);
-        cli->home = strdup(home);
-    }
-    lock = cli->home ? file_join(cli->home, HOME_UP_LOCK) : NULL;
-    if (!err)
-        err = lock ? file_lock(lock, &fd, &pid) : ERR_NOMEM;
-    free(lock);
-    if (err == ERR_CONFLICT) {
-        const int code = push_all(cli);
-        if (code == EXIT_GOOD)
-            print_ready(cli);
+    int code = make_home(cli);
+    if (code != EXIT_GOOD)
         return code;
-    }
+    char *lock = file_join(cli->home, HOME_UP_LOCK);
+    const enum err err = lock ? file_lock(lock, &fd, &pid) : ERR_NOMEM;
+    free(lock);
+    if (err == ERR_CONFLICT)
+        return up_again(cli, pid);
     if (err)
         return cli_fail(cli, EXIT_FAILED, "the home %s cannot be used: %s", cli->home, err_name(err));
     if (opts_flag(&cli->given, "detach")) {
         close(fd); /* the detached one takes it */
-        return detach(cli);
+        code = detach_spawn(cli);
+        if (code == EXIT_GOOD)
+            print_ready(cli);
+        return code;
     }
-    if (getenv("FAIRLEAD_READY_FD") && redirect_output(cli) != 0)
-        return cli_fail(cli, EXIT_FAILED, "the log in %s/%s cannot be written", cli->home, HOME_LOG_DIR);
-    const int code = supervise(cli);
+    code = detach_begin(cli)
+               ? supervise(cli)
+               : cli_fail(cli, EXIT_FAILED, "the log in %s/%s cannot be written", cli->home, HOME_LOG_DIR);
     close(fd);
     return code;
 }
 
-/* Whoever else holds a lock in run/ belongs to this home, too: the simulated providers of the quickstart. */
-static bool stop_others(const struct cli *cli)
-{
-    char *dir = file_join(cli->home, HOME_RUN);
-    DIR *entries = dir ? opendir(dir) : NULL;
-    const struct dirent *entry;
-    bool stopped = true;
-    free(dir);
-    while (entries && (entry = readdir(entries))) {
-        char lock[sizeof(HOME_RUN) + sizeof(entry->d_name)];
-        if (!span_ends(span_cstr(entry->d_name), SPAN(".lock")))
-            continue;
-        snprintf(lock, sizeof(lock), "%s/%s", HOME_RUN, entry->d_name);
-        stopped = stop_holder(cli, entry->d_name, lock) && stopped;
-    }
-    if (entries)
-        closedir(entries);
-    return stopped;
-}
-
 int run_down(struct cli *cli)
 {
-    const long supervisor = holder(cli, HOME_UP_LOCK);
-    const bool was_up = supervisor || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK);
-    bool stopped = stop_holder(cli, "fairlead up", HOME_UP_LOCK);
-    stopped = stop_house(cli) && stopped; /* what a dead supervisor left */
-    stopped = stop_others(cli) && stopped;
+    const bool was_up = holder(cli, HOME_UP_LOCK) || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK) ||
+                        holder(cli, HOME_PROBER_LOCK) || holder(cli, HOME_PRICEFEED_LOCK);
+    bool stopped = stop_one(cli, "fairlead up", HOME_UP_LOCK, 0);
+    stopped = stop_house(cli, NULL) && stopped; /* what a dead supervisor left */
     if (!was_up)
-        printf("nothing runs on %s\n", cli->home);
+        printf("nothing runs in %s\n", cli->home);
     else if (stopped)
         printf("Fairlead is down.\n");
     return stopped ? EXIT_GOOD : EXIT_FAILED;
