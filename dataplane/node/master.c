@@ -207,12 +207,7 @@ static void on_stop_signal(uv_signal_t *handle, int number)
         supervisor_drain(&m->supervisor, m->config->limits.drain_ms);
 }
 
-static bool differs(const char *a, const char *b)
-{
-    return strcmp(a, b) != 0;
-}
-
-/* Credentials take effect at once; what sockets, processes and links are made of needs a restart, and is said so. */
+/* Credentials take effect at once; what sockets, processes and links are made of needs a restart. */
 static void on_reload_signal(uv_signal_t *handle, UNUSED int number)
 {
     struct master *m = handle->data;
@@ -223,16 +218,13 @@ static void on_reload_signal(uv_signal_t *handle, UNUSED int number)
         free(message);
         return;
     }
-    if (differs(now.listen, m->config->listen) || differs(now.operations, m->config->operations) ||
-        differs(now.control, m->config->control) || differs(now.evidence, m->config->evidence) ||
-        now.workers != m->config->workers || memcmp(&now.limits, &m->config->limits, sizeof(now.limits)) != 0)
-        log_warn("config.reload", LOG_STR("hint", "addresses, workers and limits change with a restart"));
     struct credentials *before = m->config->credentials;
     m->config->credentials = now.credentials;
     now.credentials = before;
     node_config_release(&now);
     supervisor_reload(&m->supervisor);
-    log_info("config.reloaded", LOG_U64("credentials", credentials_count(m->config->credentials)));
+    log_info("config.reloaded", LOG_U64("credentials", credentials_count(m->config->credentials)),
+             LOG_STR("hint", "other settings change with a restart"));
 }
 
 /* ---- start and stop ---- */

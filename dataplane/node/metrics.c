@@ -93,11 +93,19 @@ static const struct counter_row counter_rows[] = {
     { "estimated_total", "Requests whose usage was estimated.", SERIES_ESTIMATED, "" },
 };
 
+/* A worker's last resort is there from the beginning; it is worth no line before it is used. */
+static bool unused(const struct tally_series *s)
+{
+    return s->counters[SERIES_REQUESTS] == 0 && s->counters[SERIES_ATTEMPTS] == 0;
+}
+
 static void say_counter(struct page *p, const char *name, const char *more, enum series_counter counter)
 {
     const struct tally_series *s;
     struct labels l;
     for (uint32_t at = 0; !p->err && (s = tally_each(&p->all, &at));) {
+        if (unused(s))
+            continue;
         name_labels(p, s, &l);
         say(p, "fairlead_%s{team=\"%s\",route=\"%s\",provider=\"%s\",model=\"%s\"%s} ", name, l.team, l.route,
             l.provider, l.model, more);
@@ -171,6 +179,8 @@ static void histograms(struct page *p)
         for (uint32_t at = 0; !p->err && (s = tally_each(&coarse, &at));) {
             char text[3 * LABEL_BYTES_MAX + 64];
             struct labels l;
+            if (unused(s))
+                continue;
             name_labels(p, s, &l);
             (void)snprintf(text, sizeof(text), "route=\"%s\",provider=\"%s\",model=\"%s\"", l.route, l.provider,
                            l.model);

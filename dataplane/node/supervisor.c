@@ -65,7 +65,7 @@ static void check_emptied(struct supervisor *s)
 static uint64_t backoff(struct slot *slot)
 {
     const uint64_t now = now_ms(slot->supervisor);
-    const uint64_t oldest = slot->crashes_ms[slot->crash_at]; /* before the last SLOT_CRASHES_QUICK + 1 */
+    const uint64_t oldest = slot->crashes_ms[slot->crash_at]; /* SLOT_CRASHES_QUICK ends ago */
     slot->crashes_ms[slot->crash_at] = now;
     slot->crash_at = (slot->crash_at + 1) % ARRAY_LEN(slot->crashes_ms);
     if (oldest == 0 || now - oldest > SLOT_CRASHES_WITHIN_MS) {

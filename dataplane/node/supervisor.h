@@ -29,10 +29,10 @@ struct slot {
     int listener_fd; /* -1: not yet */
     uint64_t pid;    /* of its process, 0: none */
     bool adopted;
-    struct slot_process *process;                /* watches it */
-    struct hub_peer *peer;                       /* NULL: not connected now */
-    uv_timer_t timer;                            /* backing off */
-    uint64_t crashes_ms[SLOT_CRASHES_QUICK + 1]; /* when its last processes ended, a ring */
+    struct slot_process *process;            /* watches it */
+    struct hub_peer *peer;                   /* NULL: not connected now */
+    uv_timer_t timer;                        /* backing off */
+    uint64_t crashes_ms[SLOT_CRASHES_QUICK]; /* when its last processes ended, a ring */
     unsigned crash_at;
     unsigned backoffs; /* in a row */
     uint64_t starts;
