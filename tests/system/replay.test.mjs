@@ -255,14 +255,19 @@ test('a slice of the real trace', { skip: withoutData }, async () => {
   assert.deepEqual([whole.all.requests, whole.all.errors], [31, 0]);
 });
 
-const programs = ['fairlead', 'fairlead-controlplane', 'fairlead-dataplane', 'fakellm', 'replay'];
+const programs = ['fairlead', 'fairlead-controlplane', 'fairlead-dataplane', 'fairlead-pricefeed', 'fairlead-prober', 'fakellm', 'replay'];
 const missing = programs.filter((name) => !existsSync(bin(name)));
-test('the driver: three providers behind Fairlead', { skip: withoutData || (missing.length > 0 && `not built: ${missing}`) }, async () => {
+test('the driver: three providers behind Fairlead', { skip: withoutData || (missing.length > 0 && `not built: ${missing.join(', ')}`) }, async () => {
   const driver = path.join(repository, 'tests/bench/replay_trace');
   const { code, stdout, stderr } = await run(driver, ['--slice', '0,60', '--speed', '20', '--json'], { env: { FAIRLEAD_BIN: binDir }, timeoutMs: 120_000 });
   assert.equal(code, 0, stderr);
   const result = JSON.parse(stdout);
   assert.deepEqual([result.all.requests, result.all.errors, result.all.unpriced, result.usage_missing], [60, 0, 0, 0]);
-  assert.ok(result.models.every(({ model }) => ['large/', 'medium/', 'small/'].some((start) => model.startsWith(start))), JSON.stringify(result.models));
+  const nanoPerToken = { 'small/small-chat': [150, 600], 'medium/medium-chat': [800, 3200], 'large/large-chat': [2500, 10000] };
+  assert.ok(result.models.length > 1, JSON.stringify(result.models));
+  for (const { model, input_tokens: input, output_tokens: output, cost_usd: cost } of result.models) {
+    const [in_, out] = nanoPerToken[model];
+    assert.equal(Math.round(cost * 1e9), input * in_ + output * out, model);
+  }
   assert.ok(result.cheapest.cost_usd <= result.all.cost_usd && result.all.cost_usd <= result.dearest.cost_usd);
 });

@@ -79,6 +79,8 @@ static struct span make_request(void *user, uint64_t number)
 static void name_model(struct play *play, struct play_result *result, struct span name)
 {
     unsigned i;
+    if (span_empty(name))
+        return;
     name = span_head(name, LOAD_VALUE_BYTES - 1);
     for (i = 0; i < play->model_count && !span_eq(name, span_cstr(play->models[i])); i++)
         ;
