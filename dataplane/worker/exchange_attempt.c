@@ -219,7 +219,9 @@ static void give_up(struct exchange *x)
     if (err == OK)
         err = buf_append(&text, SPAN(". Try again."));
     const char *message = err == OK && x->attempts ? buf_cstr(&text) : NULL;
-    exchange_refuse_with(x, x->attempts ? outcome_of_failure(x) : OUTCOME_NO_CANDIDATE, message);
+    exchange_refuse(x, &(struct reply_error){ .outcome = x->attempts ? outcome_of_failure(x) : OUTCOME_NO_CANDIDATE,
+                                              .message = message,
+                                              .retry_after_s = (x->retry_after_ms + 999) / 1000 });
     buf_release(&text);
 }
 
@@ -404,6 +406,8 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
     board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
     if (failure == RETRY_TIMEOUT)
         board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+    if (a->retry_after_ms && (!x->retry_after_ms || a->retry_after_ms < x->retry_after_ms))
+        x->retry_after_ms = a->retry_after_ms;
     if (rule.cool_down && a->retry_after_ms && a->label && a->label < MODELS_MAX)
         core->cool_until_ms[a->label] = core_now_ms(core) + a->retry_after_ms;
     log_debug("attempt.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", a->model->name),

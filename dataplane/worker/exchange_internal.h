@@ -112,8 +112,9 @@ struct exchange {
     unsigned attempts;
     enum retry_failure last_failure;
     unsigned last_status;
-    struct buf answer; /* held events, or the gathered body */
-    struct buf down;   /* header lines that come down, of this attempt */
+    uint32_t retry_after_ms; /* the least that a failed attempt was told; 0: none was */
+    struct buf answer;       /* held events, or the gathered body */
+    struct buf down;         /* header lines that come down, of this attempt */
     struct sse_framer framer;
     bool framing;
     struct arena event_arena;

@@ -131,8 +131,9 @@ enum err reply_error_whole(const struct reply_error *error, const struct reply_f
                                                      .bytes = body.len,
                                                      .content_type = SPAN("application/json") },
                                out);
-    if (err == OK && outcomes[error->outcome].retry_after_s)
-        err = http1_write_header_u64(out, SPAN("retry-after"), outcomes[error->outcome].retry_after_s);
+    const unsigned retry_after_s = error->retry_after_s ? error->retry_after_s : outcomes[error->outcome].retry_after_s;
+    if (err == OK && retry_after_s)
+        err = http1_write_header_u64(out, SPAN("retry-after"), retry_after_s);
     if (err == OK && !span_empty(error->allow))
         err = http1_write_header(out, SPAN("allow"), error->allow);
     if (err == OK)

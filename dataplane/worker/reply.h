@@ -51,10 +51,11 @@ enum outcome outcome_of_http1(enum err err);
 
 struct reply_error {
     enum outcome outcome;
-    const char *message; /* says what is wrong and what to do; NULL: the outcome's own */
-    const char *param;   /* may be NULL */
-    const char *code;    /* NULL: the outcome's own */
-    struct span allow;   /* for BAD_METHOD: what the path takes */
+    const char *message;    /* says what is wrong and what to do; NULL: the outcome's own */
+    const char *param;      /* may be NULL */
+    const char *code;       /* NULL: the outcome's own */
+    struct span allow;      /* for BAD_METHOD: what the path takes */
+    unsigned retry_after_s; /* 0: the outcome's own */
 };
 /* As a server-sent event, for streams whose head has gone out. */
 MUST_CHECK enum err reply_error_event(const struct reply_error *error, struct buf *out);
