@@ -98,10 +98,14 @@ static void on_connection(uv_stream_t *server, int status)
     struct conn *conn;
     if (!listener->open)
         return;
-    if (status < 0 || fault_hit(FAULT_ACCEPT)) {
-        /* Out of descriptors, mostly: libuv has dropped one connection by its reserve and reports again with each that
-         * waits. */
+    if (status < 0) {
+        /* Out of descriptors, mostly. libuv keeps one in reserve, by which it takes and closes what waits: no spinning.
+         */
         log_warn("accept.failed", LOG_STR("error", uv_strerror(status)));
+        return;
+    }
+    if (fault_hit(FAULT_ACCEPT)) {
+        rest(listener);
         return;
     }
     if (listener->count >= listener->core->config->limits.connections) {

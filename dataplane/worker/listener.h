@@ -1,7 +1,7 @@
 /* listener.h - accepts connections on the socket that the master bound, and keeps the worker's list of them.
  *
  * Over the cap a connection is answered with 503 and Retry-After and closed: its client can go elsewhere, instead of
- * waiting in a queue that nobody empties. When descriptors run out accepting rests for a moment (the kernel's queue
+ * waiting in a queue that nobody empties. When memory runs out accepting rests for a moment (the kernel's queue
  * holds the rest) instead of spinning. */
 #pragma once
 #include "dataplane/worker/conn.h"

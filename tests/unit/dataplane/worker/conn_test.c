@@ -341,6 +341,25 @@ static void a_failing_write_ends_it(void **state)
     rig_stop(&rig);
 }
 
+/* libuv stops reporting connections while one is not taken: it must be taken later, or the worker is deaf. */
+static void accepting_goes_on_after_a_failure(void **state)
+{
+    (void)state;
+    static const enum fault_kind kinds[] = { FAULT_ACCEPT, FAULT_ALLOC };
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    for (unsigned i = 0; i < ARRAY_LEN(kinds); i++) {
+        fault_arm(kinds[i], 0, 2); /* the connection, and the refusal after it */
+        struct client *c = rig_client(&rig);
+        UNTIL(&rig, rig.listener.count == i + 1);
+        fault_disarm_all();
+        ask(&rig, c, WHOLE_ASK);
+        answer(&rig, i);
+        UNTIL(&rig, has(c, WHOLE_ANSWER));
+    }
+    rig_stop(&rig);
+}
+
 /* Every allocation in turn fails once: nothing crashes or leaks, and the next request is served. */
 static void allocations_fail(void **state)
 {
@@ -396,6 +415,7 @@ int main(void)
         cmocka_unit_test(buffered_bytes_are_capped),
         cmocka_unit_test(a_dead_writer_is_cut),
         cmocka_unit_test(a_failing_write_ends_it),
+        cmocka_unit_test(accepting_goes_on_after_a_failure),
         cmocka_unit_test(allocations_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
