@@ -1,0 +1,366 @@
+#include "controlplane/evidence/evidence.h"
+#include "common/arena.h"
+#include "common/fault.h"
+#include "controlplane/evidence/telemetry.h"
+#include "proto/wire.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#define T0 INT64_C(1800000000000)
+
+static struct evidence_state *evidence;
+static struct arena arena;
+static const struct artifact *artifact;
+
+static const char book[] = "schema: fairlead/1\nkind: prices\nprices:\n"
+                           "  openai/gpt-4o: {input: 2.50, output: 10.00, can: [chat]}\n"
+                           "  groq/llama: {input: 0.50, output: 0.80, can: [chat]}\n";
+static const char policy[] = "schema: fairlead/1\\nkind: policy\\n"
+                             "providers:\\n"
+                             "  openai: {preset: openai, credentials: [k]}\\n"
+                             "  groq: {preset: groq, credentials: [k]}\\n"
+                             "  mine: {preset: vllm, probe: {how: none}}\\n"
+                             "models:\\n"
+                             "  openai/gpt-4o: {}\\n"
+                             "  groq/llama: {}\\n"
+                             "  mine/m: {price: {input: 1, output: 1}}\\n"
+                             "routes:\\n"
+                             "  chat: {tiers: [{models: [openai/gpt-4o, groq/llama, mine/m], prefer: balanced}]}\\n"
+                             "  hand: {tiers: [{models: {openai/gpt-4o: 70, groq/llama: 30}}]}\\n";
+
+static const struct artifact *compile(void)
+{
+    struct policy_bundle *bundle;
+    const struct policy *loaded;
+    const struct artifact *made;
+    struct diags *diags = ARENA_NEW(&arena, struct diags);
+    char *json = arena_printf(&arena, "{\"files\":[{\"name\":\"policy.yaml\",\"text\":\"%s\"}]}", policy);
+    struct buf text = BUF_INIT(1u << 20);
+    diags_init(diags, &arena);
+    assert_int_equal(policy_bundle_open(&arena, span_cstr(json), &bundle), OK);
+    assert_int_equal(policy_load(&arena, &bundle->source, bundle->root, diags, &loaded), OK);
+    if (policy_compile(&arena, loaded, evidence_book(evidence), 1, diags, &made) != OK) {
+        assert_int_equal(diags_text(diags, &text), OK);
+        fail_msg("%s", buf_cstr(&text));
+    }
+    buf_release(&text);
+    return made;
+}
+
+static enum err follow(struct override *overrides, uint32_t count)
+{
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .buckets = ASSIGNMENT_BUCKETS };
+    const struct head head = { .epoch = 1,
+                               .generation = 1,
+                               .arms = &arm,
+                               .arm_count = 1,
+                               .overrides = overrides,
+                               .override_count = count,
+                               .why = SPAN(""),
+                               .by = SPAN("") };
+    return evidence_follow(evidence, &artifact, 1, &head);
+}
+
+static int setup(void **state)
+{
+    const char *why;
+    (void)state;
+    arena_init(&arena, 1u << 28);
+    assert_int_equal(evidence_state_new(&evidence), OK);
+    assert_int_equal(evidence_load_shipped(evidence, span_cstr(book), &why), OK);
+    artifact = compile();
+    assert_int_equal(follow(NULL, 0), OK);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fault_disarm_all();
+    evidence_state_free(evidence);
+    arena_release(&arena);
+    return 0;
+}
+
+static struct evidence *decide(int64_t now_ms)
+{
+    struct evidence *e = NULL, *back = NULL;
+    struct buf bytes = BUF_INIT(EVIDENCE_BYTES_MAX);
+    assert_int_equal(evidence_decide(evidence, &arena, now_ms, 30000, &e), OK);
+    assert_int_equal(e->expires_at_ms, now_ms + 30000);
+    assert_int_equal(wire_encode_evidence(e, &bytes), OK); /* what nodes would refuse is no evidence */
+    assert_int_equal(wire_decode_evidence(&arena, buf_span(&bytes), &back, NULL), OK);
+    buf_release(&bytes);
+    return e;
+}
+
+static const struct model_evidence *model(const struct evidence *e, const char *name)
+{
+    for (uint32_t i = 0; i < e->model_count; i++) {
+        if (span_eq(e->models[i].name, span_cstr(name)))
+            return &e->models[i];
+    }
+    fail_msg("no model %s", name);
+    return NULL;
+}
+
+static struct evidence_reply take(const struct evidence_report *report, enum err expected, int64_t now_ms)
+{
+    struct evidence_reply reply = { 0 };
+    assert_int_equal(evidence_take(evidence, report, now_ms, &arena, &reply), expected);
+    assert_true((reply.error.len > 0) == (expected != OK));
+    return reply;
+}
+
+static void probe(const char *provider, bool ok, uint64_t seq, int64_t at_ms)
+{
+    struct probe_result r = { .provider = span_cstr(provider), .ok = ok, .why = SPAN("test"), .at_ms = at_ms };
+    const struct evidence_report report = { .protocol = LINK_PROTOCOL,
+                                            .source = EVIDENCE_FROM_PROBER,
+                                            .sender = SPAN("prober"),
+                                            .incarnation = SPAN("a"),
+                                            .seq = seq,
+                                            .probes = &r,
+                                            .probe_count = 1 };
+    (void)take(&report, OK, at_ms);
+}
+
+static void tells_what_to_probe(void **state)
+{
+    (void)state;
+    const struct evidence_report hello = { .protocol = LINK_PROTOCOL,
+                                           .source = EVIDENCE_FROM_PROBER,
+                                           .sender = SPAN("prober"),
+                                           .incarnation = SPAN("a"),
+                                           .seq = 1 };
+    struct evidence_reply reply = take(&hello, OK, T0);
+    assert_int_equal(reply.target_count, 2); /* `how: none` is left alone */
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(reply.targets[i].how, PROBE_HOW_MODELS);
+        assert_true(span_starts(reply.targets[i].base_url, SPAN("https://api.")));
+        assert_int_equal(reply.targets[i].credentials.count, 1);
+    }
+    const struct evidence_report alien = { .protocol = 99, .source = EVIDENCE_FROM_PROBER };
+    (void)take(&alien, ERR_INVALID, T0);
+}
+
+static void prices_of_models(void **state)
+{
+    (void)state;
+    const struct price dear = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = 7, .output = 8 };
+    struct evidence *e = decide(T0);
+    assert_int_equal(e->model_count, 3);
+    assert_int_equal(model(e, "openai/gpt-4o")->price_source, PRICE_SOURCE_BOOK);
+    assert_int_equal(model(e, "openai/gpt-4o")->price.input, 2500000000);
+    assert_int_equal(model(e, "mine/m")->price_source, PRICE_SOURCE_NONE); /* the policy's own holds */
+    assert_false(evidence_significant(evidence));
+    assert_int_equal(evidence_price_set(evidence, SPAN("openai/gpt-4o"), &dear, T0, SPAN("ann")), OK);
+    assert_true(evidence_significant(evidence));
+    assert_true(evidence_dirty(evidence));
+    uint64_t version = e->book_version;
+    e = decide(T0 + 1);
+    assert_int_equal(model(e, "openai/gpt-4o")->price_source, PRICE_SOURCE_SET);
+    assert_int_equal(model(e, "openai/gpt-4o")->price.input, 7);
+    assert_int_equal(e->book_version, version + 1);
+    const struct price nothing = { 0 };
+    assert_int_equal(evidence_price_set(evidence, SPAN("x"), &nothing, T0, SPAN("ann")), ERR_INVALID);
+}
+
+static void a_feed_speaks(void **state)
+{
+    (void)state;
+    struct catalog_entry entries[] = {
+        { .name = SPAN("openai/gpt-4o"),
+          .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = 2000000000, .output = 9000000000 } }
+    };
+    struct evidence_report r = { .protocol = LINK_PROTOCOL,
+                                 .source = EVIDENCE_FROM_PRICEFEED,
+                                 .sender = SPAN("pricefeed"),
+                                 .incarnation = SPAN("a"),
+                                 .seq = 1,
+                                 .prices = entries,
+                                 .price_count = 1 };
+    assert_int_equal(take(&r, OK, T0).price_base, 0); /* a difference without a base: send everything */
+    r.seq = 2;
+    r.price_full = true;
+    uint64_t base = take(&r, OK, T0).price_base;
+    assert_true(base > 0);
+    assert_int_equal(model(decide(T0), "openai/gpt-4o")->price.input, 2000000000);
+    entries[0].price.input = 2100000000;
+    assert_int_equal(take(&r, OK, T0).price_base, base); /* seq 2 again: changes nothing */
+    assert_int_equal(model(decide(T0), "openai/gpt-4o")->price.input, 2000000000);
+    r.seq = 3;
+    entries[0].price.input = 0;
+    (void)take(&r, OK, T0);
+    struct evidence *e = decide(T0);
+    assert_int_equal(model(e, "openai/gpt-4o")->price.input, 2000000000);
+    uint32_t count;
+    assert_int_equal(evidence_price_accept(evidence, SPAN("openai/gpt-4o"), T0, &count), OK);
+    assert_int_equal(model(decide(T0), "openai/gpt-4o")->price.input, 0);
+    struct buf blob = BUF_INIT(1u << 20);
+    assert_int_equal(evidence_export(evidence, &blob), OK);
+    assert_false(evidence_dirty(evidence));
+    assert_int_equal(evidence_import(evidence, SPAN("2\n{}")), ERR_CORRUPT);
+    assert_int_equal(evidence_import(evidence, buf_span(&blob)), OK);
+    assert_int_equal(decide(T0)->book_version, e->book_version + 1);
+    buf_release(&blob);
+}
+
+static void probes_decide_health(void **state)
+{
+    (void)state;
+    (void)decide(T0);
+    for (uint64_t i = 1; i <= 3; i++) {
+        probe("groq", false, i, T0 + (int64_t)i * 1000);
+        assert_int_equal(evidence_significant(evidence), i == 3);
+    }
+    struct evidence *e = decide(T0 + 3500);
+    assert_int_equal(model(e, "groq/llama")->health, HEALTH_DOWN);
+    assert_int_equal(model(e, "openai/gpt-4o")->health, HEALTH_UNKNOWN);
+    assert_int_equal(e->weight_count, 1); /* hand-set tiers have none */
+    assert_true(span_eq(e->weights[0].route, SPAN("chat")));
+    assert_int_equal(e->weights[0].weights_ppm[1], 0);
+    probe("groq", true, 4, T0 + 4000);
+    probe("groq", true, 4, T0 + 4500); /* a repeat */
+    assert_false(evidence_significant(evidence));
+    probe("groq", true, 5, T0 + 5000);
+    assert_true(evidence_significant(evidence));
+    e = decide(T0 + 5500);
+    assert_int_equal(model(e, "groq/llama")->health, HEALTH_UP);
+    assert_true(e->weights[0].weights_ppm[1] > 0);
+    for (uint64_t i = 6; i <= 8; i++)
+        probe("groq", false, i, T0 + (int64_t)i * 1000);
+    assert_int_equal(model(decide(T0 + 9000), "groq/llama")->health, HEALTH_DOWN);
+    /* the prober is gone: its last word fades */
+    assert_int_equal(model(decide(T0 + 9000 + 600000), "groq/llama")->health, HEALTH_UNKNOWN);
+}
+
+static void every_model_down_at_once_is_not_believed(void **state)
+{
+    (void)state;
+    struct model_telemetry all[3];
+    static const char *const names[] = { "openai/gpt-4o", "groq/llama", "mine/m" };
+    (void)decide(T0);
+    for (int i = 0; i < 3; i++)
+        all[i] = (struct model_telemetry){
+            .model = span_cstr(names[i]), .attempts = 100, .failures = 100, .remaining_ppm = 1000001
+        };
+    const struct evidence_report r = { .protocol = LINK_PROTOCOL,
+                                       .source = EVIDENCE_FROM_NODE,
+                                       .sender = SPAN("n"),
+                                       .incarnation = SPAN("i"),
+                                       .seq = 1,
+                                       .telemetry = all,
+                                       .telemetry_count = 3 };
+    (void)take(&r, OK, T0);
+    struct evidence *e = decide(T0);
+    struct buf text = BUF_INIT(1u << 20);
+    struct json_writer w;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(model(e, names[i])->health, HEALTH_UNKNOWN);
+    json_writer_init(&w, &text);
+    evidence_json_summary(evidence, T0, &w);
+    assert_non_null(strstr(buf_cstr(&text), "\"health_quarantined\":3"));
+    buf_release(&text);
+}
+
+static void overrides_and_resets(void **state)
+{
+    (void)state;
+    struct override freeze = { .kind = OVERRIDE_FREEZE,
+                               .target = SPAN("chat"),
+                               .reason = SPAN("r"),
+                               .by = SPAN("b"),
+                               .set_at_ms = T0,
+                               .expires_at_ms = T0 + 1000 };
+    struct override drain = {
+        .kind = OVERRIDE_DRAIN, .target = SPAN("openai"), .reason = SPAN("r"), .by = SPAN("b"), .set_at_ms = T0
+    };
+    struct evidence *e = decide(T0);
+    uint32_t before = e->weights[0].weights_ppm[0];
+    assert_true(before > 0);
+    assert_int_equal(follow(&drain, 1), OK);
+    assert_true(evidence_significant(evidence));
+    e = decide(T0);
+    assert_int_equal(e->weights[0].weights_ppm[0], 0);
+    assert_int_equal(follow(&freeze, 1), OK); /* the drain is gone, but what is frozen stays as it is */
+    e = decide(T0);
+    assert_true(e->weights[0].frozen);
+    assert_int_equal(e->weights[0].weights_ppm[0], 0);
+    e = decide(T0 + 1000);
+    assert_false(e->weights[0].frozen);
+    assert_true(e->weights[0].weights_ppm[0] > 0);
+    assert_int_equal(evidence_weights_reset(evidence, SPAN("nowhere")), ERR_NOT_FOUND);
+    assert_int_equal(evidence_weights_reset(evidence, SPAN("chat")), OK);
+    uint32_t prior = 0;
+    for (uint32_t r = 0; r < artifact->route_count; r++) {
+        if (span_eq(artifact->routes[r].name, SPAN("chat")))
+            prior = artifact->routes[r].tiers[0].members[0].weight_ppm;
+    }
+    e = decide(T0 + 2000);
+    assert_in_range(e->weights[0].weights_ppm[0], prior - 60000, prior + 60000);
+}
+
+static void views_are_json(void **state)
+{
+    (void)state;
+    struct buf text = BUF_INIT(1u << 20);
+    struct json_index ix;
+    struct json_writer w;
+    probe("groq", true, 1, T0);
+    (void)decide(T0);
+    for (int i = 0; i < 4; i++) {
+        buf_clear(&text);
+        json_writer_init(&w, &text);
+        if (i == 0)
+            evidence_json_providers(evidence, T0, &w);
+        else if (i == 1)
+            evidence_json_weights(evidence, &w);
+        else if (i == 2)
+            evidence_json_prices(evidence, SPAN(""), false, &w);
+        else
+            evidence_json_summary(evidence, T0, &w);
+        assert_int_equal(json_writer_end(&w), OK);
+        assert_int_equal(json_index(&arena, buf_span(&text), &json_limits_default, &ix, NULL), OK);
+        assert_true(ix.count > 10);
+    }
+    buf_release(&text);
+}
+
+static void following_survives_no_memory(void **state)
+{
+    (void)state;
+    enum err err = ERR_NOMEM;
+    struct override drain = {
+        .kind = OVERRIDE_DRAIN, .target = SPAN("openai"), .reason = SPAN("r"), .by = SPAN("b"), .set_at_ms = T0
+    };
+    struct artifact other = *artifact; /* not the one that is followed: made by hand */
+    other.policy_version = 2;
+    artifact = &other;
+    memset(&other.hash, 0, sizeof other.hash);
+    for (uint64_t n = 0; err != OK; n++) {
+        assert_true(n < 200);
+        fault_arm(FAULT_ALLOC, n, 1);
+        err = follow(&drain, 1);
+        fault_disarm_all();
+        assert_true(err == OK || err == ERR_NOMEM);
+        (void)decide(T0); /* old or new, never half */
+    }
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(tells_what_to_probe),
+        TEST(prices_of_models),
+        TEST(a_feed_speaks),
+        TEST(probes_decide_health),
+        TEST(every_model_down_at_once_is_not_believed),
+        TEST(overrides_and_resets),
+        TEST(views_are_json),
+        TEST(following_survives_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
