@@ -203,9 +203,8 @@ static enum err start(struct worker *w, const struct worker_options *options)
     if (uv_signal_init(&w->loop, &w->term) || uv_signal_start(&w->term, on_signal, SIGTERM))
         return ERR_IO;
     w->term.data = w;
-    loader_refresh(
-        &w->core
-             .loader); /* before the first client: nobody is told "no policy" by a worker that merely has not looked */
+    /* Before the first client: nobody is told "no policy" by a worker that merely has not looked. */
+    loader_refresh(&w->core.loader);
     return listener_open(&w->listener, &w->core, options->listener_fd, on_emptied, w);
 }
 
