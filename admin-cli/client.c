@@ -104,15 +104,20 @@ static enum err ask(struct cli *cli, const struct call *call, struct buf *reply)
     return err;
 }
 
-/* A refused policy comes with its diagnostics. */
-static void print_diagnostics(struct cli *cli, const struct admin_reply *reply)
+/* A refused policy comes with its diagnostics; true when some were printed. */
+static bool print_diagnostics(struct cli *cli, const struct admin_reply *reply)
 {
     struct json_index ix;
-    if (reply->result.len == 0 || json_index(&cli->arena, reply->result, &json_limits_default, &ix, NULL) != OK)
-        return;
+    if (cli->quiet || reply->result.len == 0 ||
+        json_index(&cli->arena, reply->result, &json_limits_default, &ix, NULL) != OK)
+        return false;
     const uint32_t diagnostics = json_get(&ix, 0, SPAN("diagnostics"));
-    if (diagnostics != JSON_NONE)
-        render_diagnostics(cli, &ix, diagnostics, stderr);
+    const unsigned errors = diagnostics == JSON_NONE ? 0 : (unsigned)render_u64(&ix, diagnostics, "errors");
+    if (errors == 0)
+        return false;
+    render_diagnostics(cli, &ix, diagnostics, stderr);
+    fprintf(stderr, "fairlead: refused: %u error%s; nothing was changed\n", errors, errors == 1 ? "" : "s");
+    return true;
 }
 
 int call_send(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply)
@@ -136,8 +141,8 @@ int call_send(struct cli *cli, const struct call *call, const struct admin_reply
     }
     if (cli->json && reply->result.len)
         render_json(reply->result);
-    else
-        print_diagnostics(cli, reply);
+    else if (print_diagnostics(cli, reply))
+        return exit_of(reply->status);
     return cli_fail(cli, exit_of(reply->status), SPAN_FMT, SPAN_ARG(reply->message));
 }
 

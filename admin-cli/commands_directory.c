@@ -88,6 +88,7 @@ static int print_new_key(struct cli *cli, const struct admin_reply *reply, const
         printf("%s\n", secret->text);
         fflush(stdout);
         render_fields(cli, ix, 0, fields, ARRAY_LEN(fields));
+        fflush(stdout);
         fprintf(stderr, "This is the only time the key is shown; only its SHA-256 is stored.\n");
     }
     return call_wait_if_asked(cli, ix);

@@ -139,6 +139,14 @@ static const char *age_of(struct arena *arena, int64_t ms)
     return arena_printf(arena, "%lldd", (long long)(s / (24 * 3600)));
 }
 
+/* Rounded to the nearest unit: what was set to 30 days should not read 29. */
+static const char *until(struct arena *arena, int64_t ms)
+{
+    const int64_t minute = 60000, hour = 60 * minute, day = 24 * hour;
+    const int64_t unit = ms < 2 * minute ? 1000 : ms < 2 * hour ? minute : ms < 2 * day ? hour : day;
+    return ms <= 0 ? "expired" : arena_printf(arena, "in %s", age_of(arena, ms + unit / 2));
+}
+
 static const char *number_cell(struct arena *arena, enum column_kind kind, int64_t number)
 {
     char text[64];
@@ -147,8 +155,7 @@ static const char *number_cell(struct arena *arena, enum column_kind kind, int64
     if (kind == COLUMN_AGE)
         return age_of(arena, clock_wall_ms() - number);
     if (kind == COLUMN_UNTIL)
-        return number <= clock_wall_ms() ? "expired"
-                                         : arena_printf(arena, "in %s", age_of(arena, number - clock_wall_ms()));
+        return until(arena, number - clock_wall_ms());
     if (kind == COLUMN_MS)
         return age_of(arena, number);
     if (kind == COLUMN_TIME)
