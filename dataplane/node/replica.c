@@ -8,6 +8,7 @@
 
 #define CALLS_PARALLEL    4u
 #define REPORT_LOOK_MS    50u /* how soon the control plane hears of a change */
+#define REPLICA_ANSWER_MS 10000u /* beyond what it may wait: a large table over a slow link */
 #define REPORT_TIMEOUT_MS 5000u
 #define PIN_LOOK_MS       1000u
 #define STAGED_ARENA_MAX  ((size_t)1 << 30) /* a frame decoded: objects copied, then decoded again */
@@ -303,7 +304,9 @@ static void poll_now(struct replica *r)
 {
     if (r->polling || r->closing || r->staged)
         return;
-    const enum err err = ask(r, REPLICA_WAIT_MS, REPLICA_WAIT_MS + 10000, on_polled);
+    /* The first is answered at once, so that we know whether anybody is there. */
+    const uint32_t wait_ms = r->contact ? REPLICA_WAIT_MS : 0;
+    const enum err err = ask(r, wait_ms, wait_ms + REPLICA_ANSWER_MS, on_polled);
     if (err) {
         log_error("control.poll", LOG_ERR(err));
         poll_failed(r);
