@@ -1,0 +1,79 @@
+// What tests of the control plane need beside the CLI: the admin link spoken directly, the processes of a house, figures.
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { startProcess, waitFor } from './process.mjs';
+
+// Speaks the admin link of a home without a CLI process for each command: {ask, change, process}.
+export async function startAsker(home) {
+  const asker = await startProcess('asker', ['--address', `ipc://${home}/run/admin.ipc`]);
+  const waiting = [];
+  let rest = '';
+  let count = 0;
+  asker.child.stdin.on('error', () => {});
+  asker.child.stdout.on('data', (text) => {
+    const lines = (rest + text).split('\n');
+    rest = lines.pop();
+    for (const line of lines) waiting.shift()?.resolve(JSON.parse(line));
+  });
+  asker.exited.then(({ code, signal }) => waiting.forEach(({ reject }) => reject(new Error(`asker ended with ${code ?? signal}: ${asker.stderr}`))));
+  // One request as it is: {err, status, message, result}.
+  const ask = (command, args = {}, { id = `test-${process.pid}-${home.slice(-6)}-${++count}`, timeoutMs } = {}) =>
+    new Promise((resolve, reject) => {
+      waiting.push({ resolve, reject });
+      const stringArgs = Object.fromEntries(Object.entries(args).map(([name, value]) => [name, String(value)]));
+      asker.child.stdin.write(`${JSON.stringify({ id, command, args: stringArgs, timeout_ms: timeoutMs })}\n`);
+    });
+  // One that must succeed: its result.
+  const must = async (command, args, options) => {
+    const answer = await ask(command, args, options);
+    if (answer.err !== 'ok' || answer.status !== 0) throw new Error(`${command}: ${answer.err}, status ${answer.status}: ${answer.message}`);
+    return answer.result;
+  };
+  const stop = async () => {
+    asker.child.stdin.end();
+    return asker.exited;
+  };
+  return { ask, must, stop, process: asker };
+}
+
+// A policy of one file as the CLI would bundle it.
+export const bundleOf = (text, name = 'policy.yaml') => JSON.stringify({ root: name, files: [{ name, text }] });
+
+// The pid in a lock of the home (control, node, prober, pricefeed), 0 when there is none.
+export function holderOf(home, lock) {
+  const file = path.join(home, 'run', `${lock}.lock`);
+  return existsSync(file) ? Number(readFileSync(file, 'utf8').trim()) || 0 : 0;
+}
+
+export const alive = (pid) => {
+  try {
+    process.kill(pid, 0);
+    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
+  } catch {
+    return false;
+  }
+};
+
+// Sum of a metric's samples; labels: a text that must stand in them.
+export const sumOf = (metrics, name, labels = '') =>
+  metrics
+    .split('\n')
+    .filter((line) => line.startsWith(name) && /[{ ]/.test(line[name.length] ?? '') && line.includes(labels))
+    .reduce((total, line) => total + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+
+// The status page once every worker is up (and passes the further condition).
+export const workersUp = (house, condition = () => true, options = {}) =>
+  waitFor(
+    async () => {
+      const { workers } = await house.status();
+      return workers.length > 0 && workers.every((worker) => worker.state === 'up') && condition(workers) && workers;
+    },
+    { what: 'all workers', ...options },
+  );
+
+// {p50, p99, max} of a list of milliseconds, for people.
+export function figures(list) {
+  const sorted = [...list].sort((a, b) => a - b);
+  const at = (share) => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] * 10) / 10;
+  return { n: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1) };
+}
