@@ -194,6 +194,7 @@ int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t dir
         }
         if (elapsed >= limit_ms) {
             const uint32_t names = json_get(&ix, 0, SPAN("behind"));
+            fflush(stdout);
             fprintf(stderr, "fairlead: stored, but %llu %s not serve it yet:", (unsigned long long)count,
                     count == 1 ? "node does" : "nodes do");
             for (uint32_t t = names == JSON_NONE ? JSON_NONE : json_first(&ix, names); t != JSON_NONE;

@@ -143,7 +143,7 @@ static const struct column price_columns[] = {
     { "CACHE WRITE", "price.cache_write", COLUMN_USD },
     { "REASONING", "price.reasoning", COLUMN_USD },
     { "SOURCE", "source", COLUMN_TEXT },
-    { "SET", "at_ms", COLUMN_AGE },
+    { "AGE", "at_ms", COLUMN_AGE },
     { "STALE", "stale", COLUMN_TEXT },
     { "HELD BACK", "quarantined.new", COLUMN_LIST },
     { "FOR", "quarantined.why", COLUMN_TEXT },
@@ -197,7 +197,10 @@ int run_prices_list(struct cli *cli)
     struct call call = { .command = "prices.list" };
     call_arg_cstr(&call, "pattern", cli_arg(cli, 0));
     call_option(cli, &call, "unmapped");
-    return list_prices(cli, &call, opts_flag(&cli->given, "held") ? "nothing is held back" : "no price matches");
+    return list_prices(cli, &call,
+                       opts_flag(&cli->given, "held")
+                           ? "nothing is held back"
+                           : "no price matches; names are PROVIDER/MODEL, and '*gpt*' matches a part");
 }
 
 int run_prices_show(struct cli *cli)
@@ -226,6 +229,8 @@ int run_prices_accept(struct cli *cli)
 {
     struct call call = { .command = "prices.accept" };
     const char *name = cli_arg(cli, 0);
+    if (!name == !opts_flag(&cli->given, "all"))
+        return cli_fail(cli, EXIT_USAGE, "name one price, or say --all; `fairlead prices list --held` lists them");
     call_arg_cstr(&call, "name", name);
     call_option(cli, &call, "all");
     if (!cli_confirm(cli, "Accept %s as the true price?", name ? name : "everything in quarantine"))

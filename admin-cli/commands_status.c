@@ -178,6 +178,8 @@ int run_nodes_adopt(struct cli *cli)
 {
     struct call call = { .command = "nodes.adopt", .is_change = true };
     const struct admin_reply *reply;
+    if (!cli_arg(cli, 0) == !opts_flag(&cli->given, "all"))
+        return cli_fail(cli, EXIT_USAGE, "name one node, or say --all; `fairlead nodes` lists them");
     call_arg_cstr(&call, "node", cli_arg(cli, 0));
     call_option(cli, &call, "all");
     if (!cli_confirm(cli, "Let %s take the tables of the restored control plane?",
@@ -236,7 +238,11 @@ int run_audit(struct cli *cli)
     struct call call = { .command = "audit.list" };
     const struct admin_reply *reply;
     struct json_index ix;
-    call_option(cli, &call, "lines");
+    const char *lines = opts_text(&cli->given, "lines", "50");
+    uint64_t number;
+    if (span_to_u64(span_cstr(lines), &number) != OK || number == 0)
+        return cli_fail(cli, EXIT_USAGE, "--lines: '%s' is no number from 1 on", lines);
+    call_arg_cstr(&call, "lines", lines);
     const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;

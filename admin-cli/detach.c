@@ -13,7 +13,7 @@
 #define READY_VARIABLE "FAIRLEAD_READY_FD"
 #define LOG_FILE       HOME_LOG_DIR "/fairlead.log"
 #define LOG_KEPT_BYTES (64l << 20) /* a longer log is begun anew at start; the old one is kept once */
-#define TAIL_BYTES     4096u       /* of the log, shown when it did not come up */
+#define TAIL_BYTES     16384u      /* of the log, shown when it did not come up */
 #define ARGS_MAX       (OPTS_VALUES_MAX + 4u)
 
 extern char **environ;
@@ -26,13 +26,14 @@ bool detach_is_child(void)
     return is_child;
 }
 
-bool detach_tell(bool up)
+bool detach_tell(int code)
 {
     const int fd = ready_fd;
+    const char word = (char)('0' + code);
     if (fd < 0)
         return false;
     ready_fd = -1;
-    if (write(fd, up ? "1" : "0", 1) != 1)
+    if (write(fd, &word, 1) != 1)
         log_warn("ready.pipe", LOG_STR("why", strerror(errno)));
     close(fd);
     return true;
@@ -88,7 +89,7 @@ static off_t log_size(const struct cli *cli)
     return size;
 }
 
-/* What was logged since it had this size, at most TAIL_BYTES of whole lines. */
+/* What was logged since it had this size, at most TAIL_BYTES of it, without what only informs. */
 static void print_log(const struct cli *cli, off_t since)
 {
     char *path = file_join(cli->home, LOG_FILE), text[TAIL_BYTES];
@@ -101,10 +102,13 @@ static void print_log(const struct cli *cli, off_t since)
     const bool cut = end - from > (off_t)sizeof(text);
     const ssize_t n = pread(fd, text, sizeof(text), cut ? end - (off_t)sizeof(text) : from);
     close(fd);
-    struct span shown = span_of(text, n > 0 ? (size_t)n : 0);
+    struct span rest = span_of(text, n > 0 ? (size_t)n : 0), line;
     if (cut)
-        shown = span_skip(shown, size_min(shown.len, span_find_byte(shown, '\n')));
-    fwrite(shown.ptr, 1, shown.len, stderr);
+        (void)span_split(&rest, '\n', &line); /* half a line */
+    while (span_split(&rest, '\n', &line)) {
+        if (line.len && span_find(line, SPAN(" level=info ")) == SIZE_MAX)
+            fprintf(stderr, SPAN_FMT "\n", SPAN_ARG(line));
+    }
 }
 
 /* `fairlead up` with the options that we were given, but for --detach. NULL: memory is out. */
@@ -154,21 +158,22 @@ int detach_spawn(struct cli *cli)
     char **argv = program ? arguments(cli, program) : NULL;
     const off_t before = log_size(cli);
     int ends[2];
-    char word = '0';
+    char word = '0' + EXIT_FAILED;
     if (!argv || pipe(ends) != 0) {
         free(program);
         return cli_fail(cli, EXIT_FAILED, "out of memory or descriptors");
     }
     const int rc = spawn(argv, ends[0], ends[1]);
     close(ends[1]);
-    if (rc == 0 && read(ends[0], &word, 1) != 1)
-        word = '0';
+    if (rc == 0 && read(ends[0], &word, 1) != 1) /* it died without a word */
+        word = '0' + EXIT_FAILED;
     close(ends[0]);
     free(program);
     if (rc != 0)
         return cli_fail(cli, EXIT_FAILED, "fairlead cannot be run: %s", strerror(rc));
-    if (word == '1')
+    if (word == '0' + EXIT_GOOD)
         return EXIT_GOOD;
     print_log(cli, before);
-    return cli_fail(cli, EXIT_FAILED, "it did not come up; %s/%s has all that it said", cli->home, LOG_FILE);
+    return cli_fail(cli, (enum exit_code)(word - '0'), "it did not come up; %s/%s has all that it said", cli->home,
+                    LOG_FILE);
 }

@@ -183,30 +183,28 @@ static int send_file(struct cli *cli, const char *command, const char *file)
     return code;
 }
 
-/* The named file, or the one in the home when nothing is there yet. A named one that is refused while something is live
- * stops nothing: after a reboot the last good table must serve, whatever was done to the file. */
+/* The named file, or the one in the home when nothing is there yet. */
 static int push_first(struct cli *cli, const char *option, const char *command, const char *in_home, bool empty)
 {
     const char *named = opts_text(&cli->given, option, NULL);
     char *path = named ? strdup(named) : file_join(cli->home, in_home);
-    int code = path && (named || (empty && file_exists(path))) ? send_file(cli, command, path) : EXIT_GOOD;
-    if (code != EXIT_GOOD && !empty) {
+    const int code = path && (named || (empty && file_exists(path))) ? send_file(cli, command, path) : EXIT_GOOD;
+    if (code != EXIT_GOOD && !empty)
         fprintf(stderr, "fairlead: %s was not taken; what was live stays live\n", path);
-        code = EXIT_GOOD;
-    }
     free(path);
     return code;
 }
 
-static int push_all(struct cli *cli)
+/* *ret_live: a policy was live before. */
+static int push_all(struct cli *cli, bool *ret_live)
 {
     struct json_index ix;
     if (!look(cli, &ix))
         return cli_fail(cli, EXIT_UNREACHABLE, "the control plane at %s does not answer", cli->address);
     const uint32_t arms = json_get(&ix, 0, SPAN("arms"));
-    const bool no_policy = arms == JSON_NONE || ix.tokens[arms].count == 0;
     const bool no_teams = render_u64(&ix, 0, "teams") == 0;
-    const int code = push_first(cli, "policy", "policy.push", HOME_POLICY, no_policy);
+    *ret_live = arms != JSON_NONE && ix.tokens[arms].count > 0;
+    const int code = push_first(cli, "policy", "policy.push", HOME_POLICY, !*ret_live);
     return code == EXIT_GOOD ? push_first(cli, "directory", "teams.apply", HOME_DIRECTORY, no_teams) : code;
 }
 
@@ -334,11 +332,15 @@ static bool stop_house(const struct cli *cli, const struct part *parts)
 
 /* ---- up ---- */
 
-static void print_ready(const struct cli *cli)
+static void print_ready(struct cli *cli)
 {
     char *api = read_line(cli, HOME_LISTEN), *operations = read_line(cli, HOME_OPERATIONS);
+    struct json_index ix;
     printf("Fairlead is up. API http://%s/v1 · operations http://%s/metrics · home %s\n", api ? api : "?",
            operations ? operations : "?", cli->home);
+    if (look(cli, &ix) && render_u64(&ix, 0, "generation") == 0)
+        printf(
+            "No policy is live yet: `fairlead init` writes a first one, `fairlead policy push FILE` makes it live.\n");
     fflush(stdout);
     free(api);
     free(operations);
@@ -389,8 +391,10 @@ static int bring_up(struct cli *cli, struct part *parts)
         if (i == PART_CONTROL && !wait_control(cli, parts))
             return stop_asked ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "the control plane did not come up");
     }
-    const int code = push_all(cli);
-    if (code != EXIT_GOOD)
+    bool live = false;
+    const int code = push_all(cli, &live);
+    if (code != EXIT_GOOD &&
+        !live) /* else, as after a reboot, the last good table serves, whatever was done to a file */
         return code;
     if (!wait_serving(cli, parts) && !stop_asked)
         return cli_fail(cli, EXIT_FAILED, "the node did not come up; its last words above say why");
@@ -409,14 +413,14 @@ static int supervise(struct cli *cli)
     describe_parts(cli, parts);
     const int code = bring_up(cli, parts);
     if (code == EXIT_GOOD && !stop_asked) {
-        if (!detach_tell(true))
+        if (!detach_tell(EXIT_GOOD))
             print_ready(cli);
         watch(cli, parts);
     }
     if (!detach_is_child() && stop_asked)
         fprintf(stderr, "fairlead: stopping; streams under way may finish\n");
     const bool stopped = stop_house(cli, parts);
-    (void)detach_tell(false);
+    (void)detach_tell(code != EXIT_GOOD ? code : EXIT_FAILED); /* stopped before it was up */
     return code != EXIT_GOOD ? code : stopped ? EXIT_GOOD : EXIT_FAILED;
 }
 
@@ -429,7 +433,8 @@ static int up_again(struct cli *cli, long pid)
         return cli_fail(cli, EXIT_UNREACHABLE,
                         "another `fairlead up` (pid %ld) holds %s, but its control plane does not answer", pid,
                         cli->home);
-    const int code = push_all(cli);
+    bool live = false;
+    const int code = push_all(cli, &live);
     if (code != EXIT_GOOD)
         return code;
     if (!wait_serving(cli, NULL))
