@@ -40,7 +40,7 @@ enum upstream_phase { /* how far it came: retry asks what was already sent */
     UPSTREAM_BODY
 };
 struct upstream_result {
-    enum err err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_IO */
+    enum err err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO */
     enum upstream_phase phase;
     const char *why; /* static or until the callback returns: for logs and records; never contains a secret */
     int64_t certificate_expires_at_ms; /* 0 unknown */
@@ -51,7 +51,8 @@ struct upstream_events {
     void (*body)(void *user, struct span bytes);
     void (*done)(void *user, const struct upstream_result *result);
 };
-/* ERR_TOO_MANY: the lane's connection cap is reached. ERR_NOMEM. On error no callback comes. */
+/* May be called inside any callback of any try. ERR_TOO_MANY: the lane's connection cap is reached. ERR_TOO_LARGE: a header or the
+ * path. ERR_NOMEM. On error no callback comes. */
 MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request, const struct upstream_events *events,
                                    void *user, struct upstream **ret);
 void upstream_pause(struct upstream *upstream);
@@ -77,5 +78,5 @@ struct upstream_lane_options {
 };
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
 void upstream_lane_stats(const struct upstream_lane *lane, struct upstream_lane_stats *ret);
-/* Cancels what is running without callbacks; frees once the loop has closed its handles (run the loop until it is idle). */
+/* Not inside head and body. Cancels what is running without callbacks; frees once the loop has closed its handles (run the loop until it is idle). */
 void upstream_lane_close(struct upstream_lane *lane);
