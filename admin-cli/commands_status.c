@@ -23,10 +23,10 @@ static const struct column node_columns[] = {
     { "NO CREDENTIAL FOR", "unresolved_credentials", COLUMN_LIST },
 };
 
-/* Refusals below the table: one line each. */
-static void print_nacks(struct cli *cli, const struct json_index *ix, uint32_t nodes)
+/* Below the table, a line each: refusals, and what a node waits for. */
+static void print_troubles(struct cli *cli, const struct json_index *ix, uint32_t nodes)
 {
-    static const struct column name = { "", "node", COLUMN_TEXT };
+    static const struct column name = { "", "node", COLUMN_TEXT }, state = { "", "state", COLUMN_TEXT };
     static const struct column parts[] = { { "", "kind", COLUMN_TEXT },
                                            { "", "seq", COLUMN_NUMBER },
                                            { "", "reason", COLUMN_TEXT },
@@ -35,11 +35,19 @@ static void print_nacks(struct cli *cli, const struct json_index *ix, uint32_t n
         return;
     for (uint32_t n = json_first(ix, nodes); n != JSON_NONE; n = json_next(ix, nodes, n)) {
         const uint32_t nacks = json_get(ix, n, SPAN("nacks"));
+        const char *node = render_cell(cli, ix, n, &name), *word = render_cell(cli, ix, n, &state);
+        if (strcmp(word, "other epoch") == 0)
+            printf("%s keeps the tables it has: they are of another epoch (this store was restored?); `fairlead nodes "
+                   "adopt "
+                   "%s` lets it take these\n",
+                   node, node);
+        if (strcmp(word, "pinned") == 0)
+            printf("%s is pinned: it takes no tables until `fairlead nodes unpin --local` on that machine\n", node);
         for (uint32_t t = nacks == JSON_NONE ? JSON_NONE : json_first(ix, nacks); t != JSON_NONE;
              t = json_next(ix, nacks, t)) {
-            printf("%s refused %s %s: %s (%s ago)\n", render_cell(cli, ix, n, &name),
-                   render_cell(cli, ix, t, &parts[0]), render_cell(cli, ix, t, &parts[1]),
-                   render_cell(cli, ix, t, &parts[2]), render_cell(cli, ix, t, &parts[3]));
+            printf("%s refused %s %s: %s (%s ago)\n", node, render_cell(cli, ix, t, &parts[0]),
+                   render_cell(cli, ix, t, &parts[1]), render_cell(cli, ix, t, &parts[2]),
+                   render_cell(cli, ix, t, &parts[3]));
         }
     }
 }
@@ -153,7 +161,7 @@ int run_status(struct cli *cli)
     printf("\n");
     const uint32_t nodes = json_get(&ix, 0, SPAN("nodes"));
     render_table(cli, &ix, nodes, node_columns, ARRAY_LEN(node_columns), NO_NODE);
-    print_nacks(cli, &ix, nodes);
+    print_troubles(cli, &ix, nodes);
     return EXIT_GOOD;
 }
 
@@ -170,7 +178,7 @@ int run_nodes_list(struct cli *cli)
         return EXIT_GOOD;
     }
     render_table(cli, &ix, 0, node_columns, ARRAY_LEN(node_columns), NO_NODE);
-    print_nacks(cli, &ix, 0);
+    print_troubles(cli, &ix, 0);
     return EXIT_GOOD;
 }
 
@@ -178,6 +186,7 @@ int run_nodes_adopt(struct cli *cli)
 {
     struct call call = { .command = "nodes.adopt", .is_change = true };
     const struct admin_reply *reply;
+    struct json_index ix;
     if (!cli_arg(cli, 0) == !opts_flag(&cli->given, "all"))
         return cli_fail(cli, EXIT_USAGE, "name one node, or say --all; `fairlead nodes` lists them");
     call_arg_cstr(&call, "node", cli_arg(cli, 0));
@@ -185,11 +194,11 @@ int run_nodes_adopt(struct cli *cli)
     if (!cli_confirm(cli, "Let %s take the tables of the restored control plane?",
                      cli_arg(cli, 0) ? cli_arg(cli, 0) : "every node"))
         return EXIT_REFUSED;
-    const int code = call_send(cli, &call, &reply);
+    const int code = call_ask(cli, &call, &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
     render_done(cli, reply);
-    return EXIT_GOOD;
+    return call_wait_if_asked(cli, &ix);
 }
 
 /* Runs one of our own programs and gives its exit status; -1 when it cannot be run. */

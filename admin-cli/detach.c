@@ -89,8 +89,14 @@ static off_t log_size(const struct cli *cli)
     return size;
 }
 
-/* What was logged since it had this size, at most TAIL_BYTES of it, without what only informs. */
-static void print_log(const struct cli *cli, off_t since)
+static bool is_event(struct span line)
+{
+    return span_starts(line, SPAN("time="));
+}
+
+/* What was logged since it had this size, at most TAIL_BYTES of it: what `up` itself said to people and, with `events`, the events
+ * of its programs that do not only inform. */
+static void print_log(const struct cli *cli, off_t since, bool events)
 {
     char *path = file_join(cli->home, LOG_FILE), text[TAIL_BYTES];
     const int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
@@ -106,7 +112,7 @@ static void print_log(const struct cli *cli, off_t since)
     if (cut)
         (void)span_split(&rest, '\n', &line); /* half a line */
     while (span_split(&rest, '\n', &line)) {
-        if (line.len && span_find(line, SPAN(" level=info ")) == SIZE_MAX)
+        if (line.len && (!is_event(line) || (events && span_find(line, SPAN(" level=info ")) == SIZE_MAX)))
             fprintf(stderr, SPAN_FMT "\n", SPAN_ARG(line));
     }
 }
@@ -171,9 +177,9 @@ int detach_spawn(struct cli *cli)
     free(program);
     if (rc != 0)
         return cli_fail(cli, EXIT_FAILED, "fairlead cannot be run: %s", strerror(rc));
+    print_log(cli, before, word != '0' + EXIT_GOOD);
     if (word == '0' + EXIT_GOOD)
         return EXIT_GOOD;
-    print_log(cli, before);
     return cli_fail(cli, (enum exit_code)(word - '0'), "it did not come up; %s/%s has all that it said", cli->home,
                     LOG_FILE);
 }

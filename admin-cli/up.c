@@ -294,19 +294,31 @@ static void watch(struct cli *cli, struct part *parts)
     }
 }
 
+/* True when our child has ended; *ret_fine: by itself and with 0. */
+static bool child_ended(pid_t pid, bool *ret_fine)
+{
+    int status = 0;
+    const pid_t ended = waitpid(pid, &status, WNOHANG);
+    *ret_fine = ended != pid || (WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    return ended == pid || (ended < 0 && errno == ECHILD);
+}
+
 /* Asks a process to stop, waits, and tells how it went. Ours is one of our children, which need not hold its lock yet;
  * another's is the holder of the lock. */
 static bool stop_one(const struct cli *cli, const char *name, const char *lock, pid_t ours)
 {
     const pid_t pid = ours > 0 ? ours : (pid_t)holder(cli, lock);
     const uint64_t start = clock_ms();
+    bool fine = true;
     if (pid <= 1)
         return true;
     kill(pid, SIGTERM);
     while (clock_ms() - start < STOP_LIMIT_MS) {
-        const bool ended = ours > 0 ? waitpid(pid, NULL, WNOHANG) == pid : holder(cli, lock) != pid;
-        if (ended)
-            return true;
+        if (ours > 0 ? child_ended(pid, &fine) : holder(cli, lock) != pid) {
+            if (!fine)
+                fprintf(stderr, "fairlead: %s (pid %ld) did not end well; look at its log\n", name, (long)pid);
+            return fine;
+        }
         poll(NULL, 0, POLL_MS);
     }
     fprintf(stderr, "fairlead: %s (pid %ld) does not stop; look at its log\n", name, (long)pid);
