@@ -102,7 +102,6 @@ static int run(struct program *p)
                                       .once = opts_flag(&p->given, "once") };
     if (!take_lock(p))
         return 1;
-    log_info("prober.started", LOG_STR("version", FAIRLEAD_VERSION), LOG_STR("evidence", p->evidence));
     enum err err = prober_run(&o);
     if (err)
         log_error("prober.failed", LOG_ERR(err));

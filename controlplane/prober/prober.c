@@ -421,10 +421,12 @@ enum err prober_run(const struct prober_options *options)
     prng_seed(&p->prng, seed);
     random_id("", sizeof p->incarnation - 1, p->incarnation);
     enum err err = open_all(p);
-    if (err)
+    if (err) {
         log_error("prober.start", LOG_STR("address", options->address), LOG_ERR(err));
-    else
+    } else {
+        log_info("prober.started", LOG_STR("version", FAIRLEAD_VERSION), LOG_STR("evidence", options->address));
         err = loop(p);
+    }
     if (p->link)
         channel_client_close(p->link); /* its wake-ups use the multi: first */
     for (uint32_t i = 0; i < p->job_count; i++)
