@@ -65,7 +65,7 @@ static double penalty(enum weights_objective objective, double value, double lea
 {
     switch (objective) {
     case WEIGHTS_COST:
-        return most > least ? (value - least) / (most - least) : 0;
+        return prior_cost_penalty(value, least, most);
     case WEIGHTS_TTFT:
     case WEIGHTS_SPEED:
         return value > 0 ? 1 - least / value : 0;

@@ -2,13 +2,15 @@
  *
  * For each member i and objective o there is a penalty x[o][i] in 0..1, 0 for the tier's best:
  *
- *   cost      (c - least) / (most - least) of the expected cost c of the route's usual token mix, as
- * controlplane/policy/prior has it: prices carry no noise, so the whole range is used, and without other evidence the
- * weights are the policy's prior. ttft      1 - least/t with t the mean of the EWMA and the p95 of the time to first
- * token: relative, so that two models within noise of each other stay within noise (a range would blow 500 and 505 ms
- * up to best and worst). speed     1 - least/g with g the inter-token time. errors    (e - least) / WEIGHTS_ERRORS_FULL
- * of the error rate e, at most 1: absolute, 20% more errors are as bad as it gets. headroom  (WEIGHTS_HEADROOM_LOW - r)
- * / WEIGHTS_HEADROOM_LOW of the share r that rate-limit headers leave, 0 above it: only scarcity matters.
+ *   cost      of the expected cost of the route's usual token mix, as controlplane/policy/prior has it (prior_cost_penalty):
+ *             without other evidence the weights are the policy's prior.
+ *   ttft      1 - least/t with t the mean of the EWMA and the p95 of the time to first token: relative, so that two models
+ *             within noise of each other stay within noise (a range would blow 500 and 505 ms up to best and worst).
+ *   speed     1 - least/g with g the inter-token time.
+ *   errors    (e - least) / WEIGHTS_ERRORS_FULL of the error rate e, at most 1: absolute, 20% more errors are as bad as it
+ *             gets.
+ *   headroom  (WEIGHTS_HEADROOM_LOW - r) / WEIGHTS_HEADROOM_LOW of the share r that rate-limit headers leave, 0 above it:
+ *             only scarcity matters.
  *
  * Measured penalties (all but cost) are trusted by how much and how fresh the evidence is: with n samples, the last one
  * a ms ago, trust = n / (n + WEIGHTS_TRUST_SAMPLES) * 2^(-a / WEIGHTS_TRUST_HALF_LIFE_MS), and x is drawn towards the

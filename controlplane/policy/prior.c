@@ -46,6 +46,15 @@ int64_t prior_cost(const struct price *price, uint32_t discount_ppm, uint64_t in
     return sum > INT64_MAX ? INT64_MAX : (int64_t)sum;
 }
 
+double prior_cost_penalty(double cost, double least, double most)
+{
+    if (most <= least || cost <= least)
+        return 0;
+    const double of_range = (cost - least) / (most - least);
+    const double relative = 1 - least / cost;
+    return fmin(fmax(of_range, relative), 1);
+}
+
 void prior_weights(const int64_t *costs, uint32_t count, const struct objective_weights *objectives, uint32_t *ret_ppm)
 {
     REQUIRE(count > 0 && count <= TIER_MEMBERS_MAX);
@@ -59,7 +68,7 @@ void prior_weights(const int64_t *costs, uint32_t count, const struct objective_
     }
     double raw[TIER_MEMBERS_MAX];
     for (uint32_t i = 0; i < count; i++) {
-        double x = most > least ? (double)(costs[i] - least) / (double)(most - least) : 0;
+        double x = prior_cost_penalty((double)costs[i], (double)least, (double)most);
         raw[i] = exp(-PRIOR_SHARPNESS * share * x);
     }
     prior_normalise(raw, count, ret_ppm);

@@ -12,8 +12,13 @@ void prior_normalise(const double *raw, uint32_t count, uint32_t *ret_ppm);
 /* What one request of the usual mix costs at this price, in nano-dollars; rounded up. */
 int64_t prior_cost(const struct price *price, uint32_t discount_ppm, uint64_t input_tokens, uint64_t output_tokens);
 
-/* Before there is any evidence only cost is known. With s the share of `cost` among the objectives, and each cost c
- * normalised in the tier to x = (c - least) / (most - least), or 0 when all are equal:
+/* How dear a cost is within its tier, 0 (the cheapest) to 1. The larger of two views: its place in the tier's range, so that
+ * the cheapest of near-equal prices still wins; and 1 - least/cost, so that five times the price is dear even beside a
+ * model of fifty times. Prices carry no noise: both may be used to the full. */
+double prior_cost_penalty(double cost, double least, double most);
+
+/* Before there is any evidence only cost is known. With s the share of `cost` among the objectives and x the penalty of
+ * each cost:
  *
  *     w = exp(-PRIOR_SHARPNESS * s * x)
  *

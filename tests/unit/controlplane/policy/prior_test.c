@@ -80,6 +80,20 @@ static void test_cheaper_gets_more(void **state)
     assert_int_equal(ppm[2], 333333);
 }
 
+static void test_five_times_the_price_is_dear_beside_fifty_times(UNUSED void **state)
+{
+    const int64_t costs[] = { 100, 500, 5000 }, near[] = { 100, 101, 102 };
+    const struct objective_weights cheapest = { .cost = 1 };
+    uint32_t ppm[3];
+    prior_weights(costs, 3, &cheapest, ppm);
+    assert_true(ppm[0] > 950000); /* the range alone would leave the middle one 37% */
+    assert_true(ppm[1] > ppm[2]);
+    prior_weights(near, 3, &cheapest, ppm);
+    assert_true(ppm[0] > 900000);                  /* the relation alone would give a third to each */
+    assert_true(prior_cost_penalty(5, 0, 5) == 1); /* free beats everything */
+    assert_true(prior_cost_penalty(7, 7, 7) == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -87,6 +101,7 @@ int main(void)
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_cost),
         cmocka_unit_test(test_cheaper_gets_more),
+        cmocka_unit_test(test_five_times_the_price_is_dear_beside_fifty_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
