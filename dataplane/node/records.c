@@ -60,22 +60,30 @@ static void remove_oldest(const struct records *r)
     }
 }
 
-/* records-20261122T104500.123Z.jsonl, later than any that is there: two in one millisecond, or a clock set back. */
-static void next_name(const char *newest, char *out)
+/* When the segment of this name was begun; 0 when the name is none of ours. "records-20261122T104500.123Z.jsonl" */
+static int64_t begun_ms(const char *name)
 {
     char text[CLOCK_TEXT_BYTES];
-    for (int64_t at = clock_wall_ms();; at++) {
-        size_t n = 0;
-        char stamp[CLOCK_TEXT_BYTES];
-        for (const char *c = clock_format_wall(at, text); *c; c++) {
-            if (*c != '-' && *c != ':')
-                stamp[n++] = *c;
-        }
-        stamp[n] = '\0';
-        (void)snprintf(out, NAME_BYTES, PREFIX "%s" SUFFIX, stamp);
-        if (strcmp(out, newest) != 0)
-            return;
+    int64_t ms;
+    const char *d = name + sizeof(PREFIX) - 1;
+    if (strlen(name) != sizeof(PREFIX "20261122T104500.123Z" SUFFIX) - 1)
+        return 0;
+    (void)snprintf(text, sizeof(text), "%.4s-%.2s-%.5s:%.2s:%.7s", d, d + 4, d + 6, d + 11, d + 13);
+    return clock_parse_wall(span_cstr(text), &ms) == OK ? ms : 0;
+}
+
+/* Later than any that is there: two may begin in one millisecond, and a clock may be set back. */
+static void next_name(const char *newest, char *out)
+{
+    char text[CLOCK_TEXT_BYTES], stamp[CLOCK_TEXT_BYTES];
+    const int64_t now_ms = clock_wall_ms(), after_ms = begun_ms(newest) + 1;
+    size_t n = 0;
+    for (const char *c = clock_format_wall(now_ms > after_ms ? now_ms : after_ms, text); *c; c++) {
+        if (*c != '-' && *c != ':')
+            stamp[n++] = *c;
     }
+    stamp[n] = '\0';
+    (void)snprintf(out, NAME_BYTES, PREFIX "%s" SUFFIX, stamp);
 }
 
 static enum err open_next(struct records *r)

@@ -165,6 +165,17 @@ static void check_arms(struct replica *r, struct staged *s)
     tablestore_end(r->options.store);
 }
 
+/* Refused before, and nothing has changed since: only the leave to take another epoch does. */
+static bool still_refused(const struct replica *r, const struct object *object, uint64_t adopted_epoch)
+{
+    for (unsigned i = 0; i < r->nack_count; i++) {
+        const struct nack *nack = &r->nacks[i].nack;
+        if (nack->kind == object->kind && sha256_eq(&nack->hash, &object->hash))
+            return adopted_epoch == 0 || nack->epoch != adopted_epoch || nack->epoch == r->committed.epoch;
+    }
+    return false;
+}
+
 /* Of each kind the first good one counts. Artifacts and the head come first, whatever the order in the reply: they set
  * the epoch by which the others are judged. */
 enum err replica_stage(struct replica *r, const struct fetch_reply *reply, struct staged *s)
@@ -176,7 +187,7 @@ enum err replica_stage(struct replica *r, const struct fetch_reply *reply, struc
             const struct object *object = &reply->objects[i];
             if (object->kind != order[k])
                 continue;
-            if (replica_nacked(r, object->kind, &object->hash)) {
+            if (still_refused(r, object, reply->adopted_epoch)) {
                 s->refused = true;
                 continue;
             }

@@ -1,0 +1,53 @@
+#include "dataplane/node/tally.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void adds_up(UNUSED void **state)
+{
+    char path[64];
+    struct board *board;
+    struct tally ended = { .slots = NULL }, all = { .slots = NULL };
+    (void)snprintf(path, sizeof(path), "/dev/shm/fl-tally-%ld", (long)getpid());
+    assert_int_equal(board_create(path, 2, &board), OK);
+    for (unsigned slot = 0; slot < 2; slot++) {
+        struct board_region *region = board_region(board, slot);
+        atomic_store(&region->pid, 1 + slot);
+        for (uint32_t route = 1; route <= 100; route++) {
+            struct board_series *s = board_series(region, 1, route, 2);
+            board_add(&s->counters[SERIES_REQUESTS], route);
+            board_hist_add(&s->ttft_us, 1000);
+        }
+        board_add(&region->counters[WORKER_BAD_REQUESTS], 3);
+        board_add(&region->counters[WORKER_CONNECTIONS_OPEN], 5);
+    }
+    /* One worker ends: its counters stay, its gauges go, and nothing is counted twice. */
+    tally_add_region(&ended, board_region(board, 0), false);
+    board_region_clear(board_region(board, 0));
+    tally_sum(&all, &ended, board);
+    assert_int_equal(all.workers[WORKER_BAD_REQUESTS], 6);
+    assert_int_equal(all.workers[WORKER_CONNECTIONS_OPEN], 5);
+    uint64_t requests = 0, series = 0;
+    const struct tally_series *s;
+    for (uint32_t at = 0; (s = tally_each(&all, &at));) {
+        requests += s->counters[SERIES_REQUESTS];
+        series += s->counters[SERIES_REQUESTS] > 0;
+        if (s->counters[SERIES_REQUESTS] > 0)
+            assert_int_equal(s->ttft_us.count, 2);
+    }
+    assert_int_equal(requests, 2 * 5050);
+    assert_int_equal(series, 100);
+    assert_int_equal(all.lost, 0);
+    tally_release(&all);
+    tally_release(&ended);
+    board_close(board);
+    (void)unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(adds_up) };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
