@@ -60,7 +60,7 @@ struct timeouts { /* 0: not set here; the nearer one wins (route, model, provide
     uint32_t first_token_ms;
     uint32_t idle_ms;
     uint32_t total_ms; /* 0: off */
-    uint32_t hold_ms;  /* how long opening events are held before headers go out */
+    uint32_t hold_ms;  /* how long a stream's client waits for content before headers and comments go out */
 };
 struct data_facts {
     struct span_list regions;

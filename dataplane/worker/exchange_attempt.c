@@ -174,6 +174,10 @@ static void set_moments(struct exchange *x)
     x->idle_due = DEADLINE_NONE;
     if (x->total_due == DEADLINE_NONE)
         x->total_due = after(now_ms, t->total_ms);
+    /* From the first attempt on, not from a provider's head: most send theirs only with the first token, and the client
+     * waits all the same. */
+    if (x->ask.stream && x->hold_due == DEADLINE_NONE)
+        x->hold_due = after(now_ms, t->hold_ms);
 }
 
 /* The last failure -> what the client is told. */

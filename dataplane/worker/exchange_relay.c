@@ -309,8 +309,6 @@ static void on_head(void *user, const struct upstream_head *head)
         exchange_go(x, EXCHANGE_HOLDING);
         sse_init(&x->framer, EXCHANGE_EVENT_BYTES);
         x->framing = true;
-        if (x->hold_due == DEADLINE_NONE && a->timeouts.hold_ms)
-            x->hold_due = core_now_ms(x->core) + a->timeouts.hold_ms;
     } else {
         exchange_go(x, EXCHANGE_GATHERING);
     }
