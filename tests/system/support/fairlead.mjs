@@ -16,7 +16,7 @@ export async function startFairlead({ fakes: fakeOptions = [{}], policy, directo
   const text = (given) => (typeof given === 'function' ? given(fakes) : given);
   const write = (name, kind, body) => body !== undefined && writeFileSync(path.join(home, name), `schema: fairlead/1\nkind: ${kind}\n${body}\n`);
   write('policy.yaml', 'policy', text(policy));
-  write('directory.yaml', 'directory', text(directory) ?? 'teams:\n  t: {routes: ["*"], models: ["*"]}');
+  write('directory.yaml', 'directory', text(directory) ?? 'teams:\n  t: {routes: ["*"], models: ["*/*"]}');
   write('node.yaml', 'node', text(node));
 
   const up = await startProcess(
