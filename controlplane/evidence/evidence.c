@@ -177,11 +177,11 @@ static enum err followed_new(const struct evidence_state *state, const struct ar
     return OK;
 }
 
-static struct followed *find_followed(const struct evidence_state *state, const struct artifact *artifact)
+static struct followed *find_in(struct followed *const *list, uint32_t count, const struct artifact *artifact)
 {
-    for (uint32_t i = 0; i < state->followed_count && has_hash(&artifact->hash); i++) {
-        if (sha256_eq(&state->followed[i]->hash, &artifact->hash))
-            return state->followed[i];
+    for (uint32_t i = 0; i < count && has_hash(&artifact->hash); i++) {
+        if (sha256_eq(&list[i]->hash, &artifact->hash))
+            return list[i];
     }
     return NULL;
 }
@@ -301,15 +301,19 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
     struct arena head_arena;
     enum err err = OK;
     arena_init(&head_arena, HEAD_ARENA_MAX);
-    for (; made < count && !err; made += !err) {
-        next[made] = find_followed(state, artifacts[made]);
-        if (!next[made])
-            err = followed_new(state, artifacts[made], &next[made]);
+    for (uint32_t i = 0; i < count && !err; i++) {
+        struct followed *f = find_in(state->followed, state->followed_count, artifacts[i]);
+        if (find_in(next, made, artifacts[i]))
+            continue; /* two arms may have one artifact */
+        if (!f)
+            err = followed_new(state, artifacts[i], &f);
+        if (!err)
+            next[made++] = f;
     }
     if (!err && head)
         err = copy_head(head, &head_arena, &copy);
     if (!err)
-        err = list_models(state, next, count, &models, &verdicts, &model_count);
+        err = list_models(state, next, made, &models, &verdicts, &model_count);
     if (err) {
         for (uint32_t i = 0; i < made; i++) {
             if (!in_list(state->followed, state->followed_count, next[i]))
@@ -319,7 +323,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
         return err;
     }
     for (uint32_t i = 0; i < state->followed_count; i++) {
-        if (!in_list(next, count, state->followed[i]))
+        if (!in_list(next, made, state->followed[i]))
             followed_free(state->followed[i]);
     }
     arena_release(&state->head_arena);
@@ -331,7 +335,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
     state->verdicts = verdicts;
     state->model_count = model_count;
     memcpy(state->followed, next, sizeof next);
-    state->followed_count = count;
+    state->followed_count = made;
     probes_retain(state->probes, is_followed, state);
     state->significant = true;
     return OK;

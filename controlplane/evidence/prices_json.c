@@ -136,7 +136,7 @@ static bool get_hold(struct blob *b, uint32_t object, const char *name, enum pri
 
 static bool get_price(struct blob *b, uint32_t object, const char *name, struct price *ret)
 {
-    int64_t f[PRICE_FIGURES];
+    int64_t f[PRICE_FIGURES] = { 0 };
     uint32_t list = json_get(&b->ix, object, span_cstr(name)), n = 0;
     if (list == JSON_NONE || json_kind(&b->ix, list) != JSON_ARRAY || b->ix.tokens[list].count != PRICE_FIGURES)
         return false;

@@ -108,20 +108,25 @@ static bool find_source(struct program *p)
     return p->path;
 }
 
+/* malloc'd; NULL: out of memory. */
+static char *default_address(const char *home)
+{
+    char *socket = file_join(home, HOME_EVIDENCE_SOCKET), *address = NULL;
+    if (socket && asprintf(&address, "ipc://%s", socket) < 0)
+        address = NULL;
+    free(socket);
+    return address;
+}
+
 static bool find_paths(struct program *p)
 {
     const char *home = opts_text(&p->given, "home", NULL), *evidence = opts_text(&p->given, "evidence", NULL);
     p->home = home ? strdup(home) : file_default_home();
     if (!p->home)
         return false;
-    char *socket = file_join(p->home, HOME_EVIDENCE_SOCKET);
-    if (evidence ? !(p->evidence = strdup(evidence)) : !socket || asprintf(&p->evidence, "ipc://%s", socket) < 0) {
-        free(socket);
-        return false;
-    }
-    free(socket);
+    p->evidence = evidence ? strdup(evidence) : default_address(p->home);
     p->lock_path = file_join(p->home, HOME_PRICEFEED_LOCK);
-    return p->lock_path;
+    return p->evidence && p->lock_path;
 }
 
 static bool take_lock(struct program *p)

@@ -45,6 +45,16 @@ static int help(void)
     return err != OK;
 }
 
+/* malloc'd; NULL: out of memory. */
+static char *default_address(const char *home)
+{
+    char *socket = file_join(home, HOME_EVIDENCE_SOCKET), *address = NULL;
+    if (socket && asprintf(&address, "ipc://%s", socket) < 0)
+        address = NULL;
+    free(socket);
+    return address;
+}
+
 static bool find_paths(struct program *p)
 {
     const char *home = opts_text(&p->given, "home", NULL), *config = opts_text(&p->given, "config", NULL);
@@ -52,19 +62,14 @@ static bool find_paths(struct program *p)
     if (!p->home)
         return false;
     const char *evidence = opts_text(&p->given, "evidence", NULL);
-    char *socket = file_join(p->home, HOME_EVIDENCE_SOCKET);
-    if (evidence ? !(p->evidence = strdup(evidence)) : !socket || asprintf(&p->evidence, "ipc://%s", socket) < 0) {
-        free(socket);
-        return false;
-    }
-    free(socket);
+    p->evidence = evidence ? strdup(evidence) : default_address(p->home);
     p->lock_path = file_join(p->home, HOME_PROBER_LOCK);
     p->config_path = config ? strdup(config) : file_join(p->home, HOME_NODE_CONFIG);
     if (!config && p->config_path && !file_exists(p->config_path)) {
         free(p->config_path);
         p->config_path = NULL;
     }
-    return p->lock_path;
+    return p->evidence && p->lock_path;
 }
 
 static int check(const struct program *p)

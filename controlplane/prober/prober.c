@@ -79,7 +79,7 @@ static void job_free(struct prober *p, struct job *job)
     free(job);
 }
 
-static struct job *job_new(struct prober *p, const struct probe_target *t, char *print, uint64_t now_ms)
+static struct job *job_new(const struct probe_target *t, char *print, uint64_t now_ms)
 {
     struct job *job = fault_calloc(1, sizeof *job);
     if (!job)
@@ -106,7 +106,6 @@ static struct job *job_new(struct prober *p, const struct probe_target *t, char 
     job->target.credentials.items = names;
     job->print = print;
     job->next_ms = now_ms; /* a new provider's health is wanted now */
-    (void)p;
     return job;
 }
 
@@ -132,7 +131,7 @@ static void want(struct prober *p, const struct probe_target *t, uint64_t now_ms
         p->jobs = jobs;
         p->job_capacity = capacity;
     }
-    struct job *job = job_new(p, t, print, now_ms);
+    struct job *job = job_new(t, print, now_ms);
     if (!job) {
         free(print);
         return;
@@ -196,6 +195,7 @@ static void point_texts(struct prober *p)
 
 static void drop_sent(struct prober *p)
 {
+    REQUIRE(p->texts && p->sent_count <= p->result_count);
     p->result_count -= p->sent_count;
     memmove(p->results, p->results + p->sent_count, p->result_count * sizeof *p->results);
     memmove(p->texts, p->texts + p->sent_count, p->result_count * sizeof *p->texts);

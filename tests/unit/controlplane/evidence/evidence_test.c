@@ -328,6 +328,23 @@ static void views_are_json(void **state)
     buf_release(&text);
 }
 
+static void one_artifact_in_two_arms(void **state)
+{
+    (void)state;
+    struct evidence *e;
+    struct artifact same = *artifact;
+    memset(&same.hash, 7, sizeof same.hash);
+    const struct artifact *const both[] = { &same, &same };
+    const struct head head = { .epoch = 1, .generation = 1, .why = SPAN(""), .by = SPAN("") };
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(evidence_follow(evidence, both, 2, &head), OK);
+        e = decide(T0);
+        assert_int_equal(e->weight_count, 1);
+    }
+    assert_int_equal(evidence_follow(evidence, NULL, 0, NULL), OK);
+    assert_int_equal(decide(T0)->model_count, 0);
+}
+
 static void following_survives_no_memory(void **state)
 {
     (void)state;
@@ -359,6 +376,7 @@ int main(void)
         TEST(probes_decide_health),
         TEST(every_model_down_at_once_is_not_believed),
         TEST(overrides_and_resets),
+        TEST(one_artifact_in_two_arms),
         TEST(views_are_json),
         TEST(following_survives_no_memory),
     };
