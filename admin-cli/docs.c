@@ -3,6 +3,8 @@
 #include "common/file.h"
 #include <ctype.h>
 
+#define HELP_WIDTH 100u /* as the options below it */
+
 static const struct {
     int code;
     const char *name, *means;
@@ -42,12 +44,25 @@ static void print_options(const char *title, const struct opt *options, size_t c
     buf_release(&out);
 }
 
+/* Words of a paragraph in lines of at most HELP_WIDTH. */
+static void print_wrapped(const char *text)
+{
+    struct span rest = span_cstr(text), word;
+    size_t column = 0;
+    while (span_split(&rest, ' ', &word)) {
+        const bool fits = column == 0 || column + 1 + word.len <= HELP_WIDTH;
+        printf("%s" SPAN_FMT, column == 0 ? "" : fits ? " " : "\n", SPAN_ARG(word));
+        column = fits ? column + (column > 0) + word.len : word.len;
+    }
+    printf("\n");
+}
+
 void docs_help_command(const struct cli_command *command)
 {
     printf("Usage: fairlead %s%s%s [options]\n\n%c%s.\n", command->path, *command->arguments ? " " : "",
            command->arguments, toupper((unsigned char)command->brief[0]), command->brief + 1);
     if (command->more)
-        printf("%s\n", command->more);
+        print_wrapped(command->more);
     print_options("Options", command->options, command->option_count);
     if (command->changes)
         print_options("Options of every change", cli_change_options, cli_change_option_count);
