@@ -81,7 +81,7 @@ MUST_CHECK enum err
 versions_teams_get(struct versions *versions, struct arena *arena, struct teams **ret,
                    struct span *ret_bundle); /* empty teams when never put; ret_bundle may be NULL */
 MUST_CHECK enum err versions_key_put(struct versions *versions,
-                                     const struct key_record *key); /* by hash; id must stay the same */
+                                     const struct key_record *key); /* by hash. ERR_EXISTS: the hash or the id is another key's */
 MUST_CHECK enum err versions_key_by_id(struct versions *versions, struct arena *arena, struct span id,
                                        struct key_record **ret);
 typedef bool versions_key_visit(void *user, const struct key_record *key);

@@ -65,12 +65,26 @@ enum err versions_teams_get(struct versions *v, struct arena *arena, struct team
     return err;
 }
 
+/* A hash belongs to one id for ever, and an id to one hash: else a second key of the same text would take the place of a
+ * revoked one. */
+static enum err check_same_key(struct versions *v, const struct key_record *key, struct span hash)
+{
+    struct span stored;
+    enum err err = snapshot_get(v->txn, TREE_KEY_IDS, key->id, &stored);
+    if (err != ERR_NOT_FOUND)
+        return err ? err : span_eq(stored, hash) ? OK : ERR_EXISTS;
+    err = snapshot_get(v->txn, TREE_KEYS, hash, &stored);
+    return err == ERR_NOT_FOUND ? OK : err ? err : ERR_EXISTS;
+}
+
 enum err versions_key_put(struct versions *v, const struct key_record *key)
 {
     const struct span hash = span_of(key->hash.bytes, SHA256_BYTES);
     struct buf bytes = BUF_INIT(64u << 10);
     uint64_t seq;
-    enum err err = wire_encode_key(key, &bytes);
+    enum err err = check_same_key(v, key, hash);
+    if (!err)
+        err = wire_encode_key(key, &bytes);
     if (!err)
         err = snapshot_put(v->txn, TREE_KEYS, hash, buf_span(&bytes));
     if (!err)
@@ -119,12 +133,15 @@ enum err versions_keys_each(struct versions *v, versions_key_visit *visit, void 
 
 /* ---- what a node lacks ---- */
 
+#define KEYS_BYTES_MAX (FRAME_BYTES_MAX / 8) /* encoded, of one page or delta: with the teams it must fit a frame */
+
 /* A page of a full resync: keys after the cursor, in order of hash. Changes made while the pages travel are journalled
  * after to_seq, and come as a delta. */
 struct page {
     struct arena *arena;
     struct span cursor;
     struct directory_delta *delta;
+    size_t bytes;
     enum err err;
 };
 
@@ -133,7 +150,8 @@ static bool page_step(void *user, struct span hash, struct span value)
     struct page *page = user;
     if (!span_empty(page->cursor) && span_eq(hash, page->cursor))
         return true; /* the last one of the page before */
-    if (page->delta->key_count == DIRECTORY_PAGE_KEYS) {
+    page->bytes += value.len;
+    if (page->delta->key_count == DIRECTORY_PAGE_KEYS || page->bytes > KEYS_BYTES_MAX) {
         page->delta->more = true;
         return false;
     }
@@ -161,6 +179,7 @@ struct changes {
     struct arena *arena;
     struct directory_delta *delta;
     uint32_t capacity;
+    size_t bytes;
     enum err err;
 };
 
@@ -183,6 +202,9 @@ static bool changes_step(void *user, UNUSED struct span seq, struct span what)
     struct span bytes;
     struct key_record *key;
     changes->err = snapshot_get(changes->v->txn, TREE_KEYS, what, &bytes);
+    changes->bytes += changes->err ? 0 : bytes.len;
+    if (changes->bytes > KEYS_BYTES_MAX)
+        changes->err = ERR_TOO_MANY;
     if (!changes->err)
         changes->err = wire_decode_key(changes->arena, bytes, &key, NULL);
     if (changes->err)
