@@ -328,6 +328,13 @@ static enum err put_new_key(struct command_call *call, const struct key_record *
     return OK;
 }
 
+static enum admin_status fail_new_key(struct command_call *call, enum err err)
+{
+    if (err == ERR_EXISTS)
+        return command_fail(call, ADMIN_CONFLICT, "this key is there already (perhaps revoked); make a fresh one");
+    return command_fail_err(call, "storing the key", err);
+}
+
 enum admin_status command_keys_create(struct command_call *call)
 {
     struct key_record key = { .team = command_arg(call, "team", SPAN("")), .created_at_ms = call->now_ms };
@@ -344,7 +351,7 @@ enum admin_status command_keys_create(struct command_call *call)
         return status;
     const enum err err = put_new_key(call, &key);
     if (err)
-        return command_fail_err(call, "storing the key", err);
+        return fail_new_key(call, err);
     command_fail(call, ADMIN_OK, "key " SPAN_FMT " for team " SPAN_FMT "; it is shown this once", SPAN_ARG(key.id),
                  SPAN_ARG(key.team));
     return ADMIN_OK;
@@ -414,6 +421,8 @@ enum admin_status command_keys_rotate(struct command_call *call)
     if (old->replaced_by.len)
         return command_fail(call, ADMIN_CONFLICT, "this key is being rotated already, to " SPAN_FMT,
                             SPAN_ARG(old->replaced_by));
+    if (old->expires_at_ms && old->expires_at_ms <= call->now_ms)
+        return command_fail(call, ADMIN_CONFLICT, "this key has expired; make a new one with `fairlead keys create`");
     fresh = *old;
     fresh.created_at_ms = call->now_ms;
     status = take_hash(call, &fresh);
@@ -426,7 +435,7 @@ enum admin_status command_keys_rotate(struct command_call *call)
     if (!err)
         err = put_new_key(call, &fresh);
     if (err)
-        return command_fail_err(call, "storing the keys", err);
+        return fail_new_key(call, err);
     command_fail(call, ADMIN_OK,
                  "key " SPAN_FMT " replaces " SPAN_FMT ", which works for another " SPAN_FMT
                  "; the new one is shown this once",
