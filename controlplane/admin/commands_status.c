@@ -92,7 +92,7 @@ enum admin_status command_nodes_adopt(struct command_call *call)
         return command_fail(call, ADMIN_INVALID, "name a node, or --all");
     enum err err = versions_numbers(call->service->versions, &n);
     if (!err)
-        err = nodes_adopt(call->service->nodes, node, n.epoch);
+        err = call->request->dry_run ? OK : nodes_adopt(call->service->nodes, node, n.epoch);
     if (err == ERR_NOT_FOUND)
         return command_fail(call, ADMIN_NOT_FOUND, "no node '" SPAN_FMT "' has been heard of",
                             SPAN_ARG(span_head(node, 100)));

@@ -127,7 +127,8 @@ static enum admin_status execute_mutation(struct command_call *call, const struc
         err = buf_append(encoded, stored);
         return err ? command_fail_err(call, "the stored answer cannot be read", err) : ADMIN_OK;
     }
-    enum admin_status status = err == ERR_NOT_FOUND ? command->run(call) : ADMIN_INTERNAL;
+    enum admin_status status =
+        err == ERR_NOT_FOUND ? command->run(call) : command_fail_err(call, "looking for an earlier answer", err);
     if (status == ADMIN_OK && json_writer_end(call->result) != OK)
         status = command_fail(call, ADMIN_INTERNAL, "the answer is larger than %u bytes", ADMIN_RESULT_BYTES_MAX);
     if (status != ADMIN_OK || call->request->dry_run) {
@@ -213,11 +214,9 @@ void service_execute(struct service *service, struct span bytes, enum role role,
         log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),
                  LOG_U64("status", status), LOG_STR("message", call.message));
     }
-    if (reply->len == 0 && encode_reply(status, call.message,
-                                        status == ADMIN_OK ? buf_span(&result)
-                                        : result.len       ? buf_span(&result)
-                                                           : SPAN(""),
-                                        reply) != OK) {
+    if (status != ADMIN_OK && json_writer_end(&writer) != OK)
+        buf_clear(&result); /* it failed half way through its result */
+    if (reply->len == 0 && encode_reply(status, call.message, buf_span(&result), reply) != OK) {
         buf_clear(reply);
         if (encode_reply(ADMIN_INTERNAL, "the answer does not fit a frame", SPAN(""), reply) != OK)
             buf_clear(reply);
