@@ -184,15 +184,34 @@ int tool_presets(void)
 
 /* ---- restore ---- */
 
-static enum err raise_epoch(const char *dir)
+/* Epoch of the store that is there now; 0 when there is none, or none that can be read. */
+static uint64_t present_epoch(const char *store)
 {
     struct versions *versions;
+    struct versions_numbers numbers = { 0 };
+    if (access(store, F_OK) != 0 || versions_open(store, &versions) != OK)
+        return 0;
+    if (versions_begin(versions, false) != OK || versions_numbers(versions, &numbers) != OK)
+        numbers.epoch = 0;
+    versions_close(versions);
+    return numbers.epoch;
+}
+
+/* Above the backup's own epoch and above `present`: the same backup restored twice is two epochs. */
+static enum err raise_epoch(const char *dir, uint64_t present)
+{
+    struct versions *versions;
+    struct versions_numbers numbers;
     enum err err = versions_open(dir, &versions);
     if (err)
         return err;
     err = versions_begin(versions, true);
-    if (!err)
-        err = versions_raise_epoch(versions);
+    do {
+        if (!err)
+            err = versions_raise_epoch(versions);
+        if (!err)
+            err = versions_numbers(versions, &numbers);
+    } while (!err && numbers.epoch <= present);
     if (!err)
         err = versions_commit(versions);
     versions_close(versions);
@@ -215,7 +234,7 @@ static enum err swap_store(const char *store, const char *backup_dir, char *asid
     err = snapshot_copy(backup, fresh);
     snapshot_close(backup);
     if (!err)
-        err = raise_epoch(fresh);
+        err = raise_epoch(fresh, present_epoch(store));
     if (err)
         return err;
     if (rename(store, aside) != 0) {
