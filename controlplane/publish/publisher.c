@@ -83,7 +83,7 @@ static bool lacks(const struct publisher *p, const struct table_version *has, bo
 {
     const struct versions_numbers *n = &p->numbers;
     if (has->epoch != n->epoch && has->epoch != 0)
-        return allowed_epoch == n->epoch; /* it must be allowed first; until then there is nothing for it */
+        return allowed_epoch == n->epoch && !pinned; /* until it is allowed there is nothing for it */
     if (n->directory_seq != 0 && has->directory_seq != n->directory_seq)
         return true;
     if (!pinned && has->generation < n->generation)
