@@ -294,6 +294,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
 {
     REQUIRE(count <= ARTIFACTS_KEPT);
     struct followed *next[ARTIFACTS_KEPT] = { NULL };
+    bool fresh[ARTIFACTS_KEPT] = { false };
     struct followed_model *models = NULL;
     struct health_verdict *verdicts = NULL;
     uint32_t made = 0, model_count = 0;
@@ -305,6 +306,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
         struct followed *f = find_in(state->followed, state->followed_count, artifacts[i]);
         if (find_in(next, made, artifacts[i]))
             continue; /* two arms may have one artifact */
+        fresh[made] = !f;
         if (!f)
             err = followed_new(state, artifacts[i], &f);
         if (!err)
@@ -316,7 +318,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
         err = list_models(state, next, made, &models, &verdicts, &model_count);
     if (err) {
         for (uint32_t i = 0; i < made; i++) {
-            if (!in_list(state->followed, state->followed_count, next[i]))
+            if (fresh[i])
                 followed_free(next[i]);
         }
         arena_release(&head_arena);
