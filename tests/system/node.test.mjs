@@ -1,8 +1,9 @@
 // A node alone: master, workers, a table that was put into its store, a simulated provider. What happens when processes die.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { startFairlead } from './support/fairlead.mjs';
 import { run, startFakellm, startProcess, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 const key = `fl-${'abcdefgh'.repeat(5)}`;
@@ -210,4 +211,36 @@ test('its configuration is checked, and said where it is wrong', async () => {
   const flag = await run('fairlead-dataplane', ['--home', temporaryDirectory('fl-'), '--check-config', '--workers', '900']);
   assert.equal(flag.code, 2);
   assert.match(flag.stderr, /workers: between 1 and 64/);
+});
+
+test('a table that crashes its workers is taken back, and refused from then on', async () => {
+  const policy = (context) => (fakes) => `providers:
+  a: {base_url: "${fakes[0].baseUrl}", auth: none, probe: {how: none}}
+models:
+  a/one: {price: {input: 1, output: 2}, context: ${context}}
+routes:
+  chat: {tiers: [{models: [a/one]}]}`;
+  // Each worker process aborts at the second table that it takes.
+  const env = { FAIRLEAD_FAULT: 'crash_table:1', FAIRLEAD_FAULT_ENABLE: '1' };
+  const house = await startFairlead({ policy: policy(8000), env });
+  const { key: clientKey } = await house.createKey();
+  const before = (await house.status()).committed.generation;
+  writeFileSync(path.join(house.home, 'policy.yaml'), `schema: fairlead/1\nkind: policy\n${policy(9000)(house.fakes)}\n`);
+  await house.cli(['policy', 'push', path.join(house.home, 'policy.yaml'), '-m', 'bad']);
+  const status = await waitFor(async () => {
+    const now = await house.status();
+    return now.nacks.length > 0 && now.workers.every((worker) => worker.state === 'up' && worker.generation === before) && now;
+  }, { what: 'the table before' });
+  assert.equal(status.committed.generation, before);
+  assert.deepEqual(status.nacks.map((nack) => [nack.reason, nack.seq]), [['crashed', before + 1]]);
+  assert.match(await house.metrics(), /^fairlead_table_reverts_total 1$/m);
+  const answer = await house.request('/v1/chat/completions', { key: clientKey, body: { model: 'chat', messages: [{ role: 'user', content: 'x' }] } });
+  assert.equal(answer.status, 200, answer.text);
+  // The control plane is told why.
+  const nodes = await waitFor(async () => {
+    const text = (await house.cli(['nodes', '--json'])).stdout;
+    return /"refusing"/.test(text) && /"crashed"/.test(text) && text;
+  }, { what: 'the refusal to be known' });
+  assert.match(nodes, new RegExp(`"seq": ?${before + 1}\\b`));
+  await house.stop();
 });
