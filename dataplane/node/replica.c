@@ -449,7 +449,7 @@ enum err replica_open(struct replica *r, const struct replica_options *options)
     r->wake.data = r->again.data = r->report.data = r;
     r->pinned = read_pinned(r);
     enum err err = replica_look(r);
-    if (err) { /* garbled on disk: served is nothing, fetched is everything that is newer */
+    if (err) { /* garbled on disk: better no start than a guess at what was served */
         log_error("store.look", LOG_ERR(err));
         return err;
     }
