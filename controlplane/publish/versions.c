@@ -36,10 +36,12 @@ enum err versions_open(const char *dir, struct versions **ret)
     err = versions_begin(v, true);
     if (!err)
         err = versions_number_get(v, "epoch", &epoch);
-    if (!err && epoch == 0)
+    if (!err && epoch == 0) {
         err = versions_number_put(v, "epoch", 1);
-    if (!err)
-        err = versions_commit(v);
+        if (!err)
+            err = versions_commit(v);
+    }
+    versions_abort(v);
     if (err) {
         versions_close(v);
         return err;
