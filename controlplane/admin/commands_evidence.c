@@ -207,6 +207,11 @@ enum admin_status command_weights_unfreeze(struct command_call *call)
 enum admin_status command_weights_reset(struct command_call *call)
 {
     const struct span route = command_arg(call, "name", SPAN(""));
+    if (call->request->dry_run) { /* weights have no transaction that could be dropped */
+        evidence_json_weights(call->service->evidence, call->result);
+        command_fail(call, ADMIN_OK, "the weights would be the policy's again; these are the present ones");
+        return ADMIN_OK;
+    }
     const enum err err = evidence_weights_reset(call->service->evidence, route);
     if (err == ERR_NOT_FOUND)
         return command_fail(call, ADMIN_NOT_FOUND, "no scored route '" SPAN_FMT "' in the live policy",

@@ -113,12 +113,34 @@ static void reload_evidence(struct service *service, struct arena *arena)
     versions_abort(service->versions);
 }
 
+/* Stores what feeds changed since the last time, so that after a failed or a dry run the store's is exactly what was. */
+static enum err settle_evidence(struct service *service, struct arena *arena)
+{
+    struct span blob;
+    enum err err = versions_begin(service->versions, true);
+    if (err)
+        return err;
+    err = versions_blob_get(service->versions, arena, SPAN("evidence"), &blob);
+    if (err == OK && !evidence_dirty(service->evidence)) {
+        versions_abort(service->versions);
+        return OK;
+    }
+    if (err == OK || err == ERR_NOT_FOUND)
+        err = store_evidence(service);
+    if (!err)
+        return versions_commit(service->versions);
+    versions_abort(service->versions);
+    return err;
+}
+
 static enum admin_status execute_mutation(struct command_call *call, const struct command *command, struct buf *result,
                                           struct buf *encoded)
 {
     struct service *service = call->service;
     struct span stored;
-    enum err err = versions_begin(service->versions, true);
+    enum err err = command->changes_evidence ? settle_evidence(service, call->arena) : OK;
+    if (!err)
+        err = versions_begin(service->versions, true);
     if (err)
         return command_fail_err(call, "the store cannot be written", err);
     err = versions_answer_get(service->versions, call->arena, call->request->request_id, &stored);
