@@ -39,6 +39,7 @@ struct daemon {
     uint64_t followed_generation, followed_epoch;
     int64_t decided_at_ms;
     bool decide_now;
+    bool prices_unstored; /* the last try failed */
     bool stopping;
     int lock_fd;
 };
@@ -140,8 +141,9 @@ static void decide(struct daemon *d, int64_t now_ms)
         err = publish_evidence(d, &arena, now_ms);
     if (err && err != ERR_NOT_FOUND) /* nothing pushed yet */
         log_error("evidence.publish", LOG_ERR(err));
-    if (evidence_dirty(d->learned)) {
+    if (evidence_dirty(d->learned) || d->prices_unstored) {
         err = store_prices(d);
+        d->prices_unstored = err != OK;
         if (err)
             log_error("evidence.store", LOG_ERR(err));
     }
