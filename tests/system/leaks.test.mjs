@@ -7,7 +7,7 @@ import { readFileSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { startFairlead } from './support/fairlead.mjs';
-import { bin, runLoadgen, stopAll, waitFor } from './support/process.mjs';
+import { bin, runLoadgen, startProcess, stopAll, toOptions, waitFor } from './support/process.mjs';
 
 const total = Number(process.env.FAIRLEAD_LEAK_REQUESTS ?? 100_000);
 const rounds = 10; // the first two fill caches and pools
@@ -94,4 +94,30 @@ test(`${total} requests leave nothing behind`, async (t) => {
   const metrics = await house.metrics();
   const sum = (name) => [...metrics.matchAll(new RegExp(`^${name}\\{.*\\} (\\d+)$`, 'gm'))].reduce((all, match) => all + Number(match[1]), 0);
   assert.equal(sum('fairlead_requests_total'), total);
+});
+
+test('clients that do not read hold their providers back, not our memory', async (t) => {
+  const clients = 24;
+  const sent = async () => (await Promise.all(house.fakes.map((fake) => fake.stats()))).reduce((sum, one) => sum + one.bytes_out, 0);
+  for (const fake of house.fakes) await fake.reset();
+  const before = await measure();
+  // Each answer is some 200 MB. What the kernel's buffers take is theirs; then nothing more comes.
+  const load = await startProcess('loadgen', toOptions({ url: `${house.api}/v1/chat/completions`, key, model: 'chat', connections: clients, requests: clients, seconds: 30, drain: '1s', stream: true, hold: true, prompt: '[[fake tokens=1000000]]' }));
+  await waitFor(async () => (await gauges()).streams_open === clients, { what: 'all streams' });
+  let last = -Infinity;
+  const stopped = await waitFor(async () => {
+    const now = await sent();
+    const still = now - last < 65_536 && now; // the answer to our own question is counted, too
+    last = now;
+    return still;
+  }, { what: 'the providers to be held back', everyMs: 300, timeoutMs: 30_000 });
+  const { buffered_bytes: buffered } = await gauges();
+  const during = await measure();
+  t.diagnostic(`${stopped} bytes from providers, ${buffered} buffered, memory ${before.residentKib.join('/')} -> ${during.residentKib.join('/')} KiB`);
+  assert.ok(stopped < clients * 40e6, `${stopped} bytes from providers`);
+  assert.ok(buffered < clients * 512 * 1024, `${buffered} bytes buffered`);
+  during.residentKib.forEach((kib, i) => assert.ok(kib - before.residentKib[i] < clients * 512 + 4096, `${kib - before.residentKib[i]} KiB more in process ${i}`));
+  await load.stop();
+  await waitFor(async () => Object.values(await gauges()).every((value) => value === 0), { what: 'all to be at rest' });
+  await waitFor(async () => (await Promise.all(house.fakes.map((fake) => fake.stats()))).every((one) => one.streams_open === 0), { what: 'the providers to be cancelled' });
 });
