@@ -63,10 +63,11 @@ static enum admin_status teams_changes(struct command_call *call, struct teams_c
 }
 
 static void put_directory_result(struct command_call *call, struct teams_candidate *c,
-                                 const struct policy_changes *changes, uint64_t seq)
+                                 const struct policy_changes *changes, const struct versions_numbers *numbers)
 {
     json_object_open(call->result);
-    json_member_u64(call->result, "directory", seq);
+    json_member_u64(call->result, "epoch", numbers->epoch);
+    json_member_u64(call->result, "directory", numbers->directory_seq);
     json_member_u64(call->result, "teams", c->teams->count);
     json_key(call->result, SPAN("changes"));
     policy_changes_json(changes, call->result);
@@ -86,7 +87,7 @@ enum admin_status command_teams_diff(struct command_call *call)
     const enum err err = versions_numbers(call->service->versions, &numbers);
     if (err)
         return command_fail_err(call, "reading the directory", err);
-    put_directory_result(call, &c, &changes, numbers.directory_seq);
+    put_directory_result(call, &c, &changes, &numbers);
     command_fail(call, ADMIN_OK, changes.count ? "%u changes" : "no change", changes.count);
     return ADMIN_OK;
 }
@@ -109,7 +110,7 @@ enum admin_status command_teams_apply(struct command_call *call)
         err = versions_numbers(call->service->versions, &numbers);
     if (err)
         return command_fail_err(call, "storing the teams", err);
-    put_directory_result(call, &c, &changes, numbers.directory_seq);
+    put_directory_result(call, &c, &changes, &numbers);
     command_fail(call, ADMIN_OK, changes.count ? "%u teams, %u changes applied" : "%u teams, nothing to change",
                  c.teams->count, changes.count);
     return ADMIN_OK;
