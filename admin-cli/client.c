@@ -211,6 +211,11 @@ int call_wait_if_asked(struct cli *cli, const struct json_index *result)
 {
     if (!opts_flag(&cli->given, "wait") || cli->dry_run)
         return EXIT_GOOD;
+    if (json_get(result, 0, SPAN("epoch")) == JSON_NONE) {
+        fprintf(stderr,
+                "fairlead: this reaches nodes with the evidence of the next moments, which --wait does not watch\n");
+        return EXIT_GOOD;
+    }
     return call_wait(cli, render_u64(result, 0, "epoch"), render_u64(result, 0, "generation"),
                      render_u64(result, 0, "directory"), WAIT_LIMIT_MS);
 }
