@@ -119,10 +119,11 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
 {
     struct attempt *a = &x->attempt;
     if (!again && x->attempts > 0)
-        board_add(&series_of(x, x->left_label)->counters[SERIES_FAILOVERS], 1);
+        board_add(&series_of(x, x->last_label)->counters[SERIES_FAILOVERS], 1);
     if (!again)
         x->tried[x->tried_count++] = step->model; /* no more than attempts: may_try */
-    x->left_label = a->label;
+    x->last_label = a->label;
+    x->last_model = a->model;
     a->pass = pass;
     a->running = true;
     a->status = 0;

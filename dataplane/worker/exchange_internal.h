@@ -31,7 +31,8 @@
 #define EXCHANGE_WHOLE_IDLES                                                                                           \
     10u /* an unstreamed answer shows nothing while it is made: it gets first_token + this many times idle */
 #define EXCHANGE_TAIL_MS                                                                                               \
-    1000u /* after [DONE], for the end of the upstream's message: then its connection is given up */
+    1000u /* after [DONE], for the end of the upstream's message: then its connection is given up. The client does not  \
+             wait for it */
 
 enum exchange_state {
     EXCHANGE_IDLE,
@@ -41,6 +42,7 @@ enum exchange_state {
     EXCHANGE_GATHERING, /* a whole body, or an error's */
     EXCHANGE_RELAYING,  /* content flows to the client */
     EXCHANGE_RETRYING,  /* the next attempt starts in the next turn */
+    EXCHANGE_TAILING,   /* settled, the client has all; the end of the upstream's message is awaited */
     EXCHANGE_SETTLED,
     EXCHANGE_STATES
 };
@@ -69,7 +71,8 @@ struct attempt {
 struct exchange {
     struct core *core;
     struct sink *sink;
-    struct exchange *next_spare;
+    struct exchange *next; /* spare, or tailing */
+    struct upstream *tail; /* read to its end for nobody, so that its connection can serve again */
     enum exchange_state state;
     struct deadline timer;
     struct arena arena;
@@ -104,7 +107,8 @@ struct exchange {
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
     uint32_t tried_count, replans;
-    uint32_t left_label; /* of the attempt before: where a failover is counted */
+    uint32_t last_label; /* of the newest attempt: where a failover from it, and the request, are counted */
+    const struct model *last_model;
 
     /* The attempts. */
     struct attempt attempt;
@@ -126,7 +130,6 @@ struct exchange {
     uint64_t content_bytes;
     const struct price *price;
     struct cost cost;
-    bool cost_known;
 
     /* Moments, in uv_now's ms; DEADLINE_NONE: not waited for. */
     uint64_t first_due, idle_due, total_due, content_due, hold_due, tail_due;
@@ -147,8 +150,10 @@ void exchange_refuse(struct exchange *x, const struct reply_error *error);
 void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message);
 /* Settles, tells the sink, gives the exchange back. */
 void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort);
-/* x-request-id and x-fairlead-* lines. */
-MUST_CHECK enum err exchange_own_headers(struct exchange *x, struct buf *out);
+/* x-request-id and x-fairlead-* lines. ended: this is the whole answer, so its cost is known. */
+MUST_CHECK enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out);
+/* The tail has ended (x->tail NULL), or is cut here. */
+void exchange_tail_over(struct exchange *x);
 
 /* exchange_plan.c */
 bool exchange_let_in(struct exchange *x); /* false: it was refused, and ended */
@@ -174,7 +179,6 @@ extern const struct upstream_events exchange_upstream_events;
 MUST_CHECK enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last);
 void exchange_pass(struct exchange *x); /* the provider's own error, as it came: once; ends the exchange */
 void exchange_hold_passed(struct exchange *x);
-void exchange_complete(struct exchange *x); /* a stream that ended well */
 /* Ends a stream after first content with an error event. by_us: not the model's fault. message may be NULL. */
 void exchange_truncated(struct exchange *x, bool by_us, const char *message);
 void exchange_reckon(struct exchange *x); /* usage and cost as known now */

@@ -80,7 +80,7 @@ static void refuse(struct listener *listener)
     listener->refusals++;
     core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
     const struct reply_error error = { .outcome = OUTCOME_BUSY };
-    const struct reply_frame frame = { .close = true, .headers = SPAN("") };
+    const struct reply_frame frame = { .close = true, .date = core_date(listener->core), .headers = SPAN("") };
     bool told = uv_accept((uv_stream_t *)&listener->tcp, (uv_stream_t *)&refusal->tcp) == 0 &&
                 listener->refusals <= LISTENER_REFUSALS_MAX && reply_error_whole(&error, &frame, &refusal->text) == OK;
     if (told) {

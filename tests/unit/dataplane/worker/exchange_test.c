@@ -276,6 +276,107 @@ static void error_after_content_is_said(void **state)
     }
 }
 
+/* The client has its end at once; the upstream's message may end later, when its connection serves again, or never. */
+static void done_does_not_wait_for_upstream(void **state)
+{
+    (void)state;
+    for (int ends = 0; ends < 3; ends++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, STREAM_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        struct try *t = TRY(rig, 0);
+        t->keeps_body = ends == 2; /* it still reads of the request: it cannot be left alone */
+        try_head(t, 200, "text/event-stream", NULL, NULL);
+        try_body(t, CONTENT("x") FINISH USAGE(10, 20) DONE CONTENT("beyond the end"));
+        assert_int_equal(counted(&rig, SERIES_OK), 1); /* settled */
+        UNTIL(&rig, has(c, "[DONE]\n\n" LAST_CHUNK));
+        assert_int_equal(t->cancelled, ends == 2);
+        buf_clear(&c->in);
+        ask(&rig, c, STREAM_ASK); /* the connection carries the next one already */
+        UNTIL(&rig, rig.lane.count == 2);
+        assert_int_equal(t->live, ends != 2);
+        if (ends == 0) {
+            try_body(t, "more");
+            try_done(t, OK);
+            assert_false(t->cancelled);
+        } else if (ends == 1) {
+            UNTIL(&rig, t->cancelled);
+        }
+        assert_false(has(c, "beyond") || has(c, "more"));
+        rig_stop(&rig); /* the second one is cancelled: see there */
+    }
+}
+
+/* What only waits for the upstream's end does not outlive the worker. */
+static void tails_are_cut_at_the_end(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x") DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_true(TRY(rig, 0)->live);
+    rig_stop(&rig); /* checks that it is cancelled */
+}
+
+static const char *const own_headers[] = { "\r\ndate: ",
+                                           "\r\nx-request-id: req_",
+                                           "\r\nx-fairlead-overhead-us: ",
+                                           "\r\nx-fairlead-policy: 1\r\n",
+                                           "\r\nx-fairlead-arm: stable\r\n",
+                                           "\r\nx-fairlead-attempts: ",
+                                           "\r\nx-fairlead-model: a/m\r\n",
+                                           "\r\nx-fairlead-cost-usd: " };
+
+/* Of own_headers, how many the answer has to have: strangers learn nothing of the policy, refusals name no model, and
+ * what a stream costs is known at its end. */
+static void answers_carry_our_headers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *body, *extra;
+        unsigned status; /* of the provider; 0: not called */
+        const char *expected;
+        bool policy, model, cost;
+    } cases[] = {
+        { "/v1/chat/completions", WHOLE_ASK, "", 200, "HTTP/1.1 200 ", true, true, true },
+        { "/v1/chat/completions", STREAM_ASK, "", 200, "HTTP/1.1 200 ", true, true, false },
+        { "/v1/chat/completions", WHOLE_ASK, "", 422, "HTTP/1.1 422 ", true, true, true },
+        { "/v1/chat/completions", "{}", "", 0, "HTTP/1.1 400 ", true, false, true },
+        { "/v1/chat/completions", "{\"model\":\"x\",\"messages\":[{}]}", "", 0, "HTTP/1.1 404 ", true, false, true },
+        { "/v1/nowhere", "{}", "", 0, "HTTP/1.1 404 ", false, false, true },
+        { "/v1/chat/completions", WHOLE_ASK, "X-Api-Key: other\r\n", 0, "HTTP/1.1 401 ", false, false, true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask_extra(&rig, c, cases[i].path, cases[i].body, cases[i].extra);
+        if (cases[i].status) {
+            bool stream = strstr(cases[i].body, "stream") != NULL;
+            UNTIL(&rig, rig.lane.count == 1);
+            try_head(TRY(rig, 0), cases[i].status, stream ? "text/event-stream" : "application/json", NULL, NULL);
+            try_body(TRY(rig, 0), stream ? CONTENT("x") DONE : WHOLE_ANSWER);
+            try_done(TRY(rig, 0), OK);
+        }
+        UNTIL(&rig, has(c, "\r\n\r\n"));
+        assert_true(has(c, cases[i].expected));
+        for (size_t h = 0; h < ARRAY_LEN(own_headers); h++) {
+            bool wanted =
+                h < 3 || (h < 6 && cases[i].policy) || (h == 6 && cases[i].model) || (h == 7 && cases[i].cost);
+            if (has(c, own_headers[h]) != wanted)
+                fail_msg("case %zu: %s", i, own_headers[h]);
+        }
+        rig_stop(&rig);
+    }
+}
+
 static void a_clean_end_without_done_gets_none(void **state)
 {
     (void)state;
@@ -590,6 +691,9 @@ int main(void)
         cmocka_unit_test(holding_sends_comments_and_still_fails_over),
         cmocka_unit_test(holding_then_failure_is_an_event),
         cmocka_unit_test(error_after_content_is_said),
+        cmocka_unit_test(done_does_not_wait_for_upstream),
+        cmocka_unit_test(tails_are_cut_at_the_end),
+        cmocka_unit_test(answers_carry_our_headers),
         cmocka_unit_test(a_clean_end_without_done_gets_none),
         cmocka_unit_test(client_gone_cancels_upstream),
         cmocka_unit_test(slow_client_pauses_upstream),
