@@ -44,7 +44,7 @@ static const char *user_name(void)
     return entry && entry->pw_name ? entry->pw_name : "unknown";
 }
 
-static int exit_of(enum admin_status status)
+static enum exit_code exit_of(enum admin_status status)
 {
     switch (status) {
     case ADMIN_OK:
@@ -142,7 +142,7 @@ int call_send(struct cli *cli, const struct call *call, const struct admin_reply
     if (cli->json && reply->result.len)
         render_json(reply->result);
     else if (print_diagnostics(cli, reply))
-        return exit_of(reply->status);
+        return (int)exit_of(reply->status);
     return cli_fail(cli, exit_of(reply->status), SPAN_FMT, SPAN_ARG(reply->message));
 }
 
