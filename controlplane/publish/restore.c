@@ -1,10 +1,13 @@
 #include "controlplane/publish/restore.h"
+#include "common/arena.h"
 #include "common/clock.h"
 #include "controlplane/publish/versions.h"
 #include "proto/snapshot.h"
 #include <fcntl.h>
 #include <limits.h>
 #include <unistd.h>
+
+#define HEAD_ARENA_MAX ((size_t)16 << 20) /* of one decoded head */
 
 /* Epoch of the store that is there now; 0 when there is none, or a broken one (what a backup is for). */
 static enum err present_epoch(const char *store, uint64_t *ret)
@@ -25,6 +28,20 @@ static enum err present_epoch(const char *store, uint64_t *ret)
     return err == ERR_CORRUPT || err == ERR_UNSUPPORTED || err == ERR_NOT_FOUND ? OK : err;
 }
 
+/* The live head again, of the new epoch and the next generation: as the backup has it, it is of the old epoch, and a node
+ * that was told to adopt the new one would refuse it as stale. */
+static enum err renew_head(struct versions *versions)
+{
+    struct arena arena;
+    struct head *head;
+    arena_init(&arena, HEAD_ARENA_MAX);
+    enum err err = versions_head_get(versions, &arena, 0, &head);
+    if (!err)
+        err = versions_head_put(versions, head);
+    arena_release(&arena);
+    return err == ERR_NOT_FOUND ? OK : err; /* nothing was ever live */
+}
+
 /* Above the backup's own epoch and above `present`: the same backup restored twice is two epochs. */
 static enum err raise_epoch(const char *dir, uint64_t present)
 {
@@ -40,6 +57,8 @@ static enum err raise_epoch(const char *dir, uint64_t present)
         if (!err)
             err = versions_numbers(versions, &numbers);
     } while (!err && numbers.epoch <= present);
+    if (!err)
+        err = renew_head(versions);
     if (!err)
         err = versions_commit(versions);
     versions_close(versions);
