@@ -97,6 +97,14 @@ int64_t select_estimate(const struct arm_view *arm, const struct route *route, u
     return cost_of(arm->models[model].price, 0, &usage).list_nano;
 }
 
+bool select_too_dear(const struct route *route, int64_t spent_nano, int64_t estimate_nano)
+{
+    int64_t sum;
+    if (!route || route->max_cost_nano <= 0)
+        return false;
+    return __builtin_add_overflow(spent_nano, estimate_nano, &sum) || sum > route->max_cost_nano;
+}
+
 static bool override_holds(bool on, int64_t until_ms, int64_t now_ms)
 {
     return on && (until_ms == 0 || now_ms < until_ms);
@@ -147,7 +155,7 @@ static enum plan_reason judge_hard(const struct select_input *in, uint32_t index
     uint64_t tokens = usage_tokens_of_bytes(in->ask->input_bytes) + in->ask->max_output_tokens;
     if (model->context_tokens > 0 && tokens > model->context_tokens)
         return PLAN_TOO_LONG;
-    if (route && route->max_cost_nano > 0 && *ret_estimate > route->max_cost_nano)
+    if (select_too_dear(route, in->spent_nano, *ret_estimate))
         return PLAN_TOO_DEAR;
     if (override_holds(view->blocked, view->blocked_until_ms, in->wall_ms))
         return PLAN_BLOCKED;

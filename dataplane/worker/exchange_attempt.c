@@ -1,5 +1,6 @@
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/units.h"
 #include "dataplane/dialect/headers.h"
 #include "dataplane/worker/exchange_internal.h"
 
@@ -134,6 +135,7 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
     a->started_ns = clock_ns();
     x->rows[x->attempts++] = (struct ledger_attempt){ .model = a->model->name, .why = plan_reason_name(step->reason) };
     x->done_seen = x->finished = false;
+    x->feed_message = NULL;
     x->usage = (struct usage){ .known = false };
     x->content_bytes = 0;
     buf_clear(&x->answer);
@@ -208,6 +210,16 @@ static enum outcome outcome_of_failure(const struct exchange *x)
     return OUTCOME_UPSTREAM_FAILED;
 }
 
+static enum err name_ceiling(const struct exchange *x, struct buf *text)
+{
+    char spent[UNITS_TEXT_BYTES], next[UNITS_TEXT_BYTES], most[UNITS_TEXT_BYTES];
+    return buf_printf(text,
+                      " No further attempt was made: those that were sent may cost %s USD, the next is estimated at %s "
+                      "USD, and the route allows %s USD for one request.",
+                      units_format_usd(x->spent_nano, spent), units_format_usd(x->refused_nano, next),
+                      units_format_usd(x->target.route->max_cost_nano, most));
+}
+
 /* "No model answered: openai/gpt-4o (status 500), vllm/llama (timeout). Try again." */
 static void give_up(struct exchange *x)
 {
@@ -222,7 +234,11 @@ static void give_up(struct exchange *x)
             err = buf_printf(&text, "%s)", row->error ? row->error : "failed");
     }
     if (err == OK)
-        err = buf_append(&text, SPAN(". Try again."));
+        err = buf_append_byte(&text, '.');
+    if (err == OK && x->refused_nano)
+        err = name_ceiling(x, &text);
+    if (err == OK)
+        err = buf_append(&text, SPAN(" Try again."));
     const char *message = err == OK && x->attempts ? buf_cstr(&text) : NULL;
     exchange_refuse(x, &(struct reply_error){ .outcome = x->attempts ? outcome_of_failure(x) : OUTCOME_NO_CANDIDATE,
                                               .message = message,
@@ -230,10 +246,23 @@ static void give_up(struct exchange *x)
     buf_release(&text);
 }
 
+uint32_t exchange_attempts_max(const struct exchange *x)
+{
+    /* Without a route it is one model, with each of its credentials once. */
+    const struct route *route = x->target.route;
+    return route && route->attempts < ATTEMPTS_MAX ? route->attempts : ATTEMPTS_MAX;
+}
+
+void exchange_note_ceiling(struct exchange *x, int64_t estimate_nano)
+{
+    if (!x->refused_nano || estimate_nano < x->refused_nano)
+        x->refused_nano = estimate_nano;
+}
+
 /* Attempts after the first need a place in the worker's retry budget. */
 static bool may_try(struct exchange *x)
 {
-    if (x->attempts >= ATTEMPTS_MAX)
+    if (x->attempts >= exchange_attempts_max(x))
         return false;
     if (x->attempts == 0)
         return true;
@@ -247,6 +276,11 @@ void exchange_next_attempt(struct exchange *x)
         const struct plan_step *step = &x->plan.steps[x->next_step];
         bool again = x->again;
         x->again = false;
+        if (select_too_dear(x->target.route, x->spent_nano, step->estimate_nano)) {
+            exchange_note_ceiling(x, step->estimate_nano);
+            x->next_step++;
+            continue;
+        }
         if (!again)
             point_at(x, x->next_step);
         enum breaker_pass pass =
@@ -422,6 +456,10 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
         credential_refused(x);
     exchange_attempt_abandon(x); /* a probe without a verdict is given back */
     x->rows[x->attempts - 1].error = retry_failure_name(failure);
+    x->usage = (struct usage){ .known = false }; /* of an answer that the client does not get */
+    if (rule.maybe_billed && a->phase >= UPSTREAM_SENT &&
+        __builtin_add_overflow(x->spent_nano, x->plan.steps[x->next_step].estimate_nano, &x->spent_nano))
+        x->spent_nano = INT64_MAX;
     x->again = other_credential;
     if (!other_credential)
         x->next_step++;

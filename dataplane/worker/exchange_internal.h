@@ -107,7 +107,9 @@ struct exchange {
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
     uint32_t tried_count, replans;
-    uint32_t last_label; /* of the newest attempt: where a failover from it, and the request, are counted */
+    int64_t spent_nano;   /* estimates of failed attempts that their providers may bill */
+    int64_t refused_nano; /* estimate of the cheapest attempt that the route's ceiling forbade after those; 0: none */
+    uint32_t last_label;  /* of the newest attempt: where a failover from it, and the request, are counted */
     const struct model *last_model;
 
     /* The attempts. */
@@ -163,6 +165,10 @@ bool exchange_plan_again(struct exchange *x);
 bool exchange_decide(struct exchange *x); /* the body is whole: false: refused, and ended */
 
 /* exchange_attempt.c */
+/* Attempts of all kinds that one request may make. */
+uint32_t exchange_attempts_max(const struct exchange *x);
+/* An attempt of this estimate would pass the route's ceiling. */
+void exchange_note_ceiling(struct exchange *x, int64_t estimate_nano);
 void exchange_next_attempt(struct exchange *x); /* starts it, or ends the exchange */
 /* content: first content has come (a success for the breaker). */
 void exchange_attempt_succeeded(struct exchange *x);

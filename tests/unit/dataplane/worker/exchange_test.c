@@ -577,6 +577,89 @@ static void refused_credential_tries_the_next(void **state)
     credentials_free(rig.credentials);
 }
 
+/* Another credential is another attempt, and the route says how many there are. */
+static void credentials_count_as_attempts(void **state)
+{
+    (void)state;
+    struct rig rig = { .attempts = 2 };
+    const char *why;
+    struct span host = SPAN("localhost");
+    setenv("RIG_ONE", "secret-one", 1);
+    assert_int_equal(credentials_new(&rig.credentials), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-1"), SPAN("env:RIG_ONE"), &host, 1, &why), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-2"), SPAN("env:RIG_ONE"), &host, 1, &why), OK);
+    (void)credentials_refresh(rig.credentials);
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    for (unsigned i = 0; i < 2; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        assert_string_equal(TRY(rig, i)->model, "a");
+        try_head(TRY(rig, i), 401, "application/json", NULL, NULL);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "a/m (status 401), a/m (status 401)."));
+    assert_int_equal(rig.lane.count, 2);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 2);
+    rig_stop(&rig);
+    /* A model asked for by name has no route: each credential is tried once. */
+    rig = (struct rig){ .credentials = rig.credentials };
+    rig_start(&rig, true);
+    c = rig_client(&rig);
+    ask(&rig, c, "{\"model\":\"a/m\",\"messages\":[{}]}");
+    for (unsigned i = 0; i < 2; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        try_head(TRY(rig, i), 401, "application/json", NULL, NULL);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "a/m (status 401), a/m (status 401)."));
+    rig_stop(&rig);
+    credentials_free(rig.credentials);
+}
+
+/* Each attempt is estimated at 2000 nano-dollars; the route allows two and a half. */
+static void one_ceiling_for_the_whole_chain(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned status;
+        enum upstream_phase phase;
+        bool billed;
+    } cases[] = {
+        { 0, UPSTREAM_SENT, true },     /* sent whole, then cut */
+        { 200, UPSTREAM_BODY, true },   /* an answer of no use */
+        { 504, UPSTREAM_HEAD, true },   /* somebody on the way stopped waiting */
+        { 0, UPSTREAM_SENDING, false }, /* cut before it was whole */
+        { 500, UPSTREAM_HEAD, false },  /* no provider bills its own errors */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig = { .max_cost_nano = 5000 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, WHOLE_ASK);
+        for (unsigned n = 0; n < 2; n++) {
+            UNTIL(&rig, rig.lane.count == n + 1);
+            if (cases[i].status)
+                try_head(TRY(rig, n), cases[i].status, "application/json", NULL, NULL);
+            TRY(rig, n)->phase = cases[i].phase;
+            try_done(TRY(rig, n), cases[i].status ? OK : ERR_CLOSED);
+        }
+        if (cases[i].billed) {
+            UNTIL(&rig, has(c, "\"error\""));
+            assert_int_equal(rig.lane.count, 2);
+            assert_true(has(c, "may cost 0.000004 USD, the next is estimated at 0.000002 USD, and the route allows "
+                               "0.000005 USD"));
+        } else {
+            UNTIL(&rig, rig.lane.count == 3);
+            try_head(TRY(rig, 2), 200, "application/json", NULL, NULL);
+            try_body(TRY(rig, 2), WHOLE_ANSWER);
+            try_done(TRY(rig, 2), OK);
+            UNTIL(&rig, has(c, WHOLE_ANSWER));
+        }
+        rig_stop(&rig);
+    }
+}
+
 /* A credential that is there in name only, and a model that is being probed: its probe must be given back. */
 static void unusable_credential_gives_its_probe_back(void **state)
 {
@@ -702,6 +785,8 @@ int main(void)
         cmocka_unit_test(whole_failures_in_200_fail_over),
         cmocka_unit_test(own_4xx_passes_once),
         cmocka_unit_test(refused_credential_tries_the_next),
+        cmocka_unit_test(credentials_count_as_attempts),
+        cmocka_unit_test(one_ceiling_for_the_whole_chain),
         cmocka_unit_test(unusable_credential_gives_its_probe_back),
         cmocka_unit_test(a_request_pins_its_table),
         cmocka_unit_test(revoked_key_is_refused_at_once),
