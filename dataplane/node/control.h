@@ -18,9 +18,17 @@
 #include "proto/tables.h"
 
 #define CONTROL_LISTENER_FD 3
-#define CONTROL_LINE_BYTES 512u
+#define CONTROL_LINE_BYTES  512u
 
-enum control_kind { CONTROL_HELLO, CONTROL_SERVING, CONTROL_BAD_TABLE, CONTROL_DRAINED, CONTROL_WAKE, CONTROL_DRAIN, CONTROL_RELOAD };
+enum control_kind {
+    CONTROL_HELLO,
+    CONTROL_SERVING,
+    CONTROL_BAD_TABLE,
+    CONTROL_DRAINED,
+    CONTROL_WAKE,
+    CONTROL_DRAIN,
+    CONTROL_RELOAD
+};
 struct control_message {
     enum control_kind kind;
     uint64_t pid, slot, layout;

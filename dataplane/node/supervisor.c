@@ -6,9 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define ADOPT_LOOK_MS  10u
-#define ADOPT_LEAST_MS 150u /* workers seek their master every 50 ms: those of a board that is gone come within this   \
-                             */
+#define ADOPT_LOOK_MS 10u
+/* Workers seek their master every 50 ms: those of a board that is gone come within this. */
+#define ADOPT_LEAST_MS  150u
 #define BACKOFF_MS      100u
 #define WORKER_ARGS_MAX 24u
 

@@ -17,9 +17,10 @@ struct upstream_header {
 struct upstream_request {
     /* All spans must live until done or cancel. Destination comes from the table only. */
     const struct provider *provider;
-    struct span method;                    /* "POST", "GET" */
-    struct span path;                      /* complete request-target, starts with '/' */
-    const struct upstream_header *headers; /* complete: with authorization, accept-encoding, content-type; without host and content-length */
+    struct span method; /* "POST", "GET" */
+    struct span path;   /* complete request-target, starts with '/' */
+    /* Complete: with authorization, accept-encoding, content-type; without host and content-length. */
+    const struct upstream_header *headers;
     unsigned header_count;
     const struct span *body_parts; /* sent one after the other (splices borrow from the original body) */
     unsigned body_part_count;
@@ -32,7 +33,8 @@ struct upstream_head {
     unsigned header_count;
     bool reused; /* the connection */
 };
-enum upstream_phase { /* how far it came: retry asks what was already sent */
+/* How far it came: retry asks what was already sent. */
+enum upstream_phase {
     UPSTREAM_CONNECTING,
     UPSTREAM_SENDING,
     UPSTREAM_SENT, /* whole request sent, no head yet */
@@ -40,7 +42,9 @@ enum upstream_phase { /* how far it came: retry asks what was already sent */
     UPSTREAM_BODY
 };
 struct upstream_result {
-    enum err err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO */
+    /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification),
+     * ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO. */
+    enum err err;
     enum upstream_phase phase;
     const char *why; /* static or until the callback returns: for logs and records; never contains a secret */
     int64_t certificate_expires_at_ms; /* 0 unknown */
@@ -53,8 +57,8 @@ struct upstream_events {
 };
 /* May be called inside any callback of any try. ERR_TOO_MANY: the lane's connection cap is reached. ERR_TOO_LARGE: a header or the
  * path. ERR_NOMEM. On error no callback comes. */
-MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request, const struct upstream_events *events,
-                                   void *user, struct upstream **ret);
+MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request,
+                                   const struct upstream_events *events, void *user, struct upstream **ret);
 void upstream_pause(struct upstream *upstream);
 void upstream_resume(struct upstream *upstream);
 void upstream_cancel(struct upstream *upstream); /* at once; NULL is fine */
