@@ -76,6 +76,7 @@ const turnsRoute = newCase({ provider: 'turns', alone: true });
 const halfRoute = newCase({ provider: 'half', alone: true });
 const wrongRoute = newCase({ provider: 'wrong', alone: true });
 const elsewhereRoute = newCase({ provider: 'elsewhere', alone: true });
+const azureRoute = newCase({ provider: 'azure', alone: true });
 const trustedRoute = newCase({ provider: 'trusted' });
 const strangerRoute = newCase({ provider: 'stranger' });
 const misnamedRoute = newCase({ provider: 'misnamed' });
@@ -114,6 +115,7 @@ providers:
   half: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [bad, good-1]}
   wrong: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [bad]}
   elsewhere: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [elsewhere, absent]}
+  azure: {preset: azure, base_url: "${c.url}", credentials: [good-2]}
   trusted: {preset: openai-compatible, base_url: "${d.baseUrl}"}
   stranger: {preset: openai-compatible, base_url: "${e.baseUrl}"}
   misnamed: {preset: openai-compatible, base_url: "${d.baseUrl.replace('127.0.0.1', 'localhost')}"}
@@ -370,7 +372,15 @@ describe('headers', () => {
     const sent = (await gamma.requests()).map((kept) => kept.headers.filter(([name]) => name.toLowerCase() === 'authorization').map(([, value]) => value));
     assert.deepEqual(sent.map((values) => values.length), [1, 1, 1, 1]);
     assert.deepEqual([...new Set(sent.flat())].sort(), ['Bearer good-1', 'Bearer good-2']);
-    for (const kept of await gamma.requests()) assert.ok(!JSON.stringify(kept).includes(key));
+    assert.ok(!JSON.stringify(await gamma.requests()).includes(key));
+  });
+
+  test('Azure: the deployment stands in the path, the credential in api-key', async () => {
+    for (const [, more] of how) assert.equal((await ask(azureRoute, 'hi', more)).headers['x-fairlead-model'], `azure/${azureRoute}`);
+    for (const kept of await gamma.requests()) {
+      assert.match(kept.path, /^\/openai\/deployments\/m\/chat\/completions\?api-version=\d{4}-\d\d-\d\d$/);
+      assert.deepEqual(kept.headers.filter(([, value]) => /good|bad|fl-/.test(value)), [['api-key', 'good-2']]);
+    }
   });
 
   test('a refused credential: the next one is tried, for the same model', async () => {

@@ -9,8 +9,8 @@ const shippedPrices = path.join(repository, 'deploy/examples/prices.yaml');
 
 // fakes: options of each simulated provider (named a, b, c, ... unless they say otherwise), as in startFakellm.
 // policy, directory: texts, or functions of the list of fakes; the usual heading is put before. Without a directory there is one team,
-// "t", that may use everything. node: what follows the heading of node.yaml. Without providers to look after no time is lost on
-// probes: say `probe: {how: none}` where health would disturb a test.
+// "t", that may use everything. node: what follows the heading of node.yaml. Where probes would disturb a test its policy says
+// `defaults: {probe: {how: none}}`.
 export async function startFairlead({ fakes: fakeOptions = [{}], policy, directory, node, workers = 2, env, args = {}, home = temporaryDirectory('fl-') }) {
   const fakes = await Promise.all(fakeOptions.map((options, i) => startFakellm({ name: 'abcdefghij'[i], ...options })));
   const text = (given) => (typeof given === 'function' ? given(fakes) : given);
