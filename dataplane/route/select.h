@@ -31,8 +31,8 @@ enum plan_reason {
     PLAN_NONE,
     PLAN_DIRECT,      /* asked for by name */
     PLAN_ONLY,        /* the one candidate of its tier */
-    PLAN_WEIGHT,      /* drawn by weight */
-    PLAN_LESS_LOADED, /* of two drawn by weight, the less loaded */
+    PLAN_WEIGHT,      /* drawn by weight: load did not decide */
+    PLAN_LESS_LOADED, /* of two different ones drawn by weight, the less loaded */
     PLAN_CHEAPEST,    /* ":floor" */
     PLAN_FASTEST,     /* ":nitro" */
     PLAN_NEXT,        /* same tier, after the first */
@@ -62,7 +62,7 @@ enum plan_reason {
     PLAN_REASONS
 };
 const char *plan_reason_name(enum plan_reason reason); /* "less_loaded", "drained", ...: stable, in records */
-const char *plan_reason_text(enum plan_reason reason); /* for people: "is drained by an operator" */
+const char *plan_reason_text(enum plan_reason reason); /* for people, after the model's name: "was drawn by weight" */
 static inline bool plan_reason_included(enum plan_reason reason)
 {
     return reason > PLAN_NONE && reason < PLAN_INCLUDED_END;

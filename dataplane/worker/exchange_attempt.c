@@ -115,6 +115,19 @@ static enum retry_failure send_attempt(struct exchange *x)
     return err ? RETRY_NO_CAPACITY : RETRY_FAILURES;
 }
 
+/* Why it is this model's turn, in words. */
+static const char *because(struct exchange *x, const struct plan_step *step, bool again)
+{
+    if (again)
+        return "is tried with another credential";
+    const char *words = plan_reason_text(step->reason);
+    if (x->attempts > 0 || (step->reason != PLAN_WEIGHT && step->reason != PLAN_LESS_LOADED))
+        return words;
+    unsigned permille = x->plan.propensity_ppb / 1000000;
+    const char *more = arena_printf(&x->arena, "%s (%u.%u%% likely)", words, permille / 10, permille % 10);
+    return more ? more : words;
+}
+
 /* Everything the attempt holds from here on is given back by exchange_attempt_close. */
 static void open_attempt(struct exchange *x, const struct plan_step *step, enum breaker_pass pass, bool again)
 {
@@ -133,7 +146,10 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
     a->content_ns = 0;
     a->phase = UPSTREAM_CONNECTING;
     a->started_ns = clock_ns();
-    x->rows[x->attempts++] = (struct ledger_attempt){ .model = a->model->name, .why = plan_reason_name(step->reason) };
+    x->rows[x->attempts] = (struct ledger_attempt){ .model = a->model->name,
+                                                    .why = plan_reason_name(step->reason),
+                                                    .because = because(x, step, again) };
+    x->attempts++;
     x->done_seen = x->finished = false;
     x->feed_message = NULL;
     x->usage = (struct usage){ .known = false };

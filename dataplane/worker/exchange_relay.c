@@ -4,6 +4,7 @@
 #include "dataplane/account/usage.h"
 #include "dataplane/dialect/headers.h"
 #include "dataplane/worker/exchange_internal.h"
+#include "dataplane/worker/http1_chars.h"
 
 /* ---- to the client ---- */
 
@@ -281,6 +282,15 @@ static void feed(struct exchange *x, struct span bytes)
 
 /* ---- from the provider: heads, whole bodies, ends ---- */
 
+/* http1_write_header would refuse it, and with it the answer. */
+static bool may_stand_in_head(struct span value)
+{
+    for (size_t i = 0; i < value.len; i++)
+        if (!http1_is(value.ptr[i], HTTP1_VALUE))
+            return false;
+    return value.len <= LEDGER_TEXT_MAX;
+}
+
 static void keep_headers(struct exchange *x, const struct upstream_head *head)
 {
     struct attempt *a = &x->attempt;
@@ -294,7 +304,7 @@ static void keep_headers(struct exchange *x, const struct upstream_head *head)
             log_debug("header.dropped", LOG_SPAN("name", pairs[i].name));
     }
     struct span type = headers_find(pairs, count, SPAN("content-type"));
-    a->content_type = arena_dup(&x->arena, span_head(type, LEDGER_TEXT_MAX));
+    a->content_type = may_stand_in_head(type) ? arena_dup(&x->arena, type) : SPAN("");
     if (!a->content_type.ptr)
         a->content_type = SPAN("");
     a->event_stream = span_starts_nocase(type, SPAN("text/event-stream"));

@@ -523,6 +523,46 @@ static void whole_failures_in_200_fail_over(void **state)
     }
 }
 
+/* A provider's header that could break our head is left out, the answer is not. */
+static void odd_content_types_are_left_out(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "application/json\r\nx-evil: 1", "openai-version", "1\r\nx-evil: 1");
+    try_body(TRY(rig, 0), WHOLE_ANSWER);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, WHOLE_ANSWER));
+    assert_true(has(c, "HTTP/1.1 200 "));
+    assert_false(has(c, "evil"));
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 1);
+    assert_non_null(strstr(buf_cstr(&out), "\"why\":\"only\",\"because\":\"is the only candidate\""));
+    buf_release(&out);
+    rig_stop(&rig);
+}
+
+/* A limit used up before the first word is an answer: not tried elsewhere, not held against the model. */
+static void an_empty_answer_by_limit_passes(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), ROLE CHUNK("{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}") DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_int_equal(rig.lane.count, 1);
+    assert_true(has(c, "\"length\"") && has(c, "[DONE]"));
+    assert_int_equal(counted(&rig, SERIES_OK), 1);
+    rig_stop(&rig);
+}
+
 static void own_4xx_passes_once(void **state)
 {
     (void)state;
@@ -783,6 +823,8 @@ int main(void)
         cmocka_unit_test(deadline_covers_all_attempts),
         cmocka_unit_test(whole_answers_pass_byte_by_byte),
         cmocka_unit_test(whole_failures_in_200_fail_over),
+        cmocka_unit_test(odd_content_types_are_left_out),
+        cmocka_unit_test(an_empty_answer_by_limit_passes),
         cmocka_unit_test(own_4xx_passes_once),
         cmocka_unit_test(refused_credential_tries_the_next),
         cmocka_unit_test(credentials_count_as_attempts),
