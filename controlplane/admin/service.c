@@ -233,8 +233,12 @@ void service_execute(struct service *service, struct span bytes, enum role role,
     } else {
         call.request = request;
         status = execute(&call, role, &result, reply);
-        log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),
-                 LOG_U64("status", status), LOG_STR("message", call.message));
+        const struct command *command = find_command(request->command);
+        if (status != ADMIN_OK || !command || command->mutates)
+            log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),
+                     LOG_U64("status", status), LOG_STR("message", call.message));
+        else
+            log_debug("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user));
     }
     if (status != ADMIN_OK && json_writer_end(&writer) != OK)
         buf_clear(&result); /* it failed half way through its result */

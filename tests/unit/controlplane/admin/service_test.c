@@ -336,7 +336,7 @@ static void teams(void **state)
 {
     (void)state;
     a_team();
-    says("1 teams, 1 changes");
+    says("1 team, 1 change");
     const unsigned before = changed;
     assert_int_equal(ASK("teams.apply", "bundle", directory("  research: {routes: [chat]}\\n")), ADMIN_OK);
     says("nothing to change");
@@ -349,6 +349,19 @@ static void teams(void **state)
     assert_int_equal(ASK("teams.apply", "bundle", policy(1)), ADMIN_INVALID);
     assert_int_equal(ASK("teams.list"), ADMIN_OK);
     assert_true(result_has("\"team\":\"research\""));
+}
+
+static void keys_of_routes(void **state)
+{
+    (void)state;
+    a_team();
+    /* Nothing is live: nothing to check against. */
+    assert_int_equal(ASK("keys.create", "team", "research", "hash", hash_of("r0"), "routes", "later"), ADMIN_OK);
+    assert_int_equal(ASK("policy.push", "bundle", policy(70)), ADMIN_OK);
+    assert_int_equal(ASK("keys.create", "team", "research", "hash", hash_of("r1"), "routes", "chta"), ADMIN_NOT_FOUND);
+    says("did you mean 'chat'?");
+    assert_int_equal(ASK("keys.create", "team", "research", "hash", hash_of("r1"), "routes", "chat, ch*"), ADMIN_OK);
+    assert_true(result_has("\"routes\":[\"chat\",\"ch*\"]"));
 }
 
 static void keys(void **state)
@@ -506,6 +519,7 @@ int main(int argc, char **argv)
         TEST(roles),
         TEST(teams),
         TEST(keys),
+        TEST(keys_of_routes),
         TEST(no_rollback_restores_a_key),
         TEST(drains_survive_rollback_and_expire),
         TEST(backups),
