@@ -221,7 +221,9 @@ static int endpoint_dial(struct endpoint *end, int flags)
 /* ---- watching: nng 1.5.2 takes EPIPE from a peer that left in mid-handshake for its own close, and that listener
  * never accepts, that dialer never dials again [measured: one connect(2) and close(2) can end a listener]. Its
  * statistics count it as "other"; then we make a new one. */
-#define WATCH_MS 200
+#define WATCH_MS        200
+#define REFUSED_WAIT_MS (2 * WATCH_MS) /* by then a server that lives listens again */
+#define REDIAL_MS       20
 
 static uint64_t stat_value(nng_stat *parent, const char *name)
 {
@@ -920,9 +922,14 @@ enum err channel_ask(const char *address, const struct channel_tls *tls, struct 
         endpoint_release(&end);
         return err_of_nng(rc);
     }
-    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing; over a network it could outlast
-     * the timeout. */
+    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing (unless a listener that ended is
+     * just being replaced); over a network it could outlast the timeout. */
+    const uint64_t refused_ms = clock_ms() + REFUSED_WAIT_MS;
     rc = endpoint_dial(&end, end.transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
+    while (rc == NNG_ECONNREFUSED && clock_ms() < refused_ms && clock_ms() < deadline_ms) {
+        nng_msleep(REDIAL_MS);
+        rc = endpoint_dial(&end, 0);
+    }
     if (rc == 0)
         rc = frame_new(message, &msg);
     if (rc == 0)
