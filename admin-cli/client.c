@@ -13,7 +13,6 @@
 
 #define ATTEMPTS      3u /* a change that got no answer is repeated with the same request id: it is done once */
 #define WAIT_POLL_MS  50
-#define WAIT_LIMIT_MS 30000u
 
 extern char **environ;
 
@@ -217,7 +216,7 @@ int call_wait_if_asked(struct cli *cli, const struct json_index *result)
         return EXIT_GOOD;
     }
     return call_wait(cli, render_u64(result, 0, "epoch"), render_u64(result, 0, "generation"),
-                     render_u64(result, 0, "directory"), WAIT_LIMIT_MS);
+                     render_u64(result, 0, "directory"), cli->timeout_ms);
 }
 
 /* ---- sibling programs ---- */
