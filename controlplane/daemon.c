@@ -170,7 +170,7 @@ static void on_tick(uv_timer_t *timer)
     const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
     if (d->decide_now || due || evidence_significant(d->learned))
         decide(d, now_ms);
-    publisher_tick(d->publisher, now_ms);
+    publisher_tick(d->publisher, clock_ms());
 }
 
 static void on_readers(uv_timer_t *timer)
@@ -202,7 +202,7 @@ static void on_wake(uv_async_t *async)
 static void on_fetch(void *user, struct channel_call *call, struct span request, UNUSED const struct channel_peer *peer)
 {
     struct daemon *d = user;
-    publisher_fetch(d->publisher, call, request, clock_wall_ms());
+    publisher_fetch(d->publisher, call, request, clock_wall_ms(), clock_ms());
 }
 
 static void reply_fetch(UNUSED void *user, void *call, struct span reply)

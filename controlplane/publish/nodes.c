@@ -193,8 +193,10 @@ enum err nodes_adopt(struct nodes *nodes, struct span name, uint64_t epoch)
 {
     if (span_empty(name)) {
         nodes->allow_all_epoch = epoch;
-        for (size_t i = 0; i < nodes->count; i++)
-            nodes->all[i]->allowed_epoch = epoch;
+        for (size_t i = 0; i < nodes->count; i++) {
+            if (nodes->all[i]->allowed_epoch < epoch) /* one may have been allowed a later epoch by its name */
+                nodes->all[i]->allowed_epoch = epoch;
+        }
         return OK;
     }
     struct node *node = strmap_get(&nodes->by_name, name);

@@ -147,6 +147,9 @@ static void adopting(void **state)
     assert_int_equal(nodes_adopted(nodes, SPAN("a")), 3);
     report("b", 1, 1, 1, 1); /* heard of later: allowed too */
     assert_int_equal(nodes_adopted(nodes, SPAN("b")), 3);
+    assert_int_equal(nodes_adopt(nodes, SPAN("a"), 4), OK);
+    assert_int_equal(nodes_adopt(nodes, SPAN(""), 3), OK); /* said again at each refresh: takes nothing back */
+    assert_int_equal(nodes_adopted(nodes, SPAN("a")), 4);
 }
 
 static void each_allocation_fails(void **state)

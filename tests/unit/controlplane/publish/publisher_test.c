@@ -57,12 +57,12 @@ static struct fetch_request request_of(uint64_t epoch, uint64_t generation, uint
                                    .adopt_epoch = epoch };
 }
 
-static void fetch(unsigned call, const struct fetch_request *request, int64_t now_ms)
+static void fetch(unsigned call, const struct fetch_request *request, uint64_t now_ms)
 {
     struct buf bytes = BUF_INIT(1u << 20);
     assert_int_equal(wire_encode_fetch_request(request, &bytes), OK);
     answered[call] = 0;
-    publisher_fetch(publisher, &answered[call], buf_span(&bytes), now_ms);
+    publisher_fetch(publisher, &answered[call], buf_span(&bytes), 1700000000000, now_ms);
     buf_release(&bytes);
 }
 
@@ -227,11 +227,65 @@ static void another_epoch_waits_for_adoption(void **state)
     assert_int_equal(answered[1], 0);
 }
 
+/* A cursor of one epoch would skip keys of the directory of another. */
+static void a_cursor_counts_in_its_epoch_only(void **state)
+{
+    struct store *s = *state;
+    char end[SHA256_BYTES];
+    struct directory_delta *delta;
+    memset(end, 0xff, sizeof(end));
+    begin(s, true);
+    put_key(s, 1);
+    put_key(s, 2);
+    assert_int_equal(versions_raise_epoch(s->versions), OK);
+    commit(s);
+    refresh();
+    struct fetch_request r = request_of(0, 0, 0, 0);
+    r.directory_cursor = span_of(end, sizeof(end));
+    r.directory_resync_seq = 2;
+    r.directory_resync_epoch = 1;
+    fetch(0, &r, 0);
+    assert_int_equal(wire_decode_directory_delta(&arena, object_of(0, OBJECT_DIRECTORY)->bytes, &delta, NULL), OK);
+    assert_int_equal(delta->key_count, 2);
+    r.directory_resync_epoch = 2;
+    fetch(1, &r, 0);
+    assert_int_equal(wire_decode_directory_delta(&arena, object_of(1, OBJECT_DIRECTORY)->bytes, &delta, NULL), OK);
+    assert_int_equal(delta->key_count, 0);
+}
+
+static void adoption_of_all_outlives_a_restart(void **state)
+{
+    struct store *s = *state;
+    begin(s, true);
+    assert_int_equal(versions_raise_epoch(s->versions), OK);
+    assert_int_equal(versions_adopt_all(s->versions), OK);
+    commit(s);
+    publish(s, 1);
+    assert_int_equal(nodes_adopted(nodes, SPAN("n1")), 0);
+    publisher_free(publisher);
+    nodes_free(nodes);
+    assert_int_equal(nodes_new(&nodes), OK);
+    assert_int_equal(publisher_new(s->versions, nodes, on_reply, &arena, &publisher), OK);
+    struct fetch_request r = request_of(1, 90, 5, 80); /* a node that was offline meanwhile */
+    fetch(0, &r, 0);
+    assert_int_equal(replies[0]->adopted_epoch, 2);
+    assert_non_null(object_of(0, OBJECT_HEAD));
+    /* It was said of that epoch alone. */
+    begin(s, true);
+    assert_int_equal(versions_raise_epoch(s->versions), OK);
+    commit(s);
+    publish(s, 2);
+    refresh();
+    r.committed.epoch = 2;
+    fetch(1, &r, 0);
+    assert_int_equal(answered[1], 0);
+}
+
 static void garbage_is_answered(void **state)
 {
     struct fetch_request r = request_of(0, 0, 0, 0);
     (void)state;
-    publisher_fetch(publisher, &answered[0], SPAN("\xff\xff garbage"), 0);
+    publisher_fetch(publisher, &answered[0], SPAN("\xff\xff garbage"), 0, 0);
     assert_int_equal(answered[0], 1);
     assert_int_not_equal(replies[0]->error.len, 0);
     r.protocol = LINK_PROTOCOL + 1;
@@ -270,7 +324,7 @@ static void each_allocation_fails(void **state)
     for (uint64_t k = 0; k < 60; k++) {
         answered[0] = 0;
         fault_arm(FAULT_ALLOC, k, 1);
-        publisher_fetch(publisher, &answered[0], buf_span(&bytes), 0);
+        publisher_fetch(publisher, &answered[0], buf_span(&bytes), 0, 0);
         fault_disarm_all();
         assert_int_equal(answered[0], 1);
     }
@@ -298,6 +352,8 @@ int main(void)
         TEST(only_what_is_lacking),
         TEST(pinned_nodes_keep_their_head),
         TEST(another_epoch_waits_for_adoption),
+        TEST(a_cursor_counts_in_its_epoch_only),
+        TEST(adoption_of_all_outlives_a_restart),
         TEST(garbage_is_answered),
         TEST(a_damaged_artifact_is_not_sent),
         TEST(each_allocation_fails),
