@@ -15,7 +15,8 @@ struct upstream_header {
     struct span name, value;
 };
 struct upstream_request {
-    /* All spans must live until done or cancel. Destination comes from the table only. */
+    /* All spans must live until the head has come (or done, or cancel before that), body_parts until done, cancel or
+     * upstream_release_body; the provider until done or cancel. Destination comes from the table only. */
     const struct provider *provider;
     struct span method; /* "POST", "GET" */
     struct span path;   /* complete request-target, starts with '/' */
