@@ -82,7 +82,7 @@ export function request(url, { method = 'POST', body, key, headers = {}, onData,
   });
 }
 
-// The data of a stream's events, parsed, in order; "[DONE]" as it is.
-export const eventsOf = (text) => [...text.matchAll(/^data: (.*)$/gm)].map((match) => (match[1] === '[DONE]' ? match[1] : JSON.parse(match[1])));
+// The data of a stream's events (of one line each), parsed, in order; "[DONE]" as it is.
+export const eventsOf = (text) => [...text.replace(/^\ufeff/, '').matchAll(/(?<=^|[\r\n])data: ?([^\r\n]*)/g)].map((match) => (match[1] === '[DONE]' ? match[1] : JSON.parse(match[1])));
 export const contentOf = (events) => events.map((event) => event.choices?.[0]?.delta?.content ?? event.choices?.[0]?.text ?? '').join('');
 export const chatBody = (content, more = {}) => ({ model: 'chat', messages: [{ role: 'user', content }], ...more });
