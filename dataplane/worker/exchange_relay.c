@@ -447,6 +447,8 @@ static enum retry_failure failure_of(const struct upstream_result *result)
 static void on_done(void *user, const struct upstream_result *result)
 {
     struct exchange *x = user;
+    if (result->certificate_expires_at_ms)
+        board_certificate_seen(x->attempt.shared, result->certificate_expires_at_ms, core_now_ms(x->core));
     if (x->state == EXCHANGE_TAILING) {
         x->tail = NULL;
         exchange_tail_over(x);

@@ -58,6 +58,34 @@ static void streams_and_accounts(void **state)
     rig_stop(&rig);
 }
 
+static void certificates_reach_the_board(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    struct board *board = rig.core.board;
+    const uint32_t a = board_label_find(board, BOARD_LABEL_MODEL, SPAN("a/m")),
+                   b = board_label_find(board, BOARD_LABEL_MODEL, SPAN("b/m"));
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    struct upstream_result result = { .err = ERR_CLOSED, .why = "cut", .certificate_expires_at_ms = 1900000000000 };
+    TRY(rig, 0)->live = false;
+    TRY(rig, 0)->events.done(TRY(rig, 0)->user, &result);
+    UNTIL(&rig, rig.lane.count == 2);
+    assert_int_equal(atomic_load(&board_model(board, a)->certificate_expires_at_ms), 1900000000000);
+    assert_int_equal(atomic_load(&board_model(board, b)->certificate_expires_at_ms), 0);
+    /* Also what comes to an end when the client has all it asked for. */
+    try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 1), CONTENT("x") FINISH USAGE(10, 20) DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    result = (struct upstream_result){ .phase = UPSTREAM_BODY, .certificate_expires_at_ms = 1800000000000 };
+    TRY(rig, 1)->live = false;
+    TRY(rig, 1)->events.done(TRY(rig, 1)->user, &result);
+    assert_int_equal(atomic_load(&board_model(board, b)->certificate_expires_at_ms), 1800000000000);
+    rig_stop(&rig);
+}
+
 static void usage_is_kept_when_asked_for(void **state)
 {
     (void)state;
@@ -806,6 +834,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_and_accounts),
+        cmocka_unit_test(certificates_reach_the_board),
         cmocka_unit_test(usage_is_kept_when_asked_for),
         cmocka_unit_test(fails_over_before_content),
         cmocka_unit_test(silence_fails_over),
