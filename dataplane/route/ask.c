@@ -293,7 +293,7 @@ static enum err read_fields(struct reader *r)
     case ENDPOINT_MODEL:
         break;
     }
-    REQUIRE(!"an endpoint with a body");
+    REQUIRE(false && "an endpoint with a body");
     return ERR_INVALID;
 }
 
