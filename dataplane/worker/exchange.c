@@ -167,11 +167,6 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     return x;
 }
 
-bool exchange_reads_body(const struct exchange *x)
-{
-    return x->state == EXCHANGE_READING;
-}
-
 bool exchange_body(struct exchange *x, struct span bytes)
 {
     REQUIRE(x->state == EXCHANGE_READING);
@@ -207,8 +202,11 @@ void exchange_free_body(struct exchange *x)
 
 void exchange_account_answer(struct exchange *x)
 {
-    core_account(x->core, x->answer_accounted, x->answer.cap);
-    x->answer_accounted = x->answer.cap;
+    size_t now = x->answer.cap;
+    if (x->framing)
+        now += x->framer.pending.cap + x->framer.data.cap;
+    core_account(x->core, x->answer_accounted, now);
+    x->answer_accounted = now;
 }
 
 enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out)

@@ -389,6 +389,7 @@ void exchange_attempt_close(struct exchange *x, const char *error)
     if (x->framing)
         sse_release(&x->framer);
     x->framing = false;
+    exchange_account_answer(x);
     x->first_due = x->idle_due = x->tail_due = DEADLINE_NONE;
 }
 

@@ -77,8 +77,6 @@ static bool admit(struct exchange *x)
         return true;
     case ADMIT_NO_POLICY:
         return refuse(x, OUTCOME_NO_POLICY, NULL);
-    case ADMIT_DRAINING:
-        return refuse(x, OUTCOME_DRAINING, NULL);
     case ADMIT_REQUESTS:
     case ADMIT_BYTES:
         return refuse(x, OUTCOME_BUSY, NULL);

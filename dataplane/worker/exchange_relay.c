@@ -227,7 +227,10 @@ static enum err on_event(void *user, const struct sse_event *event)
     struct event_facts facts;
     if (x->done_seen)
         return OK;
-    arena_reset(&x->event_arena);
+    if (x->event_arena.used > EXCHANGE_EVENT_ARENA_KEPT)
+        arena_release(&x->event_arena);
+    else
+        arena_reset(&x->event_arena);
     if (openai_chat_event(&x->event_arena, x->ask.endpoint, event, &facts))
         return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     if (facts.usage.known)

@@ -487,6 +487,31 @@ static void slow_client_pauses_upstream(void **state)
     rig_stop(&rig);
 }
 
+/* An event that does not end is memory, too: it counts while it is held, and no longer. */
+static void unfinished_events_are_accounted(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x"));
+    UNTIL(&rig, has(c, "\"x\""));
+    uint64_t before = rig.core.buffered;
+    static char part[1 << 16];
+    memset(part, 'y', sizeof(part) - 1);
+    try_body(TRY(rig, 0), "data: ");
+    for (unsigned i = 0; i < 16; i++)
+        try_body(TRY(rig, 0), part);
+    assert_true(rig.core.buffered >= before + 16 * (sizeof(part) - 1));
+    try_done(TRY(rig, 0), ERR_CLOSED);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_true(rig.core.buffered < before + sizeof(part));
+    rig_stop(&rig);
+}
+
 static void deadline_covers_all_attempts(void **state)
 {
     (void)state;
@@ -849,6 +874,7 @@ int main(void)
         cmocka_unit_test(a_clean_end_without_done_gets_none),
         cmocka_unit_test(client_gone_cancels_upstream),
         cmocka_unit_test(slow_client_pauses_upstream),
+        cmocka_unit_test(unfinished_events_are_accounted),
         cmocka_unit_test(deadline_covers_all_attempts),
         cmocka_unit_test(whole_answers_pass_byte_by_byte),
         cmocka_unit_test(whole_failures_in_200_fail_over),
