@@ -1,5 +1,6 @@
 // A node alone: master, workers, a table that was put into its store, a simulated provider. What happens when processes die.
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -165,6 +166,44 @@ test('a killed master: its workers go on, and the next one takes them over', asy
   await waitFor(() => !pids.some(alive));
 });
 
+// As dataplane/node/config places it for a home that is not on a tmpfs.
+const boards = (home) =>
+  readdirSync('/dev/shm')
+    .filter((name) => name.includes(createHash('sha256').update(home).digest('hex').slice(0, 16)))
+    .concat(readdirSync(path.join(home, 'run')).filter((name) => name.startsWith('board')));
+
+test('counters outlive workers and a killed master; shared memory does not outlive the node', async () => {
+  const home = await newHome();
+  const node = await startNode(home);
+  const settled = async (of, count) =>
+    waitFor(async () => sum(await of.metrics(), 'fairlead_requests_settled_total') === count, { what: `${count} requests counted` });
+  for (let i = 0; i < 20; i++) await ask(node);
+  await settled(node, 20);
+  for (const pid of await node.pids()) {
+    process.kill(pid, 'SIGKILL'); // their regions are folded and cleared
+    await waitFor(async () => (await node.status()).workers.every((worker) => worker.state === 'up' && worker.pid !== pid));
+  }
+  await settled(node, 20);
+  node.master.kill('SIGKILL');
+  await waitFor(() => node.master.child.signalCode === 'SIGKILL');
+  assert.equal(boards(home).length, 1, 'for the next master');
+  const next = await startNode(home);
+  await settled(next, 20);
+  for (let i = 0; i < 5; i++) await ask(next);
+  await settled(next, 25);
+  assert.equal((await next.master.stop()).code, 0);
+  assert.deepEqual(boards(home), []);
+});
+
+test('a node that cannot start leaves no shared memory', async () => {
+  const node = await startNode(await newHome(), { workers: 1 });
+  const home = await newHome();
+  const other = await run('fairlead-dataplane', ['--home', home, '--listen', node.url.slice(7), '--operations', '127.0.0.1:0']);
+  assert.equal(other.code, 1);
+  assert.deepEqual(boards(home), []);
+  assert.equal((await node.master.stop()).code, 0);
+});
+
 test('SIGTERM lets streams finish', async () => {
   const node = await startNode(await newHome());
   const stream = chat(node, { stream: true, messages: [{ role: 'user', content: '[[fake ttft_ms=10 token_ms=100 tokens=8]]' }] }).then((response) => response.text());
@@ -187,19 +226,26 @@ test('one home, one master', async () => {
   assert.equal((await node.master.stop()).code, 0);
 });
 
-test('a worker that crashes again and again is started later and later', async () => {
+test('a worker that crashes again and again is started later and later; its sibling answers who waits', async () => {
   const home = await newHome();
   const node = await startNode(home, { workers: 2 });
   const [, second] = await node.pids();
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < 10; i++) {
     const { pid } = await waitFor(async () => (await node.status()).workers.find((worker) => worker.slot === 0 && worker.state === 'up'));
     process.kill(pid, 'SIGKILL');
     await waitFor(() => !alive(pid));
   }
-  await node.master.waitForOutput(/event=worker\.backoff slot=0 ms=\d+/, { from: 'stderr' });
+  await node.master.waitForOutput(/event=worker\.backoff slot=0 ms=1600/, { from: 'stderr' });
+  // Half of these connections reach the socket of the slot that has no worker.
+  const from = performance.now();
+  for (let i = 0; i < 24; i++) await ask(node);
+  assert.equal((await node.status()).workers[0].state, 'backing_off', 'it must have been down all the while');
+  assert.ok(performance.now() - from < 1600);
+  assert.match(node.master.stderr, /event=listener\.lent slot=0 to=1/);
   await waitFor(async () => (await node.status()).workers.every((worker) => worker.state === 'up'));
   assert.equal((await node.pids())[1], second);
-  await ask(node);
+  for (let i = 0; i < 10; i++) await ask(node);
+  await waitFor(async () => sum(await node.metrics(), 'fairlead_requests_settled_total') === 34);
   assert.equal((await node.master.stop()).code, 0);
 });
 
