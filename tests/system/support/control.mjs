@@ -99,11 +99,11 @@ export async function startParts({ policy, directory, controlArgs = [], workers 
     asker,
     parts,
     start: async (name, ...more) => (parts[name] = await start[name](...more)),
-    // Its end, not that of its output: a master's workers write on.
+    // Waits for its end, not for that of its output: a master's workers write on.
     kill: async (name) => {
-      const { pid } = parts[name];
-      process.kill(pid, 'SIGKILL');
-      await waitFor(() => !alive(pid), { everyMs: 1 });
+      const { child } = parts[name];
+      child.kill('SIGKILL');
+      await waitFor(() => child.signalCode !== null, { everyMs: 1, what: `the end of ${name}` });
     },
     request: (where, options) => request(`http://${readFileSync(path.join(home, 'run/listen'), 'utf8').trim()}${where}`, options),
     status: async () => JSON.parse((await request(`http://${readFileSync(path.join(home, 'run/operations'), 'utf8').trim()}/status`, { method: 'GET' })).text),
