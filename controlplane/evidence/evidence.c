@@ -542,6 +542,23 @@ enum err evidence_price_unset(struct evidence_state *state, struct span name)
     return err;
 }
 
+uint32_t evidence_price_reach(const struct evidence_state *state, struct span name, int64_t now_ms)
+{
+    uint32_t reached = 0;
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        const struct artifact *a = state->followed[i]->artifact;
+        for (uint32_t k = 0; k < a->model_count; k++) {
+            struct price price;
+            enum price_source source = PRICE_SOURCE_NONE;
+            bool stale;
+            if (span_eq(a->models[k].identity, name))
+                evidence_price_of(state, &a->models[k], now_ms, &price, &source, &stale);
+            reached += source != PRICE_SOURCE_NONE;
+        }
+    }
+    return reached;
+}
+
 enum err evidence_price_accept(struct evidence_state *state, struct span name, int64_t now_ms, uint32_t *ret_count)
 {
     enum err err = prices_accept(state->prices, name, now_ms, ret_count);
