@@ -288,5 +288,7 @@ routes:
     return /"refusing"/.test(text) && /"crashed"/.test(text) && text;
   }, { what: 'the refusal to be known' });
   assert.match(nodes, new RegExp(`"seq": ?${before + 1}\\b`));
+  await house.cli(['down']);
+  assert.deepEqual(boards(house.home), []);
   await house.stop();
 });
