@@ -54,6 +54,8 @@ static void words(UNUSED void **state)
     check("stauts", EXIT_USAGE, NULL, "did you mean 'status'?");
     check("frobnicate", EXIT_USAGE, NULL, "unknown command 'frobnicate'\nTry");
     check("nodes frobnicate", EXIT_USAGE, NULL, "unknown command 'nodes frobnicate'\n  fairlead nodes");
+    check("audit one", EXIT_USAGE, NULL, "'one' is one argument too many\nusage: fairlead audit");
+    check("prices set a/b 3", EXIT_USAGE, NULL, "'3' is one argument too many\nusage: fairlead prices set NAME");
 }
 
 static void longest_match(UNUSED void **state)
