@@ -418,8 +418,8 @@ struct model_draft *model_require(struct compiler *c, struct span name, const st
         diag_error(c->diags, at, "there is no provider '" SPAN_FMT "'%s", SPAN_ARG(provider_name),
                    suggest(c->diags, provider_name, &c->providers));
     else if (provider->wildcard)
-        diag_error(c->diags, at, "'" SPAN_FMT "' is not allowed by the wildcard at %s:%u", SPAN_ARG(name),
-                   provider->wildcard->key->file, provider->wildcard->key->line);
+        diag_error(c->diags, at, "'" SPAN_FMT "' is not allowed by the wildcard at %s:%u%s", SPAN_ARG(name),
+                   provider->wildcard->key->file, provider->wildcard->key->line, suggest(c->diags, name, &c->models));
     else
         diag_error(c->diags, at, "there is no model '" SPAN_FMT "'%s", SPAN_ARG(name),
                    suggest(c->diags, name, &c->models));
