@@ -18,7 +18,7 @@ static const struct column node_columns[] = {
     { "DIRECTORY", "serving.directory", COLUMN_NUMBER },
     { "EVIDENCE", "serving.evidence", COLUMN_NUMBER },
     { "WORKERS", "workers", COLUMN_NUMBER },
-    { "SEEN MS AGO", "seen_ms_ago", COLUMN_NUMBER },
+    { "SEEN", "seen_ms_ago", COLUMN_MS },
     { "VERSION", "version", COLUMN_TEXT },
     { "NO CREDENTIAL FOR", "unresolved_credentials", COLUMN_LIST },
 };

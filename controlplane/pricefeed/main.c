@@ -87,9 +87,10 @@ static char *shipped_book(void)
     *slash = '\0';
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         char *path = file_join(self, places[i]);
-        if (path && file_exists(path))
-            return path;
+        char *real = path ? realpath(path, NULL) : NULL; /* people read it in `fairlead status` */
         free(path);
+        if (real)
+            return real;
     }
     return NULL;
 }
