@@ -40,6 +40,7 @@ struct daemon {
     int64_t decided_at_ms;
     uint64_t evidence_refused; /* reports that made no sense */
     bool decide_now;
+    bool decide_failed;   /* the last time: the timer tries again, not every tick */
     bool prices_unstored; /* the last try failed */
     bool stopping;
     int lock_fd;
@@ -140,6 +141,7 @@ static void decide(struct daemon *d, int64_t now_ms)
     enum err err = d->followed_generation ? OK : follow_head(d, &arena);
     if (!err)
         err = publish_evidence(d, &arena, now_ms);
+    d->decide_failed = err != OK;
     if (err && err != ERR_NOT_FOUND) /* nothing pushed yet */
         log_error("evidence.publish", LOG_ERR(err));
     if (evidence_dirty(d->learned) || d->prices_unstored) {
@@ -169,7 +171,7 @@ static void on_tick(uv_timer_t *timer)
     struct daemon *d = timer->data;
     const int64_t now_ms = clock_wall_ms();
     const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
-    if (d->decide_now || due || evidence_significant(d->learned))
+    if (d->decide_now || due || (evidence_significant(d->learned) && !d->decide_failed))
         decide(d, now_ms);
     publisher_tick(d->publisher, clock_ms());
 }
