@@ -534,12 +534,52 @@ static bool stop_guests(const struct cli *cli, bool *ret_any)
     return stopped;
 }
 
+static bool is_worker_of(const struct cli *cli, struct span cmdline)
+{
+    bool worker = false, ours = false, home_next = false;
+    while (cmdline.len > 0) {
+        const size_t end = span_find_byte(cmdline, '\0');
+        const struct span word = end == SIZE_MAX ? cmdline : span_head(cmdline, end);
+        worker = worker || span_eq(word, SPAN("--worker"));
+        ours = ours || (home_next && span_eq(word, span_cstr(cli->home)));
+        home_next = span_eq(word, SPAN("--home"));
+        cmdline = end == SIZE_MAX ? SPAN("") : span_skip(cmdline, end + 1);
+    }
+    return worker && ours;
+}
+
+static int is_pid(const struct dirent *entry)
+{
+    return entry->d_name[0] >= '1' && entry->d_name[0] <= '9';
+}
+
+/* Workers outlive a master that was killed, and serve on until a new one comes. When none shall come, they hold no lock
+ * to be found by: only /proc knows them. They finish their streams by themselves. True when there was one. */
+static bool stop_orphans(const struct cli *cli)
+{
+    struct dirent **names = NULL;
+    const int found = scandir("/proc", &names, is_pid, NULL);
+    bool any = false;
+    for (int i = 0; i < found; i++) {
+        struct buf cmdline = BUF_INIT(64u << 10);
+        char path[64];
+        snprintf(path, sizeof(path), "/proc/%.20s/cmdline", names[i]->d_name);
+        if (file_read(path, 64u << 10, &cmdline) == OK && is_worker_of(cli, buf_span(&cmdline)))
+            any = kill((pid_t)strtol(names[i]->d_name, NULL, 10), SIGTERM) == 0 || any;
+        buf_release(&cmdline);
+        free(names[i]);
+    }
+    free(names);
+    return any;
+}
+
 int run_down(struct cli *cli)
 {
     bool was_up = holder(cli, HOME_UP_LOCK) || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK) ||
                   holder(cli, HOME_PROBER_LOCK) || holder(cli, HOME_PRICEFEED_LOCK);
     bool stopped = stop_one(cli, "fairlead up", HOME_UP_LOCK, 0);
     stopped = stop_house(cli, NULL) && stopped; /* what a dead supervisor left */
+    was_up = stop_orphans(cli) || was_up;
     stopped = stop_guests(cli, &was_up) && stopped;
     if (!was_up)
         printf("nothing runs in %s\n", cli->home);

@@ -170,6 +170,19 @@ describe('up and down', () => {
     await expect(cli(['status']), code.unreachable, /no control plane answers at .*`fairlead up` starts one/);
   });
 
+  test('down also ends workers whose master was killed', async () => {
+    const home = await prepared();
+    const cli = inHome(home);
+    await expect(cli(['up', '--detach', ...anyPort]), code.good);
+    const operations = readFileSync(path.join(home, 'run', 'operations'), 'utf8').trim();
+    const { workers } = await fetch(`http://${operations}/status`, { headers: { connection: 'close' } }).then((answer) => answer.json());
+    const pids = workers.map((worker) => worker.pid);
+    assert.ok(pids.length === 1 && pids.every(alive));
+    for (const lock of ['up', 'node']) process.kill(holderOf(home, lock), 'SIGKILL');
+    await expect(cli(['down']), code.good, /Fairlead is down\./);
+    await gone(pids);
+  });
+
   test('in the foreground, stopped by a signal', async () => {
     const home = await prepared();
     const up = await startProcess('fairlead', ['up', '--home', home, ...anyPort], { readyPattern: /^Fairlead is up\. /m, timeoutMs: 60_000 });
