@@ -420,14 +420,14 @@ routes:
       assert.equal(answer.headers['x-fairlead-model'], 'b/m');
     }
     await expect(cli(['providers', 'list']), code.good, [/^drain +a +\S+ +\d+s +in 2h +too slow$/m, /a\/m .* drain /]);
-    await expect(cli(['providers', 'undrain', 'a', '--wait']), code.good, /undrain: a/);
+    await expect(cli(['providers', 'undrain', 'a', '--wait']), code.good, /a is no longer drained/);
     await expect(cli(['providers', 'undrain', 'a']), code.notFound);
   });
 
   test('weights', async () => {
     const shown = await expect(cli(['weights', 'show']), code.good, /^VERSION +ROUTE +TIER/m);
     assert.match(shown.stdout, /^ +1 +chat +1 +cheapest +a\/m +\d+\.\d%/m);
-    await expect(cli(['weights', 'freeze', 'chat', '--reason', 'holiday']), code.good, /freeze: chat/);
+    await expect(cli(['weights', 'freeze', 'chat', '--reason', 'holiday']), code.good, /chat is frozen/);
     await waitFor(async () => (await ask('weights', 'show')).every((tier) => tier.frozen), { what: 'frozen weights' });
     await expect(cli(['weights', 'unfreeze', 'chat']), code.good);
     await expect(cli(['weights', 'freeze', 'chta']), code.notFound, /did you mean 'chat'/);
