@@ -312,7 +312,7 @@ enum err versions_get(struct versions *v, struct arena *arena, uint32_t version,
                       struct version_record **ret)
 {
     struct span json;
-    struct version_record *r;
+    struct version_record *r = NULL;
     enum err err = fetch_at(v, arena, TREE_VERSIONS, version, &json);
     if (!err)
         err = record_decode(arena, json, &r);
