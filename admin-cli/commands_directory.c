@@ -7,6 +7,39 @@
 
 /* ---- teams ---- */
 
+/* Teams that a teams.diff would remove. */
+static unsigned removed_teams(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column kind = { "", "kind", COLUMN_TEXT }, what = { "", "what", COLUMN_TEXT };
+    const uint32_t changes = json_get(ix, 0, SPAN("changes"));
+    unsigned count = 0;
+    for (uint32_t t = changes == JSON_NONE ? JSON_NONE : json_first(ix, changes); t != JSON_NONE;
+         t = json_next(ix, changes, t)) {
+        count += strcmp(render_cell(cli, ix, t, &kind), "removed") == 0 &&
+                 span_starts(span_cstr(render_cell(cli, ix, t, &what)), SPAN("team "));
+    }
+    return count;
+}
+
+/* Removing a team stops its keys at once: asked first. */
+static int confirm_removals(struct cli *cli, struct span bundle)
+{
+    struct call call = { .command = "teams.diff" };
+    const struct admin_reply *reply;
+    struct json_index ix;
+    if (cli->yes || cli->dry_run)
+        return EXIT_GOOD;
+    call_arg(&call, "bundle", bundle);
+    const int code = call_ask(cli, &call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    const unsigned count = removed_teams(cli, &ix);
+    if (count > 0 && !cli_confirm(cli, "This removes %u team%s, whose keys stop working at once. Go on?", count,
+                                  count == 1 ? "" : "s"))
+        return EXIT_REFUSED;
+    return EXIT_GOOD;
+}
+
 static int send_teams(struct cli *cli, const char *command, bool is_change)
 {
     struct call call = { .command = command, .is_change = is_change };
@@ -15,6 +48,8 @@ static int send_teams(struct cli *cli, const char *command, bool is_change)
     struct json_index ix;
     int code = cli_bundle(cli, cli_arg(cli, 0), &bundle);
     call_arg(&call, "bundle", buf_span(&bundle));
+    if (code == EXIT_GOOD && is_change)
+        code = confirm_removals(cli, buf_span(&bundle));
     if (code == EXIT_GOOD)
         code = call_ask(cli, &call, &reply, &ix);
     buf_release(&bundle);

@@ -137,6 +137,8 @@ static void print_record(const struct cli *cli, const struct json_index *ix, uin
            strcmp(cell(cli, ix, record, "outcome"), "ok") == 0 ? "served by" : "ended at ",
            cell(cli, ix, record, "model"), ending(cell(cli, ix, record, "outcome")), *error == '-' ? "" : ": ",
            *error == '-' ? "" : error, cell(cli, ix, record, "status"));
+    if (*cell(cli, ix, record, "message") != '-')
+        printf("told          %s\n", cell(cli, ix, record, "message"));
     if (tried) {
         printf("tokens        %s in (%s cached), %s out (%s reasoning)%s\n", cell(cli, ix, record, "usage.input"),
                cell(cli, ix, record, "usage.cached"), cell(cli, ix, record, "usage.output"),

@@ -102,6 +102,8 @@ static void write_outcome(struct json_writer *w, const struct ledger_record *r)
     json_member_u64(w, "status", r->status);
     json_member_cstr(w, "outcome", ledger_outcome_name(r->outcome));
     member_cstr(w, "error", r->error);
+    if (r->message)
+        member_text(w, "message", span_cstr(r->message));
 }
 
 static void write_account(struct json_writer *w, const struct ledger_record *r)
@@ -160,6 +162,7 @@ enum err ledger_write(const struct ledger_record *record, struct buf *out)
         /* Eight texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
          */
         struct ledger_record shorter = *record;
+        shorter.message = NULL;
         struct span *texts[] = { &shorter.request_id, &shorter.node,  &shorter.key_id, &shorter.team,
                                  &shorter.asked,      &shorter.route, &shorter.arm,    &shorter.model };
         for (size_t i = 0; i < ARRAY_LEN(texts); i++)

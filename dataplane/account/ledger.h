@@ -48,7 +48,8 @@ struct ledger_record {
     uint32_t propensity_ppb; /* of the first choice; 0: nothing was chosen */
     unsigned status;         /* sent to the client */
     enum ledger_outcome outcome;
-    const char *error; /* stable word, or NULL */
+    const char *error;   /* stable word, or NULL */
+    const char *message; /* what the client was told when we refused or gave up; NULL otherwise */
     struct usage usage;
     struct cost cost;
     enum price_source price_source;

@@ -247,6 +247,7 @@ static bool body_in_the_way(const struct exchange *x)
 void exchange_refuse(struct exchange *x, const struct reply_error *error)
 {
     x->close = x->close || x->core->draining || body_in_the_way(x);
+    x->refusal = error->message;
     struct buf out = BUF_INIT(256u << 10);
     struct buf own = BUF_INIT(EXCHANGE_DOWN_BYTES);
     enum err err = OK;

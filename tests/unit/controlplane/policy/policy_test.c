@@ -330,7 +330,6 @@ static void test_large_policies_are_linear(void **state)
     double small = compile_seconds(10000), large = compile_seconds(100000);
     print_message("10,000 routes %.2f s, 100,000 routes %.2f s of CPU\n", small, large);
     assert_true(large < 25 * small + 0.5); /* ten times the work; quadratic would be a hundred */
-    assert_true(large < 30);
 }
 
 static void test_many_errors_stay_cheap(void **state)
