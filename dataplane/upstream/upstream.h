@@ -17,9 +17,10 @@ struct upstream_header {
 struct upstream_request {
     /* All spans must live until done or cancel. Destination comes from the table only. */
     const struct provider *provider;
-    struct span method;                    /* "POST", "GET" */
-    struct span path;                      /* complete request-target, starts with '/' */
-    const struct upstream_header *headers; /* complete: with authorization, accept-encoding, content-type; without host and content-length */
+    struct span method; /* "POST", "GET" */
+    struct span path;   /* complete request-target, starts with '/' */
+    const struct upstream_header
+        *headers; /* complete: with authorization, accept-encoding, content-type; without host and content-length */
     unsigned header_count;
     const struct span *body_parts; /* sent one after the other (splices borrow from the original body) */
     unsigned body_part_count;
@@ -33,14 +34,15 @@ struct upstream_head {
     bool reused; /* the connection */
 };
 enum upstream_phase { /* how far it came: retry asks what was already sent */
-    UPSTREAM_CONNECTING,
-    UPSTREAM_SENDING,
-    UPSTREAM_SENT, /* whole request sent, no head yet */
-    UPSTREAM_HEAD,
-    UPSTREAM_BODY
+                      UPSTREAM_CONNECTING,
+                      UPSTREAM_SENDING,
+                      UPSTREAM_SENT, /* whole request sent, no head yet */
+                      UPSTREAM_HEAD,
+                      UPSTREAM_BODY
 };
 struct upstream_result {
-    enum err err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO */
+    enum err
+        err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO */
     enum upstream_phase phase;
     const char *why; /* static or until the callback returns: for logs and records; never contains a secret */
     int64_t certificate_expires_at_ms; /* 0 unknown */
@@ -52,9 +54,9 @@ struct upstream_events {
     void (*done)(void *user, const struct upstream_result *result);
 };
 /* May be called inside any callback of any try. ERR_TOO_MANY: the lane's connection cap is reached. ERR_TOO_LARGE: a header or the
- * path. ERR_NOMEM. On error no callback comes. */
-MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request, const struct upstream_events *events,
-                                   void *user, struct upstream **ret);
+ * path. ERR_INVALID (direct lane): a byte that may not stand in a head. ERR_NOMEM. On error no callback comes. */
+MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request,
+                                   const struct upstream_events *events, void *user, struct upstream **ret);
 void upstream_pause(struct upstream *upstream);
 void upstream_resume(struct upstream *upstream);
 void upstream_cancel(struct upstream *upstream); /* at once; NULL is fine */
@@ -75,8 +77,16 @@ struct upstream_lane_options {
     unsigned connections_max;      /* in all: bounds descriptors */
     unsigned connections_idle_max; /* kept for reuse */
     const char *ca_file;           /* NULL: the system's */
+    const char *name_servers;      /* "127.0.0.1:5353,..." for the direct lane; NULL: the system's */
 };
+/* All that a provider may ask for: proxies, HTTP/2. */
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* HTTP/1.1 without a proxy, plain and over TLS, at a third of the cost. */
+MUST_CHECK enum err direct_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* Both: each try goes by the one that upstream_goes_direct says. What is idle may be twice connections_idle_max. */
+MUST_CHECK enum err upstream_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* True unless the provider asks for what only curl can do, or for curl. */
+bool upstream_goes_direct(const struct provider *provider);
 void upstream_lane_stats(const struct upstream_lane *lane, struct upstream_lane_stats *ret);
 /* Not inside head and body. Cancels what is running without callbacks; frees once the loop has closed its handles (run the loop until it is idle). */
 void upstream_lane_close(struct upstream_lane *lane);
