@@ -11,6 +11,7 @@
 struct watch { /* one socket of c-ares */
     uv_poll_t poll;
     struct direct_names *names;
+    struct direct_lane *lane; /* outlives the names */
     struct watch *next;
     ares_socket_t fd;
 };
@@ -20,7 +21,6 @@ struct direct_names {
     ares_channel channel;
     uv_timer_t timer; /* c-ares's time-outs */
     struct watch *watches;
-    bool closing;
 };
 
 /* ---- c-ares on the loop ---- */
@@ -58,7 +58,7 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 static void on_watch_closed(uv_handle_t *handle)
 {
     struct watch *watch = handle->data;
-    struct direct_lane *lane = watch->names->lane;
+    struct direct_lane *lane = watch->lane;
     free(watch);
     direct_handle_closed(lane);
 }
@@ -95,6 +95,7 @@ static struct watch *new_watch(struct direct_names *names, ares_socket_t fd)
     }
     watch->poll.data = watch;
     watch->names = names;
+    watch->lane = names->lane;
     watch->fd = fd;
     watch->next = names->watches;
     names->watches = watch;

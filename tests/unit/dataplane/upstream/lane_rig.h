@@ -197,6 +197,23 @@ static inline void server_start(struct server *server, script *script_of)
     server->port = ntohs(at.sin_port);
 }
 
+/* A listener whose queue is full answers no SYN. Port 0: the system's choice, see getsockname. */
+static inline int silent_listener(const char *address, uint16_t port, int *ret_fillers, int count)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+    socklen_t len = sizeof(at);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(inet_pton(AF_INET, address, &at.sin_addr), 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    for (int i = 0; i < count; i++) {
+        ret_fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(ret_fillers[i], (struct sockaddr *)&at, sizeof(at));
+    }
+    return fd;
+}
+
 /* True once for each whole request in peer->in, which is then taken out. */
 static inline bool take_request(struct peer *peer)
 {
@@ -243,6 +260,11 @@ static inline void answer_and_close(struct peer *peer)
         assert_non_null(shut);
         assert_int_equal(uv_shutdown(shut, (uv_stream_t *)&peer->tcp, on_shut), 0);
     }
+}
+
+static inline void close_raw(struct peer *peer)
+{
+    peer_close(peer);
 }
 
 static inline void close_at_once(struct peer *peer)
@@ -419,16 +441,21 @@ static inline void lane_open(unsigned connections_max, const char *ca_file)
     assert_int_equal(make_lane(&options, &lane), OK);
 }
 
-static inline int set_up(void **state)
+static inline void start_watchdog(void)
 {
-    (void)state;
-    assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(uv_timer_init(&loop, &watchdog), 0);
     static unsigned beats;
     beats = 0;
     watchdog.data = &beats;
     uv_timer_start(&watchdog, on_watchdog, BEAT_MS, BEAT_MS);
     uv_unref((uv_handle_t *)&watchdog);
+}
+
+static inline int set_up(void **state)
+{
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    start_watchdog();
     lane = NULL;
     lane_open(64, NULL);
     return 0;

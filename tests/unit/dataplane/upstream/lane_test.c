@@ -236,19 +236,12 @@ static void name_not_found(void **state)
     owner_release(&o);
 }
 
-/* A listener whose queue is full answers no SYN. */
 static int full_listener(int *ret_fillers, int count)
 {
-    struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct sockaddr_in at;
     socklen_t len = sizeof(at);
-    const int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    assert_int_equal(listen(fd, 0), 0);
+    const int fd = silent_listener("127.0.0.1", 0, ret_fillers, count);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
-    for (int i = 0; i < count; i++) {
-        ret_fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        (void)!connect(ret_fillers[i], (struct sockaddr *)&at, sizeof(at));
-    }
     provider = (struct provider){ .host = SPAN("127.0.0.1"), .port = ntohs(at.sin_port), .tls = tls_of != NULL };
     return fd;
 }

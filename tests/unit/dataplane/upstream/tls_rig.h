@@ -14,8 +14,29 @@
 
 struct tls_server {
     SSL_CTX *ctx;
-    char ca_file[64]; /* its own certificate: whoever trusts this file trusts the server */
+    char ca_file[64];                       /* its own certificate: whoever trusts this file trusts the server */
+    char seen_name[64], seen_protocols[64]; /* of the last client: SNI, and ALPN's list as it came */
 };
+
+static inline int tls_server_saw_name(SSL *ssl, int *alert, void *user)
+{
+    struct tls_server *s = user;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    (void)alert;
+    snprintf(s->seen_name, sizeof(s->seen_name), "%s", name ? name : "");
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static inline int tls_server_saw_protocols(SSL *ssl, const unsigned char **ret, unsigned char *ret_len,
+                                           const unsigned char *offered, unsigned offered_len, void *user)
+{
+    struct tls_server *s = user;
+    (void)ssl;
+    snprintf(s->seen_protocols, sizeof(s->seen_protocols), "%.*s", (int)offered_len, (const char *)offered);
+    *ret = offered + 1;
+    *ret_len = offered[0];
+    return SSL_TLSEXT_ERR_OK;
+}
 
 /* Self-signed, for this subjectAltName ("IP:127.0.0.1"), from now for `days` (may be negative: expired). */
 static inline void tls_server_init(struct tls_server *s, const char *alt_name, int days)
@@ -45,11 +66,15 @@ static inline void tls_server_init(struct tls_server *s, const char *alt_name, i
     FILE *file = fdopen(fd, "w");
     assert_int_equal(PEM_write_X509(file, certificate), 1);
     fclose(file);
+    s->seen_name[0] = s->seen_protocols[0] = '\0';
     s->ctx = SSL_CTX_new(TLS_server_method());
     assert_non_null(s->ctx);
     assert_int_equal(SSL_CTX_use_certificate(s->ctx, certificate), 1);
     assert_int_equal(SSL_CTX_use_PrivateKey(s->ctx, key), 1);
     SSL_CTX_set_session_id_context(s->ctx, (const unsigned char *)"t", 1);
+    SSL_CTX_set_tlsext_servername_callback(s->ctx, tls_server_saw_name);
+    SSL_CTX_set_tlsext_servername_arg(s->ctx, s);
+    SSL_CTX_set_alpn_select_cb(s->ctx, tls_server_saw_protocols, s);
     X509_free(certificate);
     EVP_PKEY_free(key);
 }
