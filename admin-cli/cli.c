@@ -14,14 +14,14 @@ int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...)
 {
     va_list args;
     if (cli->quiet)
-        return code;
+        return (int)code;
     fflush(stdout);
     fputs("fairlead: ", stderr);
     va_start(args, fmt);
     vfprintf(stderr, fmt, args);
     va_end(args);
     fputc('\n', stderr);
-    return code;
+    return (int)code;
 }
 
 bool cli_confirm(const struct cli *cli, const char *fmt, ...)

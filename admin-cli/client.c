@@ -13,7 +13,6 @@
 
 #define ATTEMPTS      3u /* a change that got no answer is repeated with the same request id: it is done once */
 #define WAIT_POLL_MS  50
-#define WAIT_LIMIT_MS 30000u
 
 extern char **environ;
 
@@ -44,7 +43,7 @@ static const char *user_name(void)
     return entry && entry->pw_name ? entry->pw_name : "unknown";
 }
 
-static int exit_of(enum admin_status status)
+static enum exit_code exit_of(enum admin_status status)
 {
     switch (status) {
     case ADMIN_OK:
@@ -142,7 +141,7 @@ int call_send(struct cli *cli, const struct call *call, const struct admin_reply
     if (cli->json && reply->result.len)
         render_json(reply->result);
     else if (print_diagnostics(cli, reply))
-        return exit_of(reply->status);
+        return (int)exit_of(reply->status);
     return cli_fail(cli, exit_of(reply->status), SPAN_FMT, SPAN_ARG(reply->message));
 }
 
@@ -211,8 +210,13 @@ int call_wait_if_asked(struct cli *cli, const struct json_index *result)
 {
     if (!opts_flag(&cli->given, "wait") || cli->dry_run)
         return EXIT_GOOD;
+    if (json_get(result, 0, SPAN("epoch")) == JSON_NONE) {
+        fprintf(stderr,
+                "fairlead: this reaches nodes with the evidence of the next moments, which --wait does not watch\n");
+        return EXIT_GOOD;
+    }
     return call_wait(cli, render_u64(result, 0, "epoch"), render_u64(result, 0, "generation"),
-                     render_u64(result, 0, "directory"), WAIT_LIMIT_MS);
+                     render_u64(result, 0, "directory"), cli->timeout_ms);
 }
 
 /* ---- sibling programs ---- */

@@ -92,8 +92,8 @@ static void print_attempts(const struct cli *cli, const struct json_index *ix, u
         return;
     for (uint32_t t = json_first(ix, attempts); t != JSON_NONE; t = json_next(ix, attempts, t)) {
         const char *error = cell(cli, ix, t, "error");
-        printf("attempt %u     %s, chosen as %s: %s after %.1f ms\n", ++number, cell(cli, ix, t, "model"),
-               cell(cli, ix, t, "why"), *error == '-' ? "answered" : error,
+        printf("attempt %u     %s, which %s: %s after %.1f ms\n", ++number, cell(cli, ix, t, "model"),
+               cell(cli, ix, t, "because"), *error == '-' ? "answered" : error,
                (double)render_u64(ix, t, "duration_us") / 1e3);
     }
 }

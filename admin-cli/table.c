@@ -4,7 +4,7 @@
 const struct opt cli_global_options[] = {
     { "home", 0, OPT_TEXT, "DIR", "home directory (default: $FAIRLEAD_HOME, or the usual state directory)" },
     { "address", 0, OPT_TEXT, "ADDRESS", "the control plane's admin link (default: ipc://HOME/run/admin.ipc)" },
-    { "timeout", 0, OPT_TEXT, "TIME", "how long to wait for the control plane (default: 30s)" },
+    { "timeout", 0, OPT_TEXT, "TIME", "how long to wait for the control plane, and with --wait for the nodes (default: 30s)" },
     { "json", 0, OPT_FLAG, NULL, "print the answer as JSON" },
     { "help", 'h', OPT_FLAG, NULL, "print help" },
 };

@@ -59,6 +59,5 @@ MUST_CHECK enum err span_to_u64(struct span s, uint64_t *ret);
 MUST_CHECK enum err span_to_i64(struct span s, int64_t *ret); /* one leading '-' allowed */
 /* Edit distance with adjacent swaps, bounded by max (returns max + 1 when more, and for unequal spans of which one is
  * longer than SPAN_DISTANCE_LEN_MAX); for "did you mean". Optimal string alignment: no byte is edited twice. */
-#define SPAN_DISTANCE_LEN_MAX 128 /* work is the product of the lengths: a long unknown name must not buy much of it   \
-                                   */
+#define SPAN_DISTANCE_LEN_MAX 128 /* work is the product of the lengths: a long name must not buy much */
 unsigned span_distance(struct span a, struct span b, unsigned max);

@@ -39,6 +39,7 @@ struct daemon {
     uint64_t followed_generation, followed_epoch;
     int64_t decided_at_ms;
     bool decide_now;
+    bool prices_unstored; /* the last try failed */
     bool stopping;
     int lock_fd;
 };
@@ -140,8 +141,9 @@ static void decide(struct daemon *d, int64_t now_ms)
         err = publish_evidence(d, &arena, now_ms);
     if (err && err != ERR_NOT_FOUND) /* nothing pushed yet */
         log_error("evidence.publish", LOG_ERR(err));
-    if (evidence_dirty(d->learned)) {
+    if (evidence_dirty(d->learned) || d->prices_unstored) {
         err = store_prices(d);
+        d->prices_unstored = err != OK;
         if (err)
             log_error("evidence.store", LOG_ERR(err));
     }
@@ -168,7 +170,7 @@ static void on_tick(uv_timer_t *timer)
     const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
     if (d->decide_now || due || evidence_significant(d->learned))
         decide(d, now_ms);
-    publisher_tick(d->publisher, now_ms);
+    publisher_tick(d->publisher, clock_ms());
 }
 
 static void on_readers(uv_timer_t *timer)
@@ -200,7 +202,7 @@ static void on_wake(uv_async_t *async)
 static void on_fetch(void *user, struct channel_call *call, struct span request, UNUSED const struct channel_peer *peer)
 {
     struct daemon *d = user;
-    publisher_fetch(d->publisher, call, request, clock_wall_ms());
+    publisher_fetch(d->publisher, call, request, clock_wall_ms(), clock_ms());
 }
 
 static void reply_fetch(UNUSED void *user, void *call, struct span reply)

@@ -7,10 +7,8 @@
 #include "controlplane/evidence/evidence.h"
 #include "controlplane/policy/policy.h"
 #include "controlplane/policy/presets.h"
-#include "controlplane/publish/versions.h"
+#include "controlplane/publish/restore.h"
 #include "proto/home.h"
-#include "proto/snapshot.h"
-#include <errno.h>
 #include <limits.h>
 #include <unistd.h>
 
@@ -184,67 +182,6 @@ int tool_presets(void)
 
 /* ---- restore ---- */
 
-/* Epoch of the store that is there now; 0 when there is none, or none that can be read. */
-static uint64_t present_epoch(const char *store)
-{
-    struct versions *versions;
-    struct versions_numbers numbers = { 0 };
-    if (access(store, F_OK) != 0 || versions_open(store, &versions) != OK)
-        return 0;
-    if (versions_begin(versions, false) != OK || versions_numbers(versions, &numbers) != OK)
-        numbers.epoch = 0;
-    versions_close(versions);
-    return numbers.epoch;
-}
-
-/* Above the backup's own epoch and above `present`: the same backup restored twice is two epochs. */
-static enum err raise_epoch(const char *dir, uint64_t present)
-{
-    struct versions *versions;
-    struct versions_numbers numbers;
-    enum err err = versions_open(dir, &versions);
-    if (err)
-        return err;
-    err = versions_begin(versions, true);
-    do {
-        if (!err)
-            err = versions_raise_epoch(versions);
-        if (!err)
-            err = versions_numbers(versions, &numbers);
-    } while (!err && numbers.epoch <= present);
-    if (!err)
-        err = versions_commit(versions);
-    versions_close(versions);
-    return err;
-}
-
-/* Copies the backup beside the store, makes it whole there, then swaps by rename: whatever stops us, one good store
- * stands. */
-static enum err swap_store(const char *store, const char *backup_dir, char *aside, size_t aside_bytes)
-{
-    static const char *const trees[] = { "meta" };
-    const struct snapshot_options options = { .path = backup_dir, .read_only = true, .trees = trees, .tree_count = 1 };
-    char fresh[PATH_MAX];
-    struct snapshot *backup;
-    snprintf(fresh, sizeof(fresh), "%s.restoring-%lld", store, (long long)clock_wall_ms());
-    snprintf(aside, aside_bytes, "%s.before-restore-%lld", store, (long long)clock_wall_ms());
-    enum err err = snapshot_open(&options, &backup);
-    if (err)
-        return err;
-    err = snapshot_copy(backup, fresh);
-    snapshot_close(backup);
-    if (!err)
-        err = raise_epoch(fresh, present_epoch(store));
-    if (err)
-        return err;
-    if (rename(store, aside) != 0) {
-        if (errno != ENOENT)
-            return ERR_IO;
-        aside[0] = '\0';
-    }
-    return rename(fresh, store) == 0 ? OK : ERR_IO;
-}
-
 int tool_restore(const char *home, const char *backup_dir)
 {
     long pid = 0;
@@ -261,7 +198,7 @@ int tool_restore(const char *home, const char *backup_dir)
     if (err == ERR_CONFLICT)
         fprintf(stderr, "fairlead-controlplane: a control plane (pid %ld) runs on %s; stop it first\n", pid, home);
     else if (!err)
-        err = swap_store(store, backup_dir, aside, sizeof(aside));
+        err = restore_store(store, backup_dir, aside, sizeof(aside));
     if (err && err != ERR_CONFLICT)
         fprintf(stderr, "fairlead-controlplane: restoring %s: %s; nothing was changed\n", backup_dir, err_name(err));
     if (!err) {

@@ -51,6 +51,7 @@ struct board_header {
 
 struct board {
     struct board_header *header;
+    struct board_region *ended; /* between header and regions: growing moves nothing */
     char *regions;
     size_t region_stride, map_bytes;
     unsigned slots; /* of them mapped here: another process may have grown the file since */
@@ -64,7 +65,7 @@ static size_t page_round(size_t bytes)
 
 static size_t board_bytes(unsigned slots)
 {
-    return page_round(sizeof(struct board_header)) + slots * page_round(sizeof(struct board_region));
+    return page_round(sizeof(struct board_header)) + (1 + slots) * page_round(sizeof(struct board_region));
 }
 
 static enum err err_of_errno(void)
@@ -109,7 +110,8 @@ static enum err board_map(int fd, unsigned slots, struct board **ret)
         return ERR_NOMEM;
     }
     board->header = map;
-    board->regions = (char *)map + page_round(sizeof(struct board_header));
+    board->ended = (void *)((char *)map + page_round(sizeof(struct board_header)));
+    board->regions = (char *)map + board_bytes(0);
     *ret = board;
     return OK;
 }
@@ -171,6 +173,10 @@ static enum err reserve(int fd, unsigned slots)
     if ((uint64_t)status.st_size < board_bytes(slots) && ftruncate(fd, (off_t)board_bytes(slots)) != 0)
         return err_of_errno();
     size_t series = offsetof(struct board_region, series), after = series + sizeof(((struct board_region *)0)->series);
+    off_t ended = (off_t)page_round(sizeof(struct board_header));
+    if (fallocate(fd, 0, ended, (off_t)series) != 0 ||
+        fallocate(fd, 0, ended + (off_t)after, (off_t)(offsetof(struct board_region, records) - after)) != 0)
+        return err_of_errno();
     for (unsigned i = 0; i < slots; i++) {
         off_t region = (off_t)(board_bytes(0) + i * page_round(sizeof(struct board_region)));
         if (fallocate(fd, 0, region, (off_t)series) != 0 ||
@@ -196,7 +202,7 @@ static void header_init(struct board_header *header, unsigned slots, const char 
 /* Made beside its place and renamed there, so that nobody attaches to half a board. */
 static enum err create_fresh(const char *path, unsigned slots, struct board **ret)
 {
-    static const char suffix[] = ".XXXXXX";
+    static const char suffix[] = ".new"; /* one name, so that a master killed in here leaves one file at most */
     char boot_id[BOOT_ID_BYTES];
     enum err err = read_boot_id(boot_id);
     if (err)
@@ -207,7 +213,8 @@ static enum err create_fresh(const char *path, unsigned slots, struct board **re
         return ERR_NOMEM;
     memcpy(temporary, path, path_len);
     memcpy(temporary + path_len, suffix, sizeof suffix);
-    int fd = mkostemp(temporary, O_CLOEXEC);
+    (void)unlink(temporary);
+    int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     struct board *board = NULL;
     if (fd < 0)
         err = err_of_errno() == ERR_NOT_FOUND ? ERR_IO : err_of_errno();
@@ -306,6 +313,11 @@ struct board_region *board_region(struct board *board, unsigned slot)
 {
     REQUIRE(slot < board->slots);
     return (struct board_region *)(void *)(board->regions + slot * board->region_stride);
+}
+
+struct board_region *board_ended(struct board *board)
+{
+    return board->ended;
 }
 
 void board_region_clear(struct board_region *region)
@@ -462,6 +474,57 @@ void board_hist_read(const struct board_hist *hist, struct hist *into)
         into->count += n;
     }
     into->sum += atomic_load_explicit(&hist->sum, memory_order_relaxed);
+}
+
+static uint64_t load(const _Atomic uint64_t *word)
+{
+    return atomic_load_explicit(word, memory_order_relaxed);
+}
+
+static void fold_hist(struct board_hist *into, const struct board_hist *from)
+{
+    if (load(&from->count) == 0)
+        return;
+    board_add(&into->count, load(&from->count));
+    board_add(&into->sum, load(&from->sum));
+    for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+        if (load(&from->buckets[i]) != 0)
+            board_add(&into->buckets[i], load(&from->buckets[i]));
+    }
+}
+
+void board_fold(struct board *board, const struct board_region *region)
+{
+    for (unsigned i = 0; i < WORKER_COUNTERS; i++) {
+        if (!worker_counter_is_gauge((enum worker_counter)i))
+            board_add(&board->ended->counters[i], load(&region->counters[i]));
+    }
+    fold_hist(&board->ended->overhead_us, &region->overhead_us);
+    for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
+        const struct board_series *from = &region->series[i];
+        uint64_t key = atomic_load_explicit(&from->key, memory_order_acquire);
+        uint32_t team, route, model;
+        if (key == 0)
+            break;
+        board_series_key(key, &team, &route, &model);
+        struct board_series *into = board_series(board->ended, team, route, model);
+        for (unsigned k = 0; k < SERIES_COUNTERS; k++)
+            board_add(&into->counters[k], load(&from->counters[k]));
+        fold_hist(&into->ttft_us, &from->ttft_us);
+        fold_hist(&into->duration_us, &from->duration_us);
+    }
+}
+
+void board_certificate_seen(struct board_model *model, int64_t expires_at_ms, uint64_t now_ms)
+{
+    /* Two workers at once may mix their words: an hour later at most they are right again. */
+    int64_t known = atomic_load_explicit(&model->certificate_expires_at_ms, memory_order_relaxed);
+    uint64_t at_ms = atomic_load_explicit(&model->certificate_at_ms, memory_order_relaxed);
+    bool old = known == 0 || at_ms + BOARD_CERTIFICATE_MS < now_ms;
+    if (expires_at_ms > known && !old)
+        return;
+    atomic_store_explicit(&model->certificate_at_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&model->certificate_expires_at_ms, expires_at_ms, memory_order_relaxed);
 }
 
 /* -- what a worker serves: a sequence lock. Every store releases and every load acquires, so no fences are needed (TSan

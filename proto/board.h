@@ -2,8 +2,9 @@
  * policy.
  *
  * A file on tmpfs, made by the master, mapped by every process of the node. A region per worker slot has one writer
- * (that worker, relaxed atomics) and is folded into the master's accumulators when the worker's process ends; the model
- * words are shared truth of the node. Label names live in an append-only dictionary written by the master alone: names
+ * (that worker, relaxed atomics) and is folded into the master's accumulators when the worker's process ends; these
+ * stand in a region of their own, so that a master that follows a killed one goes on counting. The model words are
+ * shared truth of the node. Label names live in an append-only dictionary written by the master alone: names
  * come from tables, never from clients, and beyond the cap they are BOARD_OTHER.
  *
  * A process attaches only to a board of its own layout number (ERR_UNSUPPORTED) and boot id. */
@@ -16,7 +17,7 @@
 #include "common/span.h"
 #include "proto/limits.h"
 
-#define BOARD_LAYOUT             1u
+#define BOARD_LAYOUT             2u
 #define BOARD_LABELS_MAX         16384u /* bounds the dictionary, whatever policies are pushed over the years */
 #define BOARD_SERIES_MAX         2048u  /* (team, route, model) triples per worker; more go to "other" */
 #define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
@@ -75,6 +76,11 @@ enum worker_counter {
     WORKER_LOOP_LAST_MS, /* monotonic ms of the last turn: the watchdog's food */
     WORKER_COUNTERS
 };
+static inline bool worker_counter_is_gauge(enum worker_counter counter)
+{
+    return counter == WORKER_CONNECTIONS_OPEN || counter == WORKER_REQUESTS_OPEN || counter == WORKER_STREAMS_OPEN ||
+           counter == WORKER_BYTES_BUFFERED || counter == WORKER_LOOP_LAST_MS;
+}
 #define BOARD_RECORD_RING_BYTES (1u << 20) /* records waiting for the master: a second of heavy traffic */
 
 struct board_region {
@@ -102,20 +108,33 @@ struct board_model {
     _Atomic uint32_t ttft_ewma_us;         /* node's own, 0: none yet */
     _Atomic uint32_t remaining_ppm_plus_1; /* least remaining share that rate-limit headers told lately; 0: unknown */
     _Atomic uint64_t remaining_at_ms;
+    _Atomic int64_t certificate_expires_at_ms; /* wall clock; 0: unknown. See board_certificate_seen */
+    _Atomic uint64_t certificate_at_ms;
 };
+/* How long a date counts after it was seen last: servers behind one name may hold different certificates, of which the
+ * first to expire matters; one that was renewed is gone. */
+#define BOARD_CERTIFICATE_MS 3600000u
 
 struct board;
 
 /* Master: makes (or, when a board of this layout and boot is there, takes over) the board at `path`; a path not on
  * tmpfs is refused with ERR_INVALID (callers choose /dev/shm then). slots <= NODE_WORKERS_MAX. ERR_IO, ERR_NOSPACE,
  * ERR_NOMEM. */
-MUST_CHECK enum err board_create(const char *path, unsigned slots, struct board **ret);
+MUST_CHECK enum err board_create(const char *path, unsigned slots, struct board **ret); /* one caller at a time */
 MUST_CHECK enum err board_attach(const char *path,
                                  struct board **ret); /* workers, tests; ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_CORRUPT */
 void board_close(struct board *board);                /* unmaps; the file stays */
 unsigned board_slots(const struct board *board);
 struct board_region *board_region(struct board *board, unsigned slot);
 void board_region_clear(struct board_region *region); /* after folding, before a new worker starts in the slot */
+
+/* Master only: what workers that ended have left. Adds the counters, histograms and series of a region; its gauges
+ * (worker_counter_is_gauge) ended with the process. */
+struct board_region *board_ended(struct board *board);
+void board_fold(struct board *board, const struct board_region *region);
+
+/* A provider showed a certificate that expires then; now_ms: monotonic. The earliest date seen lately is kept. */
+void board_certificate_seen(struct board_model *model, int64_t expires_at_ms, uint64_t now_ms);
 
 /* Generation the master has committed: workers compare it with what they serve. */
 void board_set_committed(struct board *board, uint64_t txn_id);

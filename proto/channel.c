@@ -151,6 +151,9 @@ struct endpoint {
     nng_listener listener;
     nng_dialer dialer;
     nng_aio *watch; /* a timer; NULL before endpoint_watch */
+    uint64_t other_seen, accepted_seen;
+    unsigned looks; /* since the last visit */
+    bool visited;   /* and not accepted yet */
 };
 
 static void endpoint_release(struct endpoint *end)
@@ -220,8 +223,15 @@ static int endpoint_dial(struct endpoint *end, int flags)
 
 /* ---- watching: nng 1.5.2 takes EPIPE from a peer that left in mid-handshake for its own close, and that listener
  * never accepts, that dialer never dials again [measured: one connect(2) and close(2) can end a listener]. Its
- * statistics count it as "other"; then we make a new one. */
-#define WATCH_MS 200
+ * statistics count it as "other", but so they do each peer that ends its connection in order: a listener is
+ * tried before a new one is made in its place, which costs those being served their connection. */
+#define WATCH_MS          200
+#define VISIT_EVERY_LOOKS 25u /* five seconds */
+#define VISIT_LOOKS       3u  /* a busy machine has so long to accept */
+#define VISIT_WAIT_MS     100
+#define REQ_PROTOCOL      0x30
+#define REFUSED_WAIT_MS   400 /* by then a server that lives listens again */
+#define REDIAL_MS         20
 
 static uint64_t stat_value(nng_stat *parent, const char *name)
 {
@@ -238,6 +248,46 @@ static nng_stat *stat_of(nng_stat *stats, const char *kind, int id)
     return NULL;
 }
 
+/* Knocks at our own listener: a whole handshake, then we leave. A listener that ended greets too, but does not count the
+ * visit as accepted. */
+static void visit(const char *path)
+{
+    static const char greeting[8] = { 0, 'S', 'P', 0, 0, REQ_PROTOCOL, 0, 0 };
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    memcpy(to.sun_path, path, size_min(strlen(path), sizeof(to.sun_path) - 1));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    struct pollfd readable = { .fd = fd, .events = POLLIN };
+    char theirs[sizeof(greeting)];
+    if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) == 0 && poll(&readable, 1, VISIT_WAIT_MS) == 1 &&
+        read(fd, theirs, sizeof(theirs)) > 0)
+        (void)send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL);
+    close(fd);
+}
+
+/* Over ipc we visit when the count of "other" has risen (our own visit raises it by one), and now and then in any case;
+ * then "accept" must rise soon. Over a network we add up: each connection that ended counts one "other" at most. */
+static bool listener_ended(struct endpoint *end, nng_stat *own)
+{
+    const uint64_t other = stat_value(own, "other"), accepted = stat_value(own, "accept");
+    if (end->transport != TRANSPORT_IPC)
+        return other > accepted - stat_value(own, "pipes");
+    end->looks++;
+    if (end->visited) {
+        end->visited = accepted == end->accepted_seen;
+        return end->visited && end->looks >= VISIT_LOOKS;
+    }
+    if (other <= end->other_seen && end->looks < VISIT_EVERY_LOOKS)
+        return false;
+    end->looks = 0;
+    end->other_seen = other + 1;
+    end->accepted_seen = accepted;
+    end->visited = true;
+    visit(end->address + strlen("ipc://"));
+    return false;
+}
+
 static void endpoint_check(struct endpoint *end, bool listens)
 {
     nng_stat *stats;
@@ -246,7 +296,8 @@ static void endpoint_check(struct endpoint *end, bool listens)
     nng_stat *own = listens ? stat_of(stats, "listener", nng_listener_id(end->listener))
                             : stat_of(stats, "dialer", nng_dialer_id(end->dialer));
     /* Without statistics of it, a new one could not be made last time. */
-    bool ended = !own || (stat_value(own, "other") > 0 && (listens || stat_value(own, "pipes") == 0));
+    bool ended =
+        !own || (listens ? listener_ended(end, own) : stat_value(own, "other") > 0 && stat_value(own, "pipes") == 0);
     nng_stats_free(stats);
     if (!ended)
         return;
@@ -254,6 +305,8 @@ static void endpoint_check(struct endpoint *end, bool listens)
     if (listens) {
         /* Peers in its queue were told that they are connected: they must be hung up on to dial again. Those being
          * served lose their connection too, which is ERR_CLOSED to them and leaves the retry to them. */
+        end->visited = false;
+        end->other_seen = 0;
         nng_listener_close(end->listener);
         rc = endpoint_listen(end);
     } else {
@@ -920,9 +973,14 @@ enum err channel_ask(const char *address, const struct channel_tls *tls, struct 
         endpoint_release(&end);
         return err_of_nng(rc);
     }
-    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing; over a network it could outlast
-     * the timeout. */
+    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing (unless a listener that ended is
+     * just being replaced); over a network it could outlast the timeout. */
+    const uint64_t refused_ms = clock_ms() + REFUSED_WAIT_MS;
     rc = endpoint_dial(&end, end.transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
+    while (rc == NNG_ECONNREFUSED && clock_ms() < refused_ms && clock_ms() < deadline_ms) {
+        nng_msleep(REDIAL_MS);
+        rc = endpoint_dial(&end, 0);
+    }
     if (rc == 0)
         rc = frame_new(message, &msg);
     if (rc == 0)

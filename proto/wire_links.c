@@ -56,6 +56,7 @@ static const struct wire_field fetch_request_fields[] = {
     U64_(adopt_epoch),
     BYTES_(directory_cursor),
     U64_(directory_resync_seq),
+    U64_(directory_resync_epoch),
     U32_(wait_ms),
     TEXTS_(unresolved_credentials, NAMES_MAX),
 };
@@ -221,7 +222,7 @@ const struct wire_message wire_admin_reply =
 
 #define LINK_MESSAGE(name, type)                                                                                       \
     static const struct wire_limits name##_limits = {                                                                  \
-        .bytes_max = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES,                                                              \
+        .bytes_max = FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES,                                                           \
         .version_least = LINK_PROTOCOL,                                                                                \
         .version = LINK_PROTOCOL,                                                                                      \
         .version_at = offsetof(type, protocol),                                                                        \

@@ -52,3 +52,8 @@ MUST_CHECK enum err command_head(struct command_call *call, struct head **ret);
 MUST_CHECK enum err command_head_change(struct command_call *call, struct head *head, const char *why);
 /* Artifact of the live head's stable arm; NULL in *ret when nothing is live. */
 MUST_CHECK enum err command_live_artifact(struct command_call *call, const struct head *head, struct artifact **ret);
+/* "" for one, "s" otherwise. */
+static inline const char *command_plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}

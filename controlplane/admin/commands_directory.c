@@ -63,10 +63,11 @@ static enum admin_status teams_changes(struct command_call *call, struct teams_c
 }
 
 static void put_directory_result(struct command_call *call, struct teams_candidate *c,
-                                 const struct policy_changes *changes, uint64_t seq)
+                                 const struct policy_changes *changes, const struct versions_numbers *numbers)
 {
     json_object_open(call->result);
-    json_member_u64(call->result, "directory", seq);
+    json_member_u64(call->result, "epoch", numbers->epoch);
+    json_member_u64(call->result, "directory", numbers->directory_seq);
     json_member_u64(call->result, "teams", c->teams->count);
     json_key(call->result, SPAN("changes"));
     policy_changes_json(changes, call->result);
@@ -86,8 +87,9 @@ enum admin_status command_teams_diff(struct command_call *call)
     const enum err err = versions_numbers(call->service->versions, &numbers);
     if (err)
         return command_fail_err(call, "reading the directory", err);
-    put_directory_result(call, &c, &changes, numbers.directory_seq);
-    command_fail(call, ADMIN_OK, changes.count ? "%u changes" : "no change", changes.count);
+    put_directory_result(call, &c, &changes, &numbers);
+    command_fail(call, ADMIN_OK, changes.count ? "%u change%s" : "no change", changes.count,
+                 command_plural(changes.count));
     return ADMIN_OK;
 }
 
@@ -109,9 +111,9 @@ enum admin_status command_teams_apply(struct command_call *call)
         err = versions_numbers(call->service->versions, &numbers);
     if (err)
         return command_fail_err(call, "storing the teams", err);
-    put_directory_result(call, &c, &changes, numbers.directory_seq);
-    command_fail(call, ADMIN_OK, changes.count ? "%u teams, %u changes applied" : "%u teams, nothing to change",
-                 c.teams->count, changes.count);
+    put_directory_result(call, &c, &changes, &numbers);
+    command_fail(call, ADMIN_OK, changes.count ? "%u team%s, %u change%s applied" : "%u team%s, nothing to change",
+                 c.teams->count, command_plural(c.teams->count), changes.count, command_plural(changes.count));
     return ADMIN_OK;
 }
 
@@ -233,13 +235,38 @@ static bool good_name(struct span name)
     return name.len > 0 && name.len <= NAME_BYTES_MAX;
 }
 
+/* A route that the live policy does not have would make a key that silently can do nothing. Before the first push nothing can be checked. */
+static enum admin_status check_route(struct command_call *call, const struct artifact *live, struct span pattern)
+{
+    struct strmap names;
+    if (!live)
+        return ADMIN_OK;
+    strmap_init(&names, call->arena);
+    for (uint32_t i = 0; i < live->route_count; i++) {
+        if (span_glob(pattern, live->routes[i].name))
+            return ADMIN_OK;
+        if (strmap_put(&names, live->routes[i].name, &live->routes[i]))
+            return command_fail_err(call, "key", ERR_NOMEM);
+    }
+    const struct span near = strmap_nearest(&names, pattern);
+    return command_fail(call, ADMIN_NOT_FOUND, "--routes: the live policy has no route '" SPAN_FMT "'%s" SPAN_FMT "%s",
+                        SPAN_ARG(pattern), near.len ? "; did you mean '" : "", SPAN_ARG(near), near.len ? "'?" : "");
+}
+
 /* "chat,bulk" */
 static enum admin_status parse_routes(struct command_call *call, struct key_record *key)
 {
     struct span rest = command_arg(call, "routes", SPAN("")), part;
     struct span *items = ARENA_ARRAY(call->arena, KEY_ROUTES_MAX, struct span);
-    if (!items)
-        return command_fail_err(call, "key", ERR_NOMEM);
+    struct head *head;
+    struct artifact *live = NULL;
+    if (span_empty(rest))
+        return ADMIN_OK;
+    enum err err = items ? command_head(call, &head) : ERR_NOMEM;
+    if (!err)
+        err = command_live_artifact(call, head, &live);
+    if (err)
+        return command_fail_err(call, "reading the live policy", err);
     key->routes.items = items;
     while (!span_empty(rest) && span_split(&rest, ',', &part)) {
         part = span_trim(part);
@@ -248,6 +275,9 @@ static enum admin_status parse_routes(struct command_call *call, struct key_reco
                                 SPAN_ARG(span_head(part, 60)));
         if (key->routes.count == KEY_ROUTES_MAX)
             return command_fail(call, ADMIN_INVALID, "--routes: at most %u", KEY_ROUTES_MAX);
+        const enum admin_status status = check_route(call, live, part);
+        if (status != ADMIN_OK)
+            return status;
         items[key->routes.count++] = part;
     }
     return ADMIN_OK;

@@ -207,6 +207,11 @@ enum admin_status command_weights_unfreeze(struct command_call *call)
 enum admin_status command_weights_reset(struct command_call *call)
 {
     const struct span route = command_arg(call, "name", SPAN(""));
+    if (call->request->dry_run) { /* weights have no transaction that could be dropped */
+        evidence_json_weights(call->service->evidence, call->result);
+        command_fail(call, ADMIN_OK, "the weights would be the policy's again; these are the present ones");
+        return ADMIN_OK;
+    }
     const enum err err = evidence_weights_reset(call->service->evidence, route);
     if (err == ERR_NOT_FOUND)
         return command_fail(call, ADMIN_NOT_FOUND, "no scored route '" SPAN_FMT "' in the live policy",
@@ -286,9 +291,17 @@ enum admin_status command_prices_set(struct command_call *call)
         return command_fail_err(call, "setting the price", err);
     call->evidence_changed = call->republish = true;
     evidence_json_prices(call->service->evidence, name, false, call->result);
-    command_fail(call, ADMIN_OK,
-                 "price of " SPAN_FMT " is set; it outranks feed and book, and a policy's own price outranks it",
-                 SPAN_ARG(name));
+    const uint32_t reach = evidence_price_reach(call->service->evidence, name, call->now_ms);
+    if (reach == 0)
+        command_fail(call, ADMIN_OK,
+                     "price of " SPAN_FMT
+                     " is set; it outranks feed and book, but charges no model of the live policy: that takes the "
+                     "book's name of the model, all parts that the model needs, and no price in the policy",
+                     SPAN_ARG(name));
+    else
+        command_fail(call, ADMIN_OK,
+                     "price of " SPAN_FMT " is set; it outranks feed and book, and charges %u live model%s",
+                     SPAN_ARG(name), reach, reach == 1 ? "" : "s");
     return ADMIN_OK;
 }
 

@@ -213,7 +213,7 @@ enum admin_status command_policy_diff(struct command_call *call)
     json_object_close(call->result);
     if (err)
         return command_fail_err(call, "comparing", err);
-    command_fail(call, ADMIN_OK, count ? "%u changes" : "no change for requests", count);
+    command_fail(call, ADMIN_OK, count ? "%u change%s" : "no change for requests", count, command_plural(count));
     return ADMIN_OK;
 }
 

@@ -91,8 +91,10 @@ enum admin_status command_nodes_adopt(struct command_call *call)
     if (span_empty(node) && !command_flag(call, "all"))
         return command_fail(call, ADMIN_INVALID, "name a node, or --all");
     enum err err = versions_numbers(call->service->versions, &n);
-    if (!err)
-        err = call->request->dry_run ? OK : nodes_adopt(call->service->nodes, node, n.epoch);
+    /* All: in the store, from where the publisher takes it after the commit, and after each restart. */
+    if (!err && !call->request->dry_run)
+        err = span_empty(node) ? versions_adopt_all(call->service->versions)
+                               : nodes_adopt(call->service->nodes, node, n.epoch);
     if (err == ERR_NOT_FOUND)
         return command_fail(call, ADMIN_NOT_FOUND, "no node '" SPAN_FMT "' has been heard of",
                             SPAN_ARG(span_head(node, 100)));

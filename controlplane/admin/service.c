@@ -113,12 +113,34 @@ static void reload_evidence(struct service *service, struct arena *arena)
     versions_abort(service->versions);
 }
 
+/* Stores what feeds changed since the last time, so that after a failed or a dry run the store's is exactly what was. */
+static enum err settle_evidence(struct service *service, struct arena *arena)
+{
+    struct span blob;
+    enum err err = versions_begin(service->versions, true);
+    if (err)
+        return err;
+    err = versions_blob_get(service->versions, arena, SPAN("evidence"), &blob);
+    if (err == OK && !evidence_dirty(service->evidence)) {
+        versions_abort(service->versions);
+        return OK;
+    }
+    if (err == OK || err == ERR_NOT_FOUND)
+        err = store_evidence(service);
+    if (!err)
+        return versions_commit(service->versions);
+    versions_abort(service->versions);
+    return err;
+}
+
 static enum admin_status execute_mutation(struct command_call *call, const struct command *command, struct buf *result,
                                           struct buf *encoded)
 {
     struct service *service = call->service;
     struct span stored;
-    enum err err = versions_begin(service->versions, true);
+    enum err err = command->changes_evidence ? settle_evidence(service, call->arena) : OK;
+    if (!err)
+        err = versions_begin(service->versions, true);
     if (err)
         return command_fail_err(call, "the store cannot be written", err);
     err = versions_answer_get(service->versions, call->arena, call->request->request_id, &stored);
@@ -211,8 +233,12 @@ void service_execute(struct service *service, struct span bytes, enum role role,
     } else {
         call.request = request;
         status = execute(&call, role, &result, reply);
-        log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),
-                 LOG_U64("status", status), LOG_STR("message", call.message));
+        const struct command *command = find_command(request->command);
+        if (status != ADMIN_OK || !command || command->mutates)
+            log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),
+                     LOG_U64("status", status), LOG_STR("message", call.message));
+        else
+            log_debug("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user));
     }
     if (status != ADMIN_OK && json_writer_end(&writer) != OK)
         buf_clear(&result); /* it failed half way through its result */

@@ -41,6 +41,7 @@ struct command {
     const char *name; /* "policy.push" */
     enum role role;
     bool mutates;
+    bool changes_evidence; /* in memory, at once: restored from the store when nothing comes of it */
     enum admin_status (*run)(struct command_call *call);
 };
 extern const struct command service_commands[];

@@ -47,10 +47,17 @@ static bool telemetry_condemns(const struct health_input *in, int64_t now_ms, ch
         return false;
     /* Resting: nothing new is known of a model that gets no requests, so time must end it. */
     bool still_bad = in->recent >= HEALTH_SAMPLES_LEAST && rate >= HEALTH_ERRORS_UP;
-    if (!still_bad && now_ms - was->since_ms >= HEALTH_REST_MS)
+    bool rested = now_ms - was->since_ms >= HEALTH_REST_MS || now_ms < was->since_ms; /* or the clock was set back */
+    if (!still_bad && rested)
         return false;
     snprintf(why, bytes, "%.150s", was->why);
     return true;
+}
+
+static bool requests_are_answered(const struct health_input *in, int64_t now_ms)
+{
+    return in->recent >= HEALTH_SAMPLES_LEAST && in->recent_failures < HEALTH_ERRORS_UP * in->recent &&
+           in->answered_at_ms <= now_ms && now_ms - in->answered_at_ms <= HEALTH_ANSWERED_MS;
 }
 
 void health_judge(const struct health_input *input, int64_t now_ms, struct health_verdict *ret)
@@ -58,13 +65,17 @@ void health_judge(const struct health_input *input, int64_t now_ms, struct healt
     char probe_why[HEALTH_WHY_BYTES_MAX] = "", errors_why[HEALTH_WHY_BYTES_MAX] = "";
     enum health by_probes = probes_say(input, probe_why, sizeof probe_why);
     struct health_verdict v;
-    if (by_probes == HEALTH_DOWN)
+    if (by_probes == HEALTH_DOWN && !requests_are_answered(input, now_ms))
         v = turn(input->previous, HEALTH_DOWN, false, probe_why, now_ms);
     else if (telemetry_condemns(input, now_ms, errors_why, sizeof errors_why))
         v = turn(input->previous, HEALTH_DOWN, true, errors_why, now_ms);
     else if (by_probes == HEALTH_UP)
         v = turn(input->previous, HEALTH_UP, false, probe_why, now_ms);
-    else if (input->recent >= 1 && input->recent_failures < HEALTH_ERRORS_DOWN * input->recent)
+    else if (by_probes == HEALTH_DOWN) {
+        char why[HEALTH_WHY_BYTES_MAX];
+        snprintf(why, sizeof why, "requests are answered, though %.150s", probe_why);
+        v = turn(input->previous, HEALTH_UP, false, why, now_ms);
+    } else if (input->recent >= 1 && input->recent_failures < HEALTH_ERRORS_DOWN * input->recent)
         v = turn(input->previous, HEALTH_UP, false, "requests are answered", now_ms);
     else
         v = turn(input->previous, HEALTH_UNKNOWN, false, "nothing is known", now_ms);

@@ -5,6 +5,11 @@
  * as good. The provider's probe speaks for all of its models; a model's own probe (a completion) comes first. Probes
  * older than `probe_stale_ms` say nothing any more: a model marked down by a prober that died must not stay down.
  *
+ * Requests outrank probes: where the prober sees nothing but failures (its own network is cut, or the provider's list
+ * of models is broken) while requests are answered (at least HEALTH_SAMPLES_LEAST recent ones, less than HEALTH_ERRORS_UP of
+ * them failed, the last was answered within HEALTH_ANSWERED_MS), the model stays up. In a real outage the answers stop, and the probes
+ * are believed.
+ *
  * Telemetry: a model whose recent attempts fail at HEALTH_ERRORS_DOWN or more, of at least HEALTH_SAMPLES_LEAST, is
  * down for at least HEALTH_REST_MS and until the rate over what is left in memory is low or no longer speaks; then it
  * is tried again.
@@ -22,6 +27,7 @@
 #define HEALTH_ERRORS_DOWN   0.5
 #define HEALTH_ERRORS_UP     0.2
 #define HEALTH_REST_MS       30000
+#define HEALTH_ANSWERED_MS   3000 /* nodes report each second: a success of this age is one of now */
 #define HEALTH_WHY_BYTES_MAX 200u
 
 struct health_probe {
@@ -39,6 +45,7 @@ struct health_verdict {
 struct health_input {
     struct health_probe provider, model;
     double recent, recent_failures; /* attempts over the last minute or so, decayed */
+    int64_t answered_at_ms;         /* of the last attempt that is known to have been answered; 0: never */
     const struct health_verdict *previous;
 };
 

@@ -90,7 +90,7 @@ static bool same_members(const struct artifact *a, const struct tier *x, const s
 }
 
 /* Tiers stand in the order of their routes, which are sorted by name. */
-static const struct followed_tier *find_tier(const struct followed *f, struct span route, uint32_t tier)
+struct followed_tier *evidence_tier(const struct followed *f, struct span route, uint32_t tier)
 {
     uint32_t low = 0, high = f->tier_count;
     while (low < high) {
@@ -116,7 +116,7 @@ static void begin_weights(const struct evidence_state *state, const struct follo
         t->weights_ppm[i] = tier->members[i].weight_ppm;
     for (uint32_t k = 0; k < state->followed_count; k++) {
         const struct followed *other = state->followed[k];
-        const struct followed_tier *o = find_tier(other, t->route->name, t->tier);
+        const struct followed_tier *o = evidence_tier(other, t->route->name, t->tier);
         if (!o || !same_members(f->artifact, tier, other->artifact, &o->route->tiers[o->tier]))
             continue;
         memcpy(t->weights_ppm, o->weights_ppm, tier->member_count * sizeof *t->weights_ppm);
@@ -167,7 +167,8 @@ static enum err followed_new(const struct evidence_state *state, const struct ar
     if (!err) {
         f->hash = has_hash(&artifact->hash) ? artifact->hash : f->artifact->hash;
         f->artifact->hash = f->hash;
-        err = find_tiers(state, f);
+        f->facts = ARENA_ARRAY(&f->arena, (size_t)f->artifact->model_count + 1, struct model_facts);
+        err = f->facts ? find_tiers(state, f) : ERR_NOMEM;
     }
     if (err) {
         followed_free(f);
@@ -289,11 +290,25 @@ static bool in_list(struct followed *const *list, uint32_t count, const struct f
     return false;
 }
 
+/* Where the models of each artifact stand among all. */
+static void find_facts(struct evidence_state *state)
+{
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        struct followed *f = state->followed[i];
+        for (uint32_t k = 0; k < f->artifact->model_count; k++) {
+            const struct followed_model *m = evidence_model(state, f->artifact->models[k].name);
+            REQUIRE(m);
+            f->facts[k].model = (uint32_t)(m - state->models);
+        }
+    }
+}
+
 enum err evidence_follow(struct evidence_state *state, const struct artifact *const *artifacts, uint32_t count,
                          const struct head *head)
 {
     REQUIRE(count <= ARTIFACTS_KEPT);
     struct followed *next[ARTIFACTS_KEPT] = { NULL };
+    bool fresh[ARTIFACTS_KEPT] = { false };
     struct followed_model *models = NULL;
     struct health_verdict *verdicts = NULL;
     uint32_t made = 0, model_count = 0;
@@ -305,6 +320,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
         struct followed *f = find_in(state->followed, state->followed_count, artifacts[i]);
         if (find_in(next, made, artifacts[i]))
             continue; /* two arms may have one artifact */
+        fresh[made] = !f;
         if (!f)
             err = followed_new(state, artifacts[i], &f);
         if (!err)
@@ -316,7 +332,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
         err = list_models(state, next, made, &models, &verdicts, &model_count);
     if (err) {
         for (uint32_t i = 0; i < made; i++) {
-            if (!in_list(state->followed, state->followed_count, next[i]))
+            if (fresh[i])
                 followed_free(next[i]);
         }
         arena_release(&head_arena);
@@ -336,6 +352,7 @@ enum err evidence_follow(struct evidence_state *state, const struct artifact *co
     state->model_count = model_count;
     memcpy(state->followed, next, sizeof next);
     state->followed_count = made;
+    find_facts(state);
     probes_retain(state->probes, is_followed, state);
     state->significant = true;
     return OK;
@@ -365,7 +382,7 @@ static struct sender_mark *find_mark(struct evidence_state *state, const struct 
     return &state->marks[0].mark;
 }
 
-static bool health_would_change(const struct evidence_state *state, int64_t now_ms)
+static bool all_would_change(const struct evidence_state *state, int64_t now_ms)
 {
     struct health_verdict *verdicts = fault_calloc((size_t)state->model_count + 1, sizeof *verdicts);
     bool changed = false;
@@ -376,6 +393,28 @@ static bool health_would_change(const struct evidence_state *state, int64_t now_
         changed = (verdicts[i].health == HEALTH_DOWN) != (state->verdicts[i].health == HEALTH_DOWN);
     free(verdicts);
     return changed;
+}
+
+static bool one_would_change(const struct evidence_state *state, const struct followed_model *m, int64_t now_ms)
+{
+    struct health_verdict verdict;
+    evidence_judge_one(state, m, now_ms, &verdict);
+    return (verdict.health == HEALTH_DOWN) != (evidence_verdict(state, m)->health == HEALTH_DOWN);
+}
+
+/* Hundreds of nodes report each second: only what a report speaks of is looked at, and all models only when one of
+ * those has changed. */
+static bool health_would_change(const struct evidence_state *state, const struct evidence_report *report,
+                                int64_t now_ms)
+{
+    bool changed = false;
+    for (uint32_t i = 0; i < report->telemetry_count && !changed; i++) {
+        const struct followed_model *m = evidence_model(state, report->telemetry[i].model);
+        changed = m && one_would_change(state, m, now_ms);
+    }
+    for (uint32_t i = 0; i < state->model_count && report->probe_count > 0 && !changed; i++)
+        changed = one_would_change(state, &state->models[i], now_ms);
+    return changed && all_would_change(state, now_ms);
 }
 
 static enum err take_probes(struct evidence_state *state, const struct evidence_report *report, int64_t now_ms)
@@ -450,7 +489,7 @@ enum err evidence_take(struct evidence_state *state, const struct evidence_repor
     if (err == ERR_NOMEM)
         reply.error = SPAN("out of memory");
     if (!err && !state->significant && report->source != EVIDENCE_FROM_PRICEFEED)
-        state->significant = health_would_change(state, now_ms);
+        state->significant = health_would_change(state, report, now_ms);
     *ret_reply = reply;
     return err;
 }
@@ -503,6 +542,23 @@ enum err evidence_price_unset(struct evidence_state *state, struct span name)
     return err;
 }
 
+uint32_t evidence_price_reach(const struct evidence_state *state, struct span name, int64_t now_ms)
+{
+    uint32_t reached = 0;
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        const struct artifact *a = state->followed[i]->artifact;
+        for (uint32_t k = 0; k < a->model_count; k++) {
+            struct price price;
+            enum price_source source = PRICE_SOURCE_NONE;
+            bool stale;
+            if (span_eq(a->models[k].identity, name))
+                evidence_price_of(state, &a->models[k], now_ms, &price, &source, &stale);
+            reached += source != PRICE_SOURCE_NONE;
+        }
+    }
+    return reached;
+}
+
 enum err evidence_price_accept(struct evidence_state *state, struct span name, int64_t now_ms, uint32_t *ret_count)
 {
     enum err err = prices_accept(state->prices, name, now_ms, ret_count);
@@ -527,6 +583,7 @@ enum err evidence_weights_reset(struct evidence_state *state, struct span route)
             for (uint32_t m = 0; m < tier->member_count; m++)
                 t->weights_ppm[m] = tier->members[m].weight_ppm;
             memset(t->last, 0, tier->member_count * sizeof *t->last);
+            t->still = false;
         }
     }
     state->significant |= found;

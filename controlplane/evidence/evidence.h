@@ -51,6 +51,9 @@ MUST_CHECK enum err evidence_load_shipped(struct evidence_state *state, struct s
 MUST_CHECK enum err evidence_price_set(struct evidence_state *state, struct span name, const struct price *price,
                                        int64_t now_ms, struct span by);
 MUST_CHECK enum err evidence_price_unset(struct evidence_state *state, struct span name);
+/* How many models of the live policies are charged by this entry now. None: its name is no model's name in the book, it
+ * lacks a part that they need, or their policy has its own price. */
+uint32_t evidence_price_reach(const struct evidence_state *state, struct span name, int64_t now_ms);
 /* Releases quarantined prices: one name, or all when empty. Returns how many through ret_count. ERR_NOT_FOUND. */
 MUST_CHECK enum err evidence_price_accept(struct evidence_state *state, struct span name, int64_t now_ms,
                                           uint32_t *ret_count);

@@ -6,12 +6,17 @@
 
 /* ---- overrides ---- */
 
+static bool in_force(const struct override *o, int64_t now_ms)
+{
+    return o->expires_at_ms == 0 || now_ms < o->expires_at_ms;
+}
+
 const struct override *evidence_override(const struct evidence_state *state, enum override_kind kind,
                                          struct span target, int64_t now_ms)
 {
     for (uint32_t i = 0; state->head && i < state->head->override_count; i++) {
         const struct override *o = &state->head->overrides[i];
-        if (o->kind == kind && span_eq(o->target, target) && (o->expires_at_ms == 0 || now_ms < o->expires_at_ms))
+        if (o->kind == kind && span_eq(o->target, target) && in_force(o, now_ms))
             return o;
     }
     return NULL;
@@ -32,7 +37,9 @@ const struct override *evidence_withdrawn(const struct evidence_state *state, co
 
 bool evidence_probe_fresh(const struct provider *provider, const struct probe_state *probe, int64_t now_ms)
 {
-    return probe && now_ms - probe->at_ms <= (int64_t)provider->probe_every_ms * PROBE_STALE_ROUNDS + PROBE_STALE_MS;
+    const int64_t bound = (int64_t)provider->probe_every_ms * PROBE_STALE_ROUNDS + PROBE_STALE_MS;
+    const int64_t age = probe ? now_ms - probe->at_ms : 0;
+    return probe && age <= bound && age >= -bound; /* far in the future: the clock was set back */
 }
 
 static struct health_probe probe_of(const struct evidence_state *state, const struct provider *provider,
@@ -46,19 +53,23 @@ static struct health_probe probe_of(const struct evidence_state *state, const st
     };
 }
 
+void evidence_judge_one(const struct evidence_state *state, const struct followed_model *m, int64_t now_ms,
+                        struct health_verdict *ret)
+{
+    const struct telemetry_recent recent = telemetry_recent(state->telemetry, m->model->name, now_ms);
+    const struct health_input input = { .provider = probe_of(state, m->provider, m->provider->name, now_ms),
+                                        .model = probe_of(state, m->provider, m->model->name, now_ms),
+                                        .recent = recent.attempts,
+                                        .recent_failures = recent.failures,
+                                        .answered_at_ms = recent.answered_at_ms,
+                                        .previous = evidence_verdict(state, m) };
+    health_judge(&input, now_ms, ret);
+}
+
 uint32_t evidence_judge(const struct evidence_state *state, int64_t now_ms, struct health_verdict *verdicts)
 {
-    for (uint32_t i = 0; i < state->model_count; i++) {
-        const struct followed_model *m = &state->models[i];
-        struct telemetry_view view = { 0 };
-        (void)telemetry_view(state->telemetry, m->model->name, now_ms, &view);
-        const struct health_input input = { .provider = probe_of(state, m->provider, m->provider->name, now_ms),
-                                            .model = probe_of(state, m->provider, m->model->name, now_ms),
-                                            .recent = view.recent,
-                                            .recent_failures = view.recent_failures,
-                                            .previous = &state->verdicts[i] };
-        health_judge(&input, now_ms, &verdicts[i]);
-    }
+    for (uint32_t i = 0; i < state->model_count; i++)
+        evidence_judge_one(state, &state->models[i], now_ms, &verdicts[i]);
     return health_settle(verdicts, state->verdicts, state->model_count, now_ms);
 }
 
@@ -90,96 +101,204 @@ void evidence_price_of(const struct evidence_state *state, const struct model *m
     *ret_stale = false;
 }
 
+static bool same_price(const struct price *a, const struct price *b)
+{
+    return a->known == b->known && a->input == b->input && a->output == b->output && a->cache_read == b->cache_read &&
+           a->cache_write == b->cache_write && a->reasoning == b->reasoning && a->request == b->request &&
+           a->long_above == b->long_above && a->long_input == b->long_input && a->long_output == b->long_output &&
+           a->long_cache_read == b->long_cache_read;
+}
+
+/* Prices travel by the model's name, for all live artifacts. They may map one name to different entries of the book
+ * (`is:` was changed): then no price travels, rather than one that is wrong for an arm. */
+static void offer_price(struct followed_model *m, const struct price *price, enum price_source source, bool stale,
+                        bool first)
+{
+    if (first) {
+        m->price = *price;
+        m->price_source = source;
+        m->price_stale = stale;
+        return;
+    }
+    m->price_disputed |= m->price_source != source || (source && !same_price(&m->price, price));
+}
+
+static bool same_member(const struct weights_member *a, const struct weights_member *b)
+{
+    return a->down == b->down && a->samples == b->samples && a->age_ms == b->age_ms &&
+           a->ttft_ewma_us == b->ttft_ewma_us && a->ttft_p95_us == b->ttft_p95_us &&
+           a->token_gap_us == b->token_gap_us && a->errors_ppm == b->errors_ppm && a->remaining_ppm == b->remaining_ppm;
+}
+
+static void learn_model(struct evidence_state *state, const struct model *model, struct model_facts *facts,
+                        bool *priced, int64_t now_ms)
+{
+    struct followed_model *m = &state->models[facts->model];
+    struct price price;
+    enum price_source source;
+    bool stale;
+    const struct weights_member member = {
+        .down = evidence_verdict(state, m)->health == HEALTH_DOWN || m->withdrawn,
+        .samples = m->view.samples,
+        .age_ms = m->view.samples > 0 ? now_ms - m->view.heard_at_ms : 0,
+        .ttft_ewma_us = m->view.ttft_ewma_us,
+        .ttft_p95_us = m->view.ttft_p95_us,
+        .token_gap_us = m->view.token_gap_us,
+        .errors_ppm = m->view.errors_ppm,
+        .remaining_ppm = m->view.remaining_ppm,
+    };
+    evidence_price_of(state, model, now_ms, &price, &source, &stale);
+    if (model->price_source != PRICE_SOURCE_POLICY) { /* which outranks what would be published */
+        offer_price(m, &price, source, stale, !*priced);
+        *priced = true;
+    }
+    facts->stirs = !same_price(&facts->price, &price) || !same_member(&facts->member, &member);
+    facts->price = price;
+    facts->member = member;
+}
+
+/* Everything that is looked up by name, once for each model. Needs fresh verdicts. */
+static enum err learn_facts(struct evidence_state *state, struct arena *arena, int64_t now_ms)
+{
+    bool *priced = ARENA_ARRAY(arena, (size_t)state->model_count + 1, bool);
+    if (!priced)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < state->model_count; i++) {
+        struct followed_model *m = &state->models[i];
+        m->view = (struct telemetry_view){ .remaining_ppm = 1000001 };
+        (void)telemetry_view(state->telemetry, m->model->name, now_ms, &m->view);
+        m->withdrawn = evidence_withdrawn(state, m, now_ms) != NULL;
+        m->price_source = PRICE_SOURCE_NONE;
+        m->price_disputed = false;
+    }
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        const struct followed *f = state->followed[i];
+        for (uint32_t k = 0; k < f->artifact->model_count; k++)
+            learn_model(state, &f->artifact->models[k], &f->facts[k], &priced[f->facts[k].model], now_ms);
+    }
+    return OK;
+}
+
 static bool fill_model(const struct evidence_state *state, struct arena *arena, const struct followed_model *m,
-                       int64_t now_ms, struct model_evidence *e)
+                       struct model_evidence *e)
 {
     const struct health_verdict *verdict = evidence_verdict(state, m);
-    struct telemetry_view view = { 0 };
     e->name = arena_dup(arena, m->model->name);
     e->health = verdict->health;
     e->health_why = arena_dup(arena, span_cstr(verdict->why));
     e->health_since_ms = verdict->since_ms;
-    evidence_price_of(state, m->model, now_ms, &e->price, &e->price_source, &e->price_stale);
-    if (e->price_source == PRICE_SOURCE_NONE)
-        e->price = (struct price){ 0 };
-    if (telemetry_view(state->telemetry, m->model->name, now_ms, &view)) {
-        e->samples = view.samples;
-        e->ttft_ewma_us = view.ttft_ewma_us;
-        e->ttft_p95_us = view.ttft_p95_us;
-        e->token_gap_us = view.token_gap_us;
-        e->errors_ppm = view.errors_ppm;
+    if (m->price_source != PRICE_SOURCE_NONE && !m->price_disputed) {
+        e->price = m->price;
+        e->price_source = m->price_source;
+        e->price_stale = m->price_stale;
     }
+    e->samples = m->view.samples;
+    e->ttft_ewma_us = m->view.ttft_ewma_us;
+    e->ttft_p95_us = m->view.ttft_p95_us;
+    e->token_gap_us = m->view.token_gap_us;
+    e->errors_ppm = m->view.errors_ppm;
     return e->name.ptr && e->health_why.ptr;
 }
 
 /* ---- weights ---- */
 
-static struct weights_member member_of(const struct evidence_state *state, const struct artifact *a,
-                                       const struct route *route, const struct tier_member *member, int64_t now_ms)
+static bool any_stirs(const struct followed *f, const struct tier *tier)
 {
-    const struct model *model = &a->models[member->model];
-    const struct followed_model *m = evidence_model(state, model->name);
-    struct telemetry_view view = { .remaining_ppm = 1000001 };
-    enum price_source source;
-    struct price price;
-    bool stale;
-    REQUIRE(m);
-    evidence_price_of(state, model, now_ms, &price, &source, &stale);
-    (void)telemetry_view(state->telemetry, model->name, now_ms, &view);
-    return (struct weights_member){
-        .cost_nano = prior_cost(&price, a->providers[model->provider].discount_ppm, route->mix_input_tokens,
-                                route->mix_output_tokens),
-        .down = evidence_verdict(state, m)->health == HEALTH_DOWN || evidence_withdrawn(state, m, now_ms),
-        .samples = view.samples,
-        .age_ms = now_ms - view.heard_at_ms,
-        .ttft_ewma_us = view.ttft_ewma_us,
-        .ttft_p95_us = view.ttft_p95_us,
-        .token_gap_us = view.token_gap_us,
-        .errors_ppm = view.errors_ppm,
-        .remaining_ppm = view.remaining_ppm,
-    };
+    for (uint32_t i = 0; i < tier->member_count; i++) {
+        if (f->facts[tier->members[i].model].stirs)
+            return true;
+    }
+    return false;
 }
 
-static void decide_tier(struct evidence_state *state, const struct artifact *a, struct followed_tier *t, int64_t now_ms)
+static void decide_tier(const struct followed *f, struct followed_tier *t)
 {
     struct weights_member members[TIER_MEMBERS_MAX];
     struct weights_outcome outcome[TIER_MEMBERS_MAX];
+    const struct artifact *a = f->artifact;
     const struct tier *tier = &t->route->tiers[t->tier];
+    if (t->still && !any_stirs(f, tier)) /* of a hundred thousand routes, few are in use at a time */
+        return;
     for (uint32_t i = 0; i < tier->member_count; i++) {
-        members[i] = member_of(state, a, t->route, &tier->members[i], now_ms);
+        const struct model_facts *facts = &f->facts[tier->members[i].model];
+        members[i] = facts->member;
+        members[i].cost_nano =
+            prior_cost(&facts->price, a->providers[a->models[tier->members[i].model].provider].discount_ppm,
+                       t->route->mix_input_tokens, t->route->mix_output_tokens);
         members[i].was = t->last[i].excluded;
     }
     weights_decide(tier, members, tier->member_count, t->weights_ppm, outcome);
-    t->frozen = evidence_override(state, OVERRIDE_FREEZE, t->route->name, now_ms) != NULL;
+    t->still = !t->frozen;
     for (uint32_t i = 0; i < tier->member_count; i++) {
         if (t->frozen)
             outcome[i].weight_ppm = t->weights_ppm[i];
+        t->still &= outcome[i].weight_ppm == t->weights_ppm[i] && outcome[i].excluded == t->last[i].excluded;
         t->weights_ppm[i] = outcome[i].weight_ppm;
         t->last[i] = outcome[i];
     }
 }
 
+static void find_frozen(struct evidence_state *state, int64_t now_ms)
+{
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        for (uint32_t k = 0; k < state->followed[i]->tier_count; k++)
+            state->followed[i]->tiers[k].frozen = false;
+    }
+    for (uint32_t o = 0; state->head && o < state->head->override_count; o++) {
+        const struct override *freeze = &state->head->overrides[o];
+        if (freeze->kind != OVERRIDE_FREEZE || !in_force(freeze, now_ms))
+            continue;
+        for (uint32_t i = 0; i < state->followed_count * TIERS_MAX; i++) {
+            struct followed_tier *t = evidence_tier(state->followed[i / TIERS_MAX], freeze->target, i % TIERS_MAX);
+            if (t)
+                t->frozen = true;
+        }
+    }
+}
+
+/* Weights that are the policy's own do not travel: a node without others has those. */
+static bool is_prior(const struct followed_tier *t)
+{
+    const struct tier *tier = &t->route->tiers[t->tier];
+    for (uint32_t i = 0; i < tier->member_count; i++) {
+        if (t->weights_ppm[i] != tier->members[i].weight_ppm)
+            return false;
+    }
+    return true;
+}
+
+static bool fill_weights(struct arena *arena, const struct followed *f, const struct followed_tier *t,
+                         struct tier_weights *w)
+{
+    const uint32_t members = t->route->tiers[t->tier].member_count;
+    *w = (struct tier_weights){ .artifact = f->hash, .tier = t->tier, .frozen = t->frozen, .count = members };
+    w->route = arena_dup(arena, t->route->name);
+    w->weights_ppm = ARENA_ARRAY(arena, members, uint32_t);
+    if (!w->route.ptr || !w->weights_ppm)
+        return false;
+    memcpy(w->weights_ppm, t->weights_ppm, members * sizeof *w->weights_ppm);
+    return true;
+}
+
 static enum err decide_weights(struct evidence_state *state, struct arena *arena, int64_t now_ms, struct evidence *e)
 {
     size_t count = 0;
-    for (uint32_t i = 0; i < state->followed_count; i++)
-        count += state->followed[i]->tier_count;
+    find_frozen(state, now_ms);
+    for (uint32_t i = 0; i < state->followed_count; i++) {
+        const struct followed *f = state->followed[i];
+        for (uint32_t k = 0; k < f->tier_count; k++) {
+            decide_tier(f, &f->tiers[k]);
+            count += !is_prior(&f->tiers[k]);
+        }
+    }
     e->weights = ARENA_ARRAY(arena, count + 1, struct tier_weights);
     if (!e->weights)
         return ERR_NOMEM;
     for (uint32_t i = 0; i < state->followed_count; i++) {
-        struct followed *f = state->followed[i];
+        const struct followed *f = state->followed[i];
         for (uint32_t k = 0; k < f->tier_count; k++) {
-            struct followed_tier *t = &f->tiers[k];
-            uint32_t members = t->route->tiers[t->tier].member_count;
-            decide_tier(state, f->artifact, t, now_ms);
-            struct tier_weights *w = &e->weights[e->weight_count++];
-            *w = (struct tier_weights){ .artifact = f->hash, .tier = t->tier, .frozen = t->frozen, .count = members };
-            w->route = arena_dup(arena, t->route->name);
-            w->weights_ppm = ARENA_ARRAY(arena, members, uint32_t);
-            if (!w->route.ptr || !w->weights_ppm)
+            if (!is_prior(&f->tiers[k]) && !fill_weights(arena, f, &f->tiers[k], &e->weights[e->weight_count++]))
                 return ERR_NOMEM;
-            memcpy(w->weights_ppm, t->weights_ppm, members * sizeof *w->weights_ppm);
         }
     }
     return OK;
@@ -192,6 +311,8 @@ enum err evidence_decide(struct evidence_state *state, struct arena *arena, int6
     telemetry_age(state->telemetry, now_ms);
     struct evidence *e = ARENA_NEW(arena, struct evidence);
     enum err err = e ? decide_health(state, arena, now_ms) : ERR_NOMEM;
+    if (!err)
+        err = learn_facts(state, arena, now_ms);
     if (err)
         return err;
     e->made_at_ms = now_ms;
@@ -201,7 +322,7 @@ enum err evidence_decide(struct evidence_state *state, struct arena *arena, int6
     if (!e->models)
         return ERR_NOMEM;
     for (uint32_t i = 0; i < state->model_count; i++) {
-        if (!fill_model(state, arena, &state->models[i], now_ms, &e->models[e->model_count++]))
+        if (!fill_model(state, arena, &state->models[i], &e->models[e->model_count++]))
             return ERR_NOMEM;
     }
     err = decide_weights(state, arena, now_ms, e);

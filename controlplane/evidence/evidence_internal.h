@@ -17,18 +17,34 @@ struct followed_tier {
     uint32_t *weights_ppm;        /* sums to WEIGHT_WHOLE */
     struct weights_outcome *last; /* of the last decision; for people, and what was excluded */
     bool frozen;
+    bool still; /* the last decision changed nothing: with the same facts, neither would the next */
+};
+/* What weights are made of, for one model of one artifact, as of the last decision. */
+struct model_facts {
+    uint32_t model; /* index into the state's models */
+    struct price price;
+    struct weights_member member; /* without cost_nano and was, which are a tier's */
+    bool stirs;                   /* new facts, or measured ones, which age */
 };
 /* Our copy of a live artifact. */
 struct followed {
     struct sha256 hash;
     struct arena arena;
     struct artifact *artifact;
+    struct model_facts *facts; /* of the artifact's models */
     struct followed_tier *tiers;
     uint32_t tier_count;
 };
 struct followed_model {
     const struct model *model; /* in the first artifact that has it */
     const struct provider *provider;
+    /* As of the last decision: looked up once, used by every tier. */
+    struct telemetry_view view; /* zero but for remaining_ppm: nothing known */
+    bool withdrawn;
+    struct price price; /* to publish */
+    enum price_source price_source;
+    bool price_stale;
+    bool price_disputed; /* live artifacts map this name to different prices: each goes on with its own */
 };
 struct evidence_mark { /* prober and price feed */
     enum evidence_source source;
@@ -61,10 +77,15 @@ const struct override *evidence_override(const struct evidence_state *state, enu
 /* Drained or blocked, itself or its provider. */
 const struct override *evidence_withdrawn(const struct evidence_state *state, const struct followed_model *m,
                                           int64_t now_ms);
+/* One model by itself, unsettled. */
+void evidence_judge_one(const struct evidence_state *state, const struct followed_model *m, int64_t now_ms,
+                        struct health_verdict *ret);
 /* Fresh verdicts for all models, settled. verdicts: model_count of them. Returns how many were not believed. */
 uint32_t evidence_judge(const struct evidence_state *state, int64_t now_ms, struct health_verdict *verdicts);
 bool evidence_probe_fresh(const struct provider *provider, const struct probe_state *probe, int64_t now_ms);
 const struct health_verdict *evidence_verdict(const struct evidence_state *state, const struct followed_model *m);
+/* NULL: that tier is not scored, or not there. */
+struct followed_tier *evidence_tier(const struct followed *f, struct span route, uint32_t tier);
 struct followed_model *evidence_model(const struct evidence_state *state, struct span name);
 /* What requests to this model cost now: the policy's price, else the book's, else the artifact's. */
 void evidence_price_of(const struct evidence_state *state, const struct model *model, int64_t now_ms,

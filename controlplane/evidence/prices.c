@@ -407,7 +407,7 @@ static void heard(struct prices *prices, const struct evidence_report *report, i
     replace_text(&prices->problem, SPAN(""));
     if (report->price_origin.len > 0)
         replace_text(&prices->origin, report->price_origin);
-    if (now_ms - prices->heard_at_ms > HEARD_DIRTY_MS)
+    if (now_ms - prices->heard_stored_ms > HEARD_DIRTY_MS)
         prices->dirty = true;
     prices->heard_at_ms = now_ms;
 }
@@ -596,6 +596,7 @@ bool prices_dirty(const struct prices *prices)
 void prices_exported(struct prices *prices)
 {
     prices->dirty = false;
+    prices->heard_stored_ms = prices->heard_at_ms;
 }
 
 bool prices_feed_stale(const struct prices *prices, int64_t now_ms)

@@ -36,10 +36,11 @@ struct prices {
     uint32_t count, book_count, capacity;
     struct policy_book view;
     uint64_t version, base;
-    struct sha256 shipped;  /* of the shipped book that `version` counted last */
-    char *origin, *problem; /* NULL: none */
-    int64_t heard_at_ms;    /* last good word of the feed; 0: never */
-    enum prices_hold batch; /* how the last batch was judged as a whole */
+    struct sha256 shipped;   /* of the shipped book that `version` counted last */
+    char *origin, *problem;  /* NULL: none */
+    int64_t heard_at_ms;     /* last good word of the feed; 0: never */
+    int64_t heard_stored_ms; /* of it, what was exported */
+    enum prices_hold batch;  /* how the last batch was judged as a whole */
     bool dirty;
 };
 

@@ -282,7 +282,7 @@ enum err prices_import(struct prices *prices, struct span blob)
         uint64_t version = fresh->version;
         prices_settle(fresh);
         fresh->version = version;
-        fresh->dirty = false;
+        prices_exported(fresh);
         prices_note_shipped(fresh);
         struct prices old = *prices;
         *prices = *fresh;

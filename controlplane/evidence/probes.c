@@ -86,7 +86,7 @@ enum err probes_take(struct probes *probes, const struct probe_result *result, i
     }
     struct probe_state *s = &probes->items[at];
     int64_t at_ms = result->at_ms < now_ms ? result->at_ms : now_ms;
-    if (there && at_ms <= s->at_ms)
+    if (there && at_ms <= s->at_ms && s->at_ms <= now_ms)
         return OK;
     bool turned = !there || (result->ok ? s->ok_streak == 0 : s->fail_streak == 0);
     s->ok_streak = result->ok ? s->ok_streak + 1 : 0;

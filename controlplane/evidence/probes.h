@@ -23,8 +23,8 @@ struct probes;
 
 MUST_CHECK enum err probes_new(struct probes **ret);
 void probes_free(struct probes *probes);
-/* A result that is not newer than the last changes nothing; a time in the future counts as now. ERR_NOMEM,
- * ERR_TOO_MANY. */
+/* A result that is not newer than the last changes nothing; a time in the future counts as now, and a last result in
+ * the future is one of before the clock was set back. ERR_NOMEM, ERR_TOO_MANY. */
 MUST_CHECK enum err probes_take(struct probes *probes, const struct probe_result *result, int64_t now_ms);
 /* NULL: never probed. */
 const struct probe_state *probes_find(const struct probes *probes, struct span name);

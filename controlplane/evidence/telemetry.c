@@ -89,7 +89,7 @@ struct aggregate { /* one model over all senders */
     struct named named;
     int64_t decayed_at_ms;
     double attempts, failures, ttft_count, ttft_sum_us, gap_count, gap_sum_us;
-    int64_t heard_at_ms;
+    int64_t heard_at_ms, answered_at_ms;
     struct slot slots[TELEMETRY_SLOTS];
 };
 struct telemetry {
@@ -170,12 +170,38 @@ static const char *judge(const struct sender *s, const struct evidence_report *r
     return NULL;
 }
 
+static int model_name_order(const void *a, const void *b)
+{
+    const struct model_telemetry *const *x = a, *const *y = b;
+    return span_cmp((*x)->model, (*y)->model);
+}
+
+/* The second totals of a model would be judged by the first, not by what was judged. */
+static enum err find_twins(const struct evidence_report *report, bool *ret_twins)
+{
+    const uint32_t count = report->telemetry_count;
+    const struct model_telemetry **sorted = fault_malloc(((size_t)count + 1) * sizeof(struct model_telemetry *));
+    *ret_twins = false;
+    if (!sorted)
+        return ERR_NOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        sorted[i] = &report->telemetry[i];
+    if (count > 1)
+        qsort(sorted, count, sizeof(struct model_telemetry *), model_name_order);
+    for (uint32_t i = 1; i < count && !*ret_twins; i++)
+        *ret_twins = span_eq(sorted[i - 1]->model, sorted[i]->model);
+    free(sorted);
+    return OK;
+}
+
 /* ---- adding up ---- */
 
 static void decay(struct aggregate *a, int64_t now_ms)
 {
-    if (now_ms <= a->decayed_at_ms)
+    if (now_ms <= a->decayed_at_ms) {
+        a->decayed_at_ms = now_ms; /* a clock that was set back must not stop the decay */
         return;
+    }
     double factor = exp2(-(double)(now_ms - a->decayed_at_ms) / TELEMETRY_HALF_LIFE_MS);
     a->attempts *= factor;
     a->failures *= factor;
@@ -226,6 +252,8 @@ static enum err add_difference(struct aggregate *a, const struct totals *old, co
         slot->buckets[i] = add_capped(slot->buckets[i], m->ttft_buckets[i] - (old->buckets ? old->buckets[i] : 0));
     if (attempts > 0)
         a->heard_at_ms = now_ms;
+    if (attempts > (m->failures - old->failures) + (m->cancelled - old->cancelled))
+        a->answered_at_ms = now_ms;
     return OK;
 }
 
@@ -292,7 +320,11 @@ enum err telemetry_take(struct telemetry *telemetry, const struct evidence_repor
     bool fresh = word == SENDER_REBORN;
     if (word == SENDER_OLD)
         return ERR_STALE;
-    const char *why = judge(fresh ? NULL : s, report);
+    bool twins;
+    enum err err = find_twins(report, &twins);
+    if (err)
+        return err;
+    const char *why = twins ? "a model stands twice in this report" : judge(fresh ? NULL : s, report);
     if (why) {
         *ret_why = why;
         return ERR_INVALID;
@@ -307,7 +339,6 @@ enum err telemetry_take(struct telemetry *telemetry, const struct evidence_repor
     if (fresh)
         sender_forget_models(s);
     bool only_base = fresh && report->seq > 1;
-    enum err err = OK;
     for (uint32_t i = 0; i < report->telemetry_count && !err; i++)
         err = take_model(telemetry, s, &report->telemetry[i], only_base, now_ms);
     sender_mark_take(&s->mark, report->incarnation, report->seq);
@@ -381,18 +412,26 @@ static void live_facts(const struct telemetry *telemetry, struct span model, int
     }
 }
 
+struct telemetry_recent telemetry_recent(const struct telemetry *telemetry, struct span model, int64_t now_ms)
+{
+    const struct aggregate *a = named_find(&telemetry->models, model);
+    if (!a)
+        return (struct telemetry_recent){ 0 };
+    const double factor =
+        now_ms > a->decayed_at_ms ? exp2(-(double)(now_ms - a->decayed_at_ms) / TELEMETRY_HALF_LIFE_MS) : 1;
+    return (struct telemetry_recent){ .attempts = a->attempts * factor,
+                                      .failures = a->failures * factor,
+                                      .answered_at_ms = a->answered_at_ms };
+}
+
 bool telemetry_view(const struct telemetry *telemetry, struct span model, int64_t now_ms, struct telemetry_view *ret)
 {
     const struct aggregate *a = named_find(&telemetry->models, model);
     if (!a)
         return false;
     struct telemetry_view view = { .heard_at_ms = a->heard_at_ms };
-    struct aggregate now = *a; /* decayed in a copy: looking changes nothing */
-    decay(&now, now_ms);
     window(a, now_ms, &view);
     live_facts(telemetry, model, now_ms, &view);
-    view.recent = now.attempts;
-    view.recent_failures = now.failures;
     if (view.samples > 0) {
         view.ttft_ewma_us = a->ttft_count > 0 ? to_u32(a->ttft_sum_us / a->ttft_count) : 0;
         view.token_gap_us = a->gap_count > 0 ? to_u32(a->gap_sum_us / a->gap_count) : 0;

@@ -6,7 +6,10 @@
  *   - sums that halve every TELEMETRY_HALF_LIFE_MS: TTFT, inter-token time and error rate are ratios of such sums (an
  * exponentially weighted mean by request);
  *   - a histogram of TTFT in TELEMETRY_SLOTS slots of a minute, for the p95 of the last five minutes, and the number of
- * attempts in them (`samples`). */
+ * attempts in them (`samples`).
+ *
+ * A clock that was set back: what was stamped later than now counts as stamped now, so nothing waits for the old time to
+ * come round again. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -21,14 +24,17 @@
 #define TELEMETRY_MODELS_MAX   EVIDENCE_MODELS_MAX
 
 struct telemetry_view {
-    uint32_t samples; /* attempts in the last five minutes; 0: nothing known */
-    double recent;    /* attempts, decayed */
-    double recent_failures;
+    uint32_t samples;                                 /* attempts in the last five minutes; 0: nothing known */
     uint32_t ttft_ewma_us, ttft_p95_us, token_gap_us; /* 0: unknown */
     uint32_t errors_ppm;
     uint32_t remaining_ppm; /* least over fresh nodes; 1,000,001: unknown */
     uint32_t breakers_open; /* nodes */
     int64_t heard_at_ms;    /* of the last attempt seen; 0 never */
+};
+struct telemetry_recent {      /* the part of a view that health needs; cheap */
+    double attempts, failures; /* decayed */
+    int64_t
+        answered_at_ms; /* of the last report that held an attempt which neither failed nor was cancelled; 0 never */
 };
 struct telemetry;
 
@@ -41,6 +47,8 @@ MUST_CHECK enum err telemetry_take(struct telemetry *telemetry, const struct evi
                                    const char **ret_why);
 /* Forgets nodes that are gone. */
 void telemetry_age(struct telemetry *telemetry, int64_t now_ms);
-/* False: nothing known of this model. */
+/* All zero: nothing known of this model. */
+struct telemetry_recent telemetry_recent(const struct telemetry *telemetry, struct span model, int64_t now_ms);
+/* False: nothing known of this model. Costs a walk over a histogram and over all nodes: for once a decision. */
 bool telemetry_view(const struct telemetry *telemetry, struct span model, int64_t now_ms, struct telemetry_view *ret);
 uint32_t telemetry_nodes(const struct telemetry *telemetry);

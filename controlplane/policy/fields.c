@@ -231,7 +231,7 @@ void field_requirement(struct diags *diags, struct arena *arena, const struct ya
         else if (field_text(diags, region, one))
             ret->regions = (struct span_list){ .items = one, .count = 1 };
     }
-    uint64_t days;
+    uint64_t days = 0; /* gcc -O3 cannot see that it is always set */
     if (field_count(diags, yaml_get(map, "max_retention_days"), 0, RETENTION_DAYS_MOST, &days)) {
         ret->has_retention = true;
         ret->max_retention_days = (uint32_t)days;

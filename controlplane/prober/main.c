@@ -55,6 +55,16 @@ static char *default_address(const char *home)
     return address;
 }
 
+/* malloc'd; NULL: the home has none. */
+static char *default_config(const char *home)
+{
+    char *path = file_join(home, HOME_NODE_CONFIG);
+    if (path && file_exists(path))
+        return path;
+    free(path);
+    return NULL;
+}
+
 static bool find_paths(struct program *p)
 {
     const char *home = opts_text(&p->given, "home", NULL), *config = opts_text(&p->given, "config", NULL);
@@ -64,11 +74,7 @@ static bool find_paths(struct program *p)
     const char *evidence = opts_text(&p->given, "evidence", NULL);
     p->evidence = evidence ? strdup(evidence) : default_address(p->home);
     p->lock_path = file_join(p->home, HOME_PROBER_LOCK);
-    p->config_path = config ? strdup(config) : file_join(p->home, HOME_NODE_CONFIG);
-    if (!config && p->config_path && !file_exists(p->config_path)) {
-        free(p->config_path);
-        p->config_path = NULL;
-    }
+    p->config_path = config ? strdup(config) : default_config(p->home);
     return p->evidence && p->lock_path;
 }
 
@@ -130,12 +136,14 @@ static int with_options(struct program *p)
         fprintf(stderr, "fairlead-prober: out of memory\n");
         return 1;
     }
-    enum err err = prober_config_load(p->config_path, &p->config, &message);
+    struct prober_config config;
+    enum err err = prober_config_load(p->config_path, &config, &message);
     if (err) {
         fprintf(stderr, "%s\n", message ? message : err_name(err));
         free(message);
         return 2;
     }
+    p->config = config;
     return opts_flag(&p->given, "check-config") ? check(p) : run(p);
 }
 

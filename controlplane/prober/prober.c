@@ -186,6 +186,7 @@ static void add_result(struct prober *p, const struct job *job, const struct pro
 
 static void point_texts(struct prober *p)
 {
+    REQUIRE(p->texts);
     for (uint32_t i = 0; i < p->result_count; i++) {
         p->results[i].provider = span_cstr(p->texts[i]);
         p->results[i].why = span_cstr(p->texts[i] + strlen(p->texts[i]) + 1);

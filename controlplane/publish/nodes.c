@@ -61,8 +61,34 @@ static bool printable(struct span name)
     return name.len > 0 && name.len <= NAME_BYTES_MAX;
 }
 
-static enum err node_add(struct nodes *nodes, struct span name, struct node **ret)
+static bool forgotten(const struct node *node, int64_t now_ms)
 {
+    return now_ms - node->seen_at_ms > (int64_t)NODE_FORGOTTEN_AFTER_MS;
+}
+
+/* Drops those not heard of for long: names that come and go must not fill the registry for ever. The map knows no
+ * removal and is made anew; a name that it has no memory for is heard of again with its next poll. */
+static void forget_old(struct nodes *nodes, int64_t now_ms)
+{
+    size_t kept = 0;
+    arena_reset(&nodes->arena);
+    strmap_init(&nodes->by_name, &nodes->arena);
+    for (size_t i = 0; i < nodes->count; i++) {
+        struct node *node = nodes->all[i];
+        if (!forgotten(node, now_ms) && strmap_put(&nodes->by_name, node->name, node) == OK) {
+            nodes->all[kept++] = node;
+        } else {
+            arena_release(&node->arena);
+            free(node);
+        }
+    }
+    nodes->count = kept;
+}
+
+static enum err node_add(struct nodes *nodes, struct span name, int64_t now_ms, struct node **ret)
+{
+    if (nodes->count >= NODES_MAX)
+        forget_old(nodes, now_ms);
     if (nodes->count >= NODES_MAX)
         return ERR_TOO_MANY;
     if (nodes->count == nodes->capacity) {
@@ -121,7 +147,7 @@ enum err nodes_report(struct nodes *nodes, const struct fetch_request *request, 
         return ERR_INVALID;
     struct node *node = strmap_get(&nodes->by_name, request->node);
     if (!node) {
-        const enum err err = node_add(nodes, request->node, &node);
+        const enum err err = node_add(nodes, request->node, now_ms, &node);
         if (err)
             return err;
     }
@@ -167,8 +193,10 @@ enum err nodes_adopt(struct nodes *nodes, struct span name, uint64_t epoch)
 {
     if (span_empty(name)) {
         nodes->allow_all_epoch = epoch;
-        for (size_t i = 0; i < nodes->count; i++)
-            nodes->all[i]->allowed_epoch = epoch;
+        for (size_t i = 0; i < nodes->count; i++) {
+            if (nodes->all[i]->allowed_epoch < epoch) /* one may have been allowed a later epoch by its name */
+                nodes->all[i]->allowed_epoch = epoch;
+        }
         return OK;
     }
     struct node *node = strmap_get(&nodes->by_name, name);
@@ -234,7 +262,7 @@ void nodes_json(const struct nodes *nodes, uint64_t epoch, uint64_t generation, 
     json_array_open(w);
     for (size_t i = 0; i < nodes->count; i++) {
         const struct node *node = nodes->all[i];
-        if (now_ms - node->seen_at_ms > (int64_t)NODE_FORGOTTEN_AFTER_MS)
+        if (forgotten(node, now_ms))
             continue;
         json_object_open(w);
         json_member_string(w, "node", node->name);

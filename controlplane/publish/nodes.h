@@ -19,7 +19,9 @@ MUST_CHECK enum err nodes_report(struct nodes *nodes, const struct fetch_request
 /* Nodes lately heard of that do not yet serve this head / directory; names as a JSON array. Returns their number. */
 unsigned nodes_behind(const struct nodes *nodes, uint64_t epoch, uint64_t generation, uint64_t directory_seq,
                       int64_t now_ms, struct json_writer *w);
-/* Allows a node ("" all) to take tables of this epoch. ERR_NOT_FOUND. */
+/* Allows a node to take tables of this epoch. "": all, and those that are first heard of later; the publisher says so
+ * from the store's adopt_all_epoch, so that this outlives a restart, while leave given to one node by its name is
+ * forgotten with the process. ERR_NOT_FOUND. */
 MUST_CHECK enum err nodes_adopt(struct nodes *nodes, struct span name, uint64_t epoch);
 uint64_t nodes_adopted(const struct nodes *nodes, struct span name);
 void nodes_json(const struct nodes *nodes, uint64_t epoch, uint64_t generation, int64_t now_ms, struct json_writer *w);

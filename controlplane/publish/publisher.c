@@ -8,7 +8,7 @@
 struct waiting { /* one held poll */
     void *call;
     struct table_version has; /* the node's committed */
-    int64_t answer_at_ms;
+    uint64_t answer_at_ms;    /* monotonic */
     bool pinned;
     struct waiting *next;
     size_t node_len;
@@ -139,9 +139,11 @@ static enum err add_directory(struct publisher *p, struct arena *arena, const st
                               struct reply_objects *objects)
 {
     struct directory_delta *delta;
-    enum err err =
-        versions_directory_since(p->versions, arena, request->committed.epoch, request->committed.directory_seq,
-                                 request->directory_cursor, request->directory_resync_seq, &delta);
+    /* Following a cursor of another epoch would give the node the end of a directory without its beginning. */
+    const bool follows = request->directory_resync_epoch == p->numbers.epoch;
+    enum err err = versions_directory_since(
+        p->versions, arena, request->committed.epoch, request->committed.directory_seq,
+        follows ? request->directory_cursor : SPAN(""), follows ? request->directory_resync_seq : 0, &delta);
     if (err == ERR_NOT_FOUND)
         return OK;
     struct buf *bytes = ARENA_NEW(arena, struct buf);
@@ -192,7 +194,7 @@ static void answer(struct publisher *p, void *call, struct arena *arena, const s
 }
 
 static enum err hold(struct publisher *p, void *call, struct span bytes, const struct fetch_request *request,
-                     int64_t now_ms)
+                     uint64_t now_ms)
 {
     if (p->waiting_count >= PUBLISHER_WAITING_MAX)
         return ERR_TOO_MANY;
@@ -214,7 +216,7 @@ static enum err hold(struct publisher *p, void *call, struct span bytes, const s
     return OK;
 }
 
-void publisher_fetch(struct publisher *p, void *call, struct span bytes, int64_t now_ms)
+void publisher_fetch(struct publisher *p, void *call, struct span bytes, int64_t wall_ms, uint64_t now_ms)
 {
     struct arena arena;
     struct fetch_request *request;
@@ -223,7 +225,7 @@ void publisher_fetch(struct publisher *p, void *call, struct span bytes, int64_t
     if (!err && request->protocol != LINK_PROTOCOL)
         err = ERR_UNSUPPORTED;
     if (!err)
-        err = nodes_report(p->nodes, request, now_ms);
+        err = nodes_report(p->nodes, request, wall_ms);
     if (err) {
         log_warn("fetch.refused", LOG_ERR(err));
         send_nothing(p, call, span_cstr(err_name(err)));
@@ -250,7 +252,7 @@ static void answer_waiting(struct publisher *p, struct waiting *w)
 }
 
 /* Answers the held polls that lack something now, or (by_time) those whose time is up. */
-static void answer_those(struct publisher *p, bool by_time, int64_t now_ms)
+static void answer_those(struct publisher *p, bool by_time, uint64_t now_ms)
 {
     struct waiting **at = &p->waiting;
     while (*at) {
@@ -278,6 +280,8 @@ enum err publisher_refresh(struct publisher *p)
         return err;
     err = versions_numbers(p->versions, &p->numbers);
     versions_abort(p->versions);
+    if (!err && p->numbers.adopt_all_epoch)
+        err = nodes_adopt(p->nodes, SPAN(""), p->numbers.adopt_all_epoch);
     if (!err)
         answer_those(p, false, 0);
     return err;
@@ -296,7 +300,7 @@ enum err publisher_evidence(struct publisher *p, uint64_t seq, struct span bytes
     return OK;
 }
 
-void publisher_tick(struct publisher *p, int64_t now_ms)
+void publisher_tick(struct publisher *p, uint64_t now_ms)
 {
     answer_those(p, true, now_ms);
 }

@@ -21,6 +21,8 @@ void publisher_free(struct publisher *publisher); /* answers what still waits, w
 MUST_CHECK enum err publisher_refresh(struct publisher *publisher);
 /* New evidence to publish; bytes are copied. */
 MUST_CHECK enum err publisher_evidence(struct publisher *publisher, uint64_t seq, struct span bytes);
-/* One fetch request from the link. Answers through the callback now or later, always exactly once. */
-void publisher_fetch(struct publisher *publisher, void *call, struct span request, int64_t now_ms);
-void publisher_tick(struct publisher *publisher, int64_t now_ms); /* answers polls whose time is up */
+/* One fetch request from the link. Answers through the callback now or later, always exactly once. wall_ms: for people,
+ * who ask when a node was seen; now_ms: monotonic, for deadlines, so that a clock that is set neither holds polls for
+ * hours nor answers them all at once. */
+void publisher_fetch(struct publisher *publisher, void *call, struct span request, int64_t wall_ms, uint64_t now_ms);
+void publisher_tick(struct publisher *publisher, uint64_t now_ms); /* monotonic; answers polls whose time is up */

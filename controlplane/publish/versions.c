@@ -36,10 +36,12 @@ enum err versions_open(const char *dir, struct versions **ret)
     err = versions_begin(v, true);
     if (!err)
         err = versions_number_get(v, "epoch", &epoch);
-    if (!err && epoch == 0)
+    if (!err && epoch == 0) {
         err = versions_number_put(v, "epoch", 1);
-    if (!err)
-        err = versions_commit(v);
+        if (!err)
+            err = versions_commit(v);
+    }
+    versions_abort(v);
     if (err) {
         versions_close(v);
         return err;
@@ -128,8 +130,13 @@ enum err versions_numbers(struct versions *v, struct versions_numbers *ret)
         const char *name;
         uint64_t *at;
     } rows[] = {
-        { "epoch", &n.epoch },     { "generation", &n.generation },      { "directory", &n.directory_seq },
-        { "audit", &n.audit_seq }, { "evidence", &n.evidence_reserved }, { "version", &version_last },
+        { "epoch", &n.epoch },
+        { "generation", &n.generation },
+        { "directory", &n.directory_seq },
+        { "audit", &n.audit_seq },
+        { "evidence", &n.evidence_reserved },
+        { "version", &version_last },
+        { "adopt_all_epoch", &n.adopt_all_epoch },
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         enum err err = versions_number_get(v, rows[i].name, rows[i].at);
@@ -156,6 +163,13 @@ enum err versions_raise_epoch(struct versions *v)
 {
     uint64_t epoch;
     return versions_number_next(v, "epoch", &epoch);
+}
+
+enum err versions_adopt_all(struct versions *v)
+{
+    uint64_t epoch;
+    const enum err err = versions_number_get(v, "epoch", &epoch);
+    return err ? err : versions_number_put(v, "adopt_all_epoch", epoch);
 }
 
 enum err versions_fetch(struct versions *v, struct arena *arena, enum tree tree, struct span key, struct span *ret)
@@ -435,25 +449,46 @@ enum err versions_answer_get(struct versions *v, struct arena *arena, struct spa
     return err;
 }
 
-static enum err forget_oldest_answer(struct versions *v, uint64_t arrival)
+/* Deletes the answer that arrived with this number, and takes its length off *bytes. */
+static enum err forget_answer(struct versions *v, uint64_t arrival, uint64_t *bytes)
 {
     char number[8];
     char id[SNAPSHOT_KEY_BYTES_MAX];
     struct span key = span_of(number, sizeof(number));
-    struct span stored;
+    struct span stored, answer;
     snapshot_key_u64(arrival, number);
     enum err err = snapshot_get(v->txn, TREE_ARRIVALS, key, &stored);
-    if (err == ERR_NOT_FOUND)
-        return OK;
     if (err)
-        return err;
+        return err == ERR_NOT_FOUND ? OK : err;
     /* A value dies with the next write of its transaction. */
     const size_t id_len = size_min(stored.len, sizeof(id));
     memcpy(id, stored.ptr, id_len);
-    err = snapshot_delete(v->txn, TREE_ARRIVALS, key);
-    if (!err)
+    err = snapshot_get(v->txn, TREE_ANSWERS, span_of(id, id_len), &answer);
+    if (!err) {
+        *bytes -= answer.len < *bytes ? answer.len : *bytes;
         err = snapshot_delete(v->txn, TREE_ANSWERS, span_of(id, id_len));
-    return err == ERR_NOT_FOUND ? OK : err;
+    }
+    if (!err || err == ERR_NOT_FOUND)
+        err = snapshot_delete(v->txn, TREE_ARRIVALS, key);
+    return err;
+}
+
+/* Oldest first, until number and bytes are within their bounds; the one that has just come (`last`) stays. */
+static enum err forget_old_answers(struct versions *v, uint64_t last, uint64_t added)
+{
+    uint64_t oldest, bytes;
+    enum err err = versions_number_get(v, "answers_oldest", &oldest);
+    if (!err)
+        err = versions_number_get(v, "answers_bytes", &bytes);
+    if (err)
+        return err;
+    bytes += added;
+    for (; !err && oldest < last && (last - oldest >= VERSIONS_ANSWERS_MAX || bytes > VERSIONS_ANSWERS_BYTES_MAX);
+         oldest++)
+        err = forget_answer(v, oldest, &bytes);
+    if (!err)
+        err = versions_number_put(v, "answers_oldest", oldest);
+    return err ? err : versions_number_put(v, "answers_bytes", bytes);
 }
 
 enum err versions_answer_put(struct versions *v, struct span request_id, struct span answer)
@@ -473,9 +508,9 @@ enum err versions_answer_put(struct versions *v, struct span request_id, struct 
         err = snapshot_put(v->txn, TREE_ANSWERS, request_id, buf_span(&value));
     if (!err)
         err = put_at(v, TREE_ARRIVALS, arrival, request_id);
+    if (!err)
+        err = forget_old_answers(v, arrival, value.len);
     buf_release(&value);
-    if (!err && arrival > VERSIONS_ANSWERS_MAX)
-        err = forget_oldest_answer(v, arrival - VERSIONS_ANSWERS_MAX);
     return err;
 }
 

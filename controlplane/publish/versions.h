@@ -15,7 +15,9 @@ struct versions;
 
 #define VERSIONS_JOURNAL_MAX 20000u /* directory deltas kept; a node further behind resyncs in full */
 #define VERSIONS_ANSWERS_MAX 20000u /* answered request ids kept: no client repeats one after that many others */
-#define VERSIONS_HEADS_MAX   10000u /* heads kept, for history; the live one always */
+#define VERSIONS_ANSWERS_BYTES_MAX                                                                                     \
+    ((uint64_t)64 << 20)          /* and all of them together: clients that ask for much must not fill the store */
+#define VERSIONS_HEADS_MAX 10000u /* heads kept, for history; the live one always */
 
 enum version_state { VERSION_STORED, VERSION_LIVE, VERSION_RETIRED, VERSION_ROLLED_BACK };
 struct version_record {
@@ -44,12 +46,15 @@ void versions_abort(struct versions *versions);                 /* ends a read o
 /* -- numbers -- */
 struct versions_numbers {
     uint64_t epoch, generation, directory_seq, audit_seq, evidence_reserved;
+    uint64_t adopt_all_epoch; /* every node may take tables of this epoch; 0: of none but its own */
     uint32_t version_last;
 };
 MUST_CHECK enum err versions_numbers(struct versions *versions, struct versions_numbers *ret);
 /* Evidence sequences never repeat over restarts: reserves `count` more and returns the first. */
 MUST_CHECK enum err versions_reserve_evidence(struct versions *versions, uint64_t count, uint64_t *ret_first);
 MUST_CHECK enum err versions_raise_epoch(struct versions *versions); /* by restore */
+/* `nodes adopt --all`: holds for the present epoch and ends with it. */
+MUST_CHECK enum err versions_adopt_all(struct versions *versions);
 
 /* -- versions and artifacts -- */
 MUST_CHECK enum err versions_add(struct versions *versions,
@@ -77,11 +82,11 @@ MUST_CHECK enum err versions_head_bytes(struct versions *versions, struct arena 
 /* -- directory -- */
 /* Each call is one directory change: raises directory_seq by one and journals it. */
 MUST_CHECK enum err versions_teams_put(struct versions *versions, struct teams *teams, struct span bundle);
-MUST_CHECK enum err
-versions_teams_get(struct versions *versions, struct arena *arena, struct teams **ret,
-                   struct span *ret_bundle); /* empty teams when never put; ret_bundle may be NULL */
-MUST_CHECK enum err versions_key_put(struct versions *versions,
-                                     const struct key_record *key); /* by hash. ERR_EXISTS: the hash or the id is another key's */
+/* Empty teams when never put; ret_bundle may be NULL. */
+MUST_CHECK enum err versions_teams_get(struct versions *versions, struct arena *arena, struct teams **ret,
+                                       struct span *ret_bundle);
+/* By hash. ERR_EXISTS: the hash or the id is another key's. */
+MUST_CHECK enum err versions_key_put(struct versions *versions, const struct key_record *key);
 MUST_CHECK enum err versions_key_by_id(struct versions *versions, struct arena *arena, struct span id,
                                        struct key_record **ret);
 typedef bool versions_key_visit(void *user, const struct key_record *key);
@@ -96,6 +101,8 @@ MUST_CHECK enum err versions_directory_since(struct versions *versions, struct a
 /* -- answers, audit, blobs -- */
 MUST_CHECK enum err versions_answer_get(struct versions *versions, struct arena *arena, struct span request_id,
                                         struct span *ret); /* ERR_NOT_FOUND */
+/* The oldest are forgotten beyond VERSIONS_ANSWERS_MAX or VERSIONS_ANSWERS_BYTES_MAX; the newest never. An id is put
+ * once. */
 MUST_CHECK enum err versions_answer_put(struct versions *versions, struct span request_id, struct span answer);
 /* Appends one JSON object (a line) to the log; only ever grows. */
 MUST_CHECK enum err versions_audit_put(struct versions *versions, struct span json);

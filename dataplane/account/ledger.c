@@ -85,6 +85,7 @@ static void write_attempts(struct json_writer *w, const struct ledger_record *r)
         json_object_open(w);
         member_text(w, "model", a->model);
         member_cstr(w, "why", a->why);
+        member_cstr(w, "because", a->because);
         json_member_u64(w, "status", a->status);
         member_cstr(w, "error", a->error);
         json_member_u64(w, "ttft_us", a->ttft_us);

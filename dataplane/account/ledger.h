@@ -1,4 +1,8 @@
-/* ledger.h - one record per request, as one JSON line. Never the prompt, the answer, a key or a credential. Pure. */
+/* ledger.h - one record per request, as one JSON line. Never the prompt, the answer, a key or a credential. Pure.
+ *
+ * Every request with a valid key leaves exactly one, however it ends: answered, refused (4xx of ours, of a provider),
+ * failed, cut, left by its client. Strangers (401, unknown paths, what is no HTTP) are counted but leave none: they must
+ * not be able to fill disks. */
 #pragma once
 #include "common/buf.h"
 #include "dataplane/account/cost.h"
@@ -18,11 +22,12 @@ enum ledger_outcome {
 const char *ledger_outcome_name(enum ledger_outcome outcome);
 
 struct ledger_attempt {
-    struct span model; /* "provider/model" */
-    const char *why;   /* plan_reason_name */
-    unsigned status;   /* 0: no answer came */
-    const char *error; /* retry_failure_name, or NULL when it served */
-    uint64_t ttft_us;  /* 0: none */
+    struct span model;   /* "provider/model" */
+    const char *why;     /* plan_reason_name: for programs */
+    const char *because; /* the same in words, after the model's name: "was drawn by weight (98.2% likely)"; or NULL */
+    unsigned status;     /* 0: no answer came */
+    const char *error;   /* retry_failure_name, or NULL when it served */
+    uint64_t ttft_us;    /* 0: none */
     uint64_t duration_us;
 };
 struct ledger_record {

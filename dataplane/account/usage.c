@@ -109,13 +109,13 @@ uint64_t usage_tokens_of_bytes(uint64_t bytes)
 
 struct usage usage_settle(const struct usage *told, uint64_t input_bytes, uint64_t content_bytes)
 {
-    if (told->known)
-        return *told;
-    struct usage u = { .known = true,
-                       .estimated = true,
-                       .suspect = told->suspect,
-                       .input = usage_tokens_of_bytes(input_bytes),
-                       .output = usage_tokens_of_bytes(content_bytes) };
+    struct usage u = *told;
+    if (told->known && (told->output > 0 || content_bytes == 0))
+        return u;
+    if (!told->known)
+        u = (struct usage){ .known = true, .suspect = told->suspect, .input = usage_tokens_of_bytes(input_bytes) };
+    u.output = usage_tokens_of_bytes(content_bytes);
+    u.estimated = true;
     usage_check(&u);
     return u;
 }

@@ -25,6 +25,7 @@ void usage_read(const struct json_index *ix, uint32_t token, struct usage *ret);
  */
 void usage_merge(struct usage *into, const struct usage *from);
 /* What is charged: `told` when known, else an estimate from the bytes of prompt and answer, rounded up. An answer that
- * was cut before its usage came is estimated too. */
+ * was cut before its usage came is estimated too; so is the output where only the input was told (some say that much in
+ * a stream's first event). */
 struct usage usage_settle(const struct usage *told, uint64_t input_bytes, uint64_t content_bytes);
 uint64_t usage_tokens_of_bytes(uint64_t bytes);

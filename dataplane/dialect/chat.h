@@ -52,7 +52,8 @@ struct usage { /* tokens; absent is not zero */
 /* One streamed event, or one unary body, judged. */
 enum event_class {
     EVENT_OPENING, /* role only, ping, comments: not yet an answer */
-    EVENT_CONTENT, /* text, tool call or reasoning delta, refusal text */
+    EVENT_CONTENT, /* text, tool call or reasoning delta, refusal text; the end of an answer that a limit or filter
+                      left empty */
     EVENT_FINISH,  /* finish_reason without content */
     EVENT_USAGE,   /* usage and nothing else: dropped when only we asked for it */
     EVENT_DONE,    /* the stream's proper end */

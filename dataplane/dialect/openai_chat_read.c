@@ -136,6 +136,10 @@ static void read_choice(const struct json_index *ix, uint32_t choice, struct see
     seen->choices++;
     uint32_t finish = json_get(ix, choice, SPAN("finish_reason"));
     seen->finished |= is_text(ix, finish);
+    /* The limit that the client set was used up (by reasoning, mostly), or a filter withheld the text: that is this
+     * request's answer. Elsewhere it would be paid for again, and end alike; nor is the model to blame. */
+    seen->content |= is_text(ix, finish) &&
+                     (json_string_eq(ix, finish, SPAN("length")) || json_string_eq(ix, finish, SPAN("content_filter")));
     static const char *const messages[] = { "delta", "message" };
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
         uint32_t message = json_get(ix, choice, span_cstr(messages[i]));

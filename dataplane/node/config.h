@@ -17,41 +17,44 @@
 #include "common/credentials.h"
 #include "common/err.h"
 
-struct node_limits { /* defaults and reasons: config.c's table, after DESIGN section 7 */
-    uint64_t head_bytes;          /* 32 KiB -> 431 */
-    uint64_t headers;             /* 100 -> 431 */
-    uint64_t head_time_ms;        /* 10 s in all, not idle -> 408 */
-    uint64_t body_bytes;          /* 32 MiB -> 413 */
-    uint64_t body_time_ms;        /* 60 s between reads of a body -> 408 */
-    uint64_t idle_ms;             /* keep-alive, 75 s */
-    uint64_t connections;         /* per worker */
-    uint64_t buffered_bytes;      /* per worker: over it 503 with Retry-After */
-    uint64_t write_queue_bytes;   /* 64 KiB per client, then upstream is paused */
-    uint64_t write_stall_ms;      /* a client that takes nothing for this long is cut */
+/* Defaults and reasons: config.c's table. */
+struct node_limits {
+    uint64_t head_bytes;           /* 32 KiB -> 431 */
+    uint64_t headers;              /* 100 -> 431 */
+    uint64_t head_time_ms;         /* 10 s in all, not idle -> 408 */
+    uint64_t body_bytes;           /* 32 MiB -> 413 */
+    uint64_t body_time_ms;         /* 60 s between reads of a body -> 408 */
+    uint64_t idle_ms;              /* keep-alive, 75 s */
+    uint64_t connections;          /* per worker */
+    uint64_t buffered_bytes;       /* per worker: over it 503 with Retry-After */
+    uint64_t write_queue_bytes;    /* 64 KiB per client, then upstream is paused */
+    uint64_t write_stall_ms;       /* a client that takes nothing for this long is cut */
     uint64_t upstream_connections; /* per worker */
-    uint64_t upstream_idle;       /* per worker, kept for reuse */
-    uint64_t drain_ms;            /* how long streams may go on when a worker drains */
-    uint64_t record_segment_bytes, record_segments; /* rotation of records */
+    uint64_t upstream_idle;        /* per worker, kept for reuse */
+    uint64_t drain_ms;             /* how long streams may go on when a worker drains */
+    uint64_t record_segment_bytes; /* rotation of records */
+    uint64_t record_segments;
     uint64_t models_timeout_ms;
 };
 struct node_config {
-    char *home;      /* absolute */
+    char *home; /* absolute */
     char *name;
-    char *control;   /* channel address of the fetch link */
-    char *evidence;  /* of the evidence link */
-    char *listen;    /* ADDR:PORT */
+    char *control;  /* channel address of the fetch link */
+    char *evidence; /* of the evidence link */
+    char *listen;   /* ADDR:PORT */
     char *operations;
-    char *ca_file;   /* NULL: the system's */
+    char *ca_file; /* NULL: the system's */
     unsigned workers;
     struct node_limits limits;
     struct credentials *credentials;
-    char *source;    /* file it came from, or NULL: defaults */
+    char *source; /* file it came from, or NULL: defaults */
 };
 /* file NULL: home/node.yaml when it exists, else defaults. home NULL: file_default_home(). On error *ret_message (malloc'd) holds file:line:column: text. */
 MUST_CHECK enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message);
 /* A flag overrides the file: the value is judged like the file's. ERR_INVALID (and *ret_message, malloc'd), ERR_NOMEM. field is one of the table's. */
-MUST_CHECK enum err node_config_set(struct node_config *config, const char *field, const char *value, char **ret_message);
-void node_config_release(struct node_config *config); /* wipes credentials */
+MUST_CHECK enum err node_config_set(struct node_config *config, const char *field, const char *value,
+                                    char **ret_message);
+void node_config_release(struct node_config *config);      /* wipes credentials */
 MUST_CHECK enum err node_config_describe(struct buf *out); /* the table, for --help-config */
 /* Paths in the home, malloc'd: "db/node", "run/board", "run/node.sock", "records". Board may be in /dev/shm when run/ is not tmpfs. */
 char *node_config_path(const struct node_config *config, const char *relative);

@@ -3,11 +3,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const char *const words[] = {
-    [CONTROL_HELLO] = "hello",     [CONTROL_SERVING] = "serving", [CONTROL_BAD_TABLE] = "bad-table",
-    [CONTROL_DRAINED] = "drained", [CONTROL_WAKE] = "wake",       [CONTROL_DRAIN] = "drain",
-    [CONTROL_RELOAD] = "reload"
-};
+static const char *const words[] = { [CONTROL_HELLO] = "hello",
+                                     [CONTROL_SERVING] = "serving",
+                                     [CONTROL_BAD_TABLE] = "bad-table",
+                                     [CONTROL_DRAINED] = "drained",
+                                     [CONTROL_WAKE] = "wake",
+                                     [CONTROL_DRAIN] = "drain",
+                                     [CONTROL_RELOAD] = "reload",
+                                     [CONTROL_ADOPT_LISTENER] = "adopt-listener",
+                                     [CONTROL_DROP_LISTENER] = "drop-listener" };
 
 /* One line holds no line ends, whatever a reason quotes. */
 static void one_line(const char *text, char *out, size_t out_bytes)
@@ -36,6 +40,9 @@ enum err control_format(const struct control_message *message, struct buf *out)
         return buf_printf(out, "bad-table epoch=%llu generation=%llu reason=%s\n", epoch, generation, reason);
     case CONTROL_DRAIN:
         return buf_printf(out, "drain ms=%llu\n", (unsigned long long)message->ms);
+    case CONTROL_ADOPT_LISTENER:
+    case CONTROL_DROP_LISTENER:
+        return buf_printf(out, "%s slot=%llu\n", words[message->kind], (unsigned long long)message->slot);
     case CONTROL_DRAINED:
     case CONTROL_WAKE:
     case CONTROL_RELOAD:
@@ -82,6 +89,9 @@ static bool parse_fields(struct span *rest, struct control_message *m)
                take_text(rest, "reason", m->reason, sizeof(m->reason));
     case CONTROL_DRAIN:
         return take_number(rest, "ms", &m->ms);
+    case CONTROL_ADOPT_LISTENER:
+    case CONTROL_DROP_LISTENER:
+        return take_number(rest, "slot", &m->slot);
     case CONTROL_DRAINED:
     case CONTROL_WAKE:
     case CONTROL_RELOAD:

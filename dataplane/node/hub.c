@@ -177,6 +177,20 @@ void hub_say(struct hub_peer *peer, const struct control_message *message)
     send_out(peer);
 }
 
+enum err hub_say_fd(struct hub_peer *peer, const struct control_message *message, int fd)
+{
+    struct buf line = BUF_INIT(CONTROL_LINE_BYTES);
+    if (peer->closing)
+        return ERR_CLOSED;
+    if (peer->out.len > 0)
+        return ERR_AGAIN;
+    enum err err = control_format(message, &line);
+    if (!err)
+        err = control_send_fd(peer->fd, buf_span(&line), fd);
+    buf_release(&line);
+    return err;
+}
+
 void hub_say_all(struct hub *hub, const struct control_message *message)
 {
     for (struct hub_peer *peer = hub->peers; peer; peer = peer->next) {

@@ -29,6 +29,8 @@ struct hub {
 /* fd: a listening socket; owned by the hub from here on. ERR_IO. */
 MUST_CHECK enum err hub_open(struct hub *hub, uv_loop_t *loop, int fd, const struct hub_events *events);
 void hub_say(struct hub_peer *peer, const struct control_message *message);
+/* With a descriptor (which stays the caller's). ERR_AGAIN: words wait before it; ERR_CLOSED, ERR_IO, ERR_NOMEM. */
+MUST_CHECK enum err hub_say_fd(struct hub_peer *peer, const struct control_message *message, int fd);
 void hub_say_all(struct hub *hub, const struct control_message *message);
 void *hub_peer_user(const struct hub_peer *peer); /* whatever was set; NULL at first */
 void hub_peer_set_user(struct hub_peer *peer, void *user);

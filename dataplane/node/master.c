@@ -76,6 +76,7 @@ static void on_ended(void *user, unsigned slot, bool crashed)
     struct board_region *region = board_region(m->board, slot);
     records_drain(&m->records, region);
     tally_add_region(&m->ended, region, false);
+    board_fold(m->board, region); /* a master killed before the next line counts this worker twice */
     board_region_clear(region);
     check_readers(m);
     if (!m->opened_replica)
@@ -283,6 +284,8 @@ static enum err open_board(struct master *m)
     if (err)
         log_error("board.create", LOG_STR("path", path ? path : ""), LOG_ERR(err),
                   LOG_STR("hint", err == ERR_INVALID ? "it must lie on a tmpfs: is /dev/shm one?" : ""));
+    else
+        tally_add_region(&m->ended, board_ended(m->board), false); /* of a master that was killed */
     free(path);
     return err;
 }
@@ -415,10 +418,29 @@ static void leave_home(struct master *m)
             (void)unlink(path);
         free(path);
     }
-    char *board = node_config_board_path(m->config);
-    if (board && m->supervisor.emptied)
-        (void)unlink(board);
-    free(board);
+}
+
+static bool process_runs(uint64_t pid)
+{
+    return pid != 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+/* The board goes with the last who uses it, or the next home at this path would leave another one in memory; with
+ * workers on it, it waits for the next master. */
+static void leave_board(struct master *m)
+{
+    for (unsigned i = 0; i < m->supervisor.slot_count; i++) {
+        if (process_runs(m->supervisor.slots[i].pid))
+            return;
+    }
+    for (unsigned i = 0; i < board_slots(m->board); i++) {
+        if (process_runs(atomic_load(&board_region(m->board, i)->pid)))
+            return;
+    }
+    char *path = node_config_board_path(m->config);
+    if (path)
+        (void)unlink(path);
+    free(path);
 }
 
 static void release(struct master *m)
@@ -427,8 +449,10 @@ static void release(struct master *m)
         leave_home(m);
     if (m->opened_replica)
         replica_release(&m->replica);
-    if (m->board)
+    if (m->board) {
         drain_records(m);
+        leave_board(m);
+    }
     if (m->records.dir)
         records_close(&m->records);
     tally_release(&m->ended);

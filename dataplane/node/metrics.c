@@ -1,4 +1,5 @@
 #include "dataplane/node/metrics.h"
+#include "common/fault.h"
 #include "common/json.h"
 #include "dataplane/route/breaker.h"
 
@@ -216,6 +217,49 @@ static void models(struct page *p)
     }
 }
 
+struct certificate_row {
+    struct span provider;
+    int64_t expires_at_ms;
+};
+
+static int by_provider_then_date(const void *left, const void *right)
+{
+    const struct certificate_row *a = left, *b = right;
+    const int order = span_cmp(a->provider, b->provider);
+    return order ? order : (a->expires_at_ms > b->expires_at_ms) - (a->expires_at_ms < b->expires_at_ms);
+}
+
+/* For each provider the earliest that one of its models has met. */
+static void certificates(struct page *p)
+{
+    struct board *board = p->source->board;
+    const uint32_t labels = board_label_count(board, BOARD_LABEL_MODEL);
+    struct certificate_row *rows = fault_calloc(MODELS_MAX, sizeof(*rows));
+    uint32_t count = 0;
+    family(p, "certificate_expires_seconds", "gauge",
+           "Seconds until the provider's certificate expires, as last met by a request; negative: it has.");
+    if (!rows)
+        p->err = p->err ? p->err : ERR_NOMEM;
+    for (uint32_t id = 1; rows && id < labels && id < MODELS_MAX; id++) {
+        const int64_t at_ms = atomic_load(&board_model(board, id)->certificate_expires_at_ms);
+        const struct span name = board_label_name(board, BOARD_LABEL_MODEL, id);
+        const size_t slash = span_find_byte(name, '/');
+        if (at_ms != 0)
+            rows[count++] = (struct certificate_row){ .provider = slash == SIZE_MAX ? name : span_head(name, slash),
+                                                      .expires_at_ms = at_ms };
+    }
+    if (count > 0)
+        qsort(rows, count, sizeof(*rows), by_provider_then_date);
+    for (uint32_t i = 0; i < count; i++) {
+        char provider[LABEL_BYTES_MAX];
+        if (i > 0 && span_eq(rows[i].provider, rows[i - 1].provider))
+            continue;
+        say(p, "fairlead_certificate_expires_seconds{provider=\"%s\"} %.3f\n", escaped(rows[i].provider, provider),
+            (double)(rows[i].expires_at_ms - p->source->wall_ms) / 1000.0);
+    }
+    free(rows);
+}
+
 /* ---- the node ---- */
 
 struct worker_row {
@@ -315,6 +359,7 @@ enum err metrics_write(const struct metrics_source *source, struct buf *out)
     series(&p);
     histograms(&p);
     models(&p);
+    certificates(&p);
     tally_release(&p.all);
     return p.err;
 }

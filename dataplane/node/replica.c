@@ -7,7 +7,7 @@
 #include "proto/wire.h"
 
 #define CALLS_PARALLEL    4u
-#define REPORT_LOOK_MS    50u /* how soon the control plane hears of a change */
+#define REPORT_LOOK_MS    50u    /* how soon the control plane hears of a change */
 #define REPLICA_ANSWER_MS 10000u /* beyond what it may wait: a large table over a slow link */
 #define REPORT_TIMEOUT_MS 5000u
 #define PIN_LOOK_MS       1000u
@@ -64,6 +64,7 @@ static enum err build_request(struct replica *r, uint32_t wait_ms, struct arena 
                                      .pinned = r->pinned,
                                      .adopt_epoch = r->committed.epoch,
                                      .directory_resync_seq = r->resync_seq,
+                                     .directory_resync_epoch = r->resync_epoch,
                                      .wait_ms = wait_ms };
     if (r->has_cursor)
         request.directory_cursor = span_of(r->cursor.bytes, SHA256_BYTES);
@@ -125,6 +126,7 @@ static void follow_pages(struct replica *r, const struct directory_delta *delta)
 {
     r->has_cursor = delta && delta->full && delta->more && delta->key_count > 0;
     r->resync_seq = r->has_cursor ? delta->to_seq : 0;
+    r->resync_epoch = r->has_cursor ? delta->epoch : 0;
     if (r->has_cursor)
         r->cursor = delta->keys[delta->key_count - 1].hash;
 }
@@ -141,6 +143,8 @@ static void took(struct replica *r, const struct staged *s)
         replica_nacks_forget(r, OBJECT_DIRECTORY);
         follow_pages(r, s->delta);
     }
+    if (r->has_cursor && r->resync_epoch != r->committed.epoch)
+        follow_pages(r, NULL); /* the epoch changed between two pages: what was begun leads nowhere */
     if (s->head || s->evidence)
         r->applied_ms = now_ms(r);
     r->applies++;
@@ -449,7 +453,7 @@ enum err replica_open(struct replica *r, const struct replica_options *options)
     r->wake.data = r->again.data = r->report.data = r;
     r->pinned = read_pinned(r);
     enum err err = replica_look(r);
-    if (err) { /* garbled on disk: served is nothing, fetched is everything that is newer */
+    if (err) { /* garbled on disk: better no start than a guess at what was served */
         log_error("store.look", LOG_ERR(err));
         return err;
     }

@@ -57,7 +57,7 @@ struct replica {
     uint64_t crashed_ms;  /* when a worker crashed last */
     struct sha256 cursor; /* last key of a paged resync */
     bool has_cursor;
-    uint64_t resync_seq;
+    uint64_t resync_seq, resync_epoch;
     struct replica_nack nacks[REPLICA_NACKS_MAX];
     unsigned nack_count;
     uint64_t nacks_by_kind[OBJECT_DIRECTORY + 1], applies, reverts;

@@ -90,7 +90,10 @@ static void stage_head(struct replica *r, struct staged *s, const struct object 
             return;
         }
         s->allowed_epoch = head->epoch;
-    } else if (head->generation <= have->generation) {
+    } else if (head->generation < have->generation) { /* no control plane in its right mind sends that */
+        refuse(r, s, object, head->epoch, ERR_STALE, "older than what is committed");
+        return;
+    } else if (head->generation == have->generation) {
         return; /* known */
     }
     if (r->pinned)

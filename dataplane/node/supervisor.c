@@ -2,13 +2,14 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define ADOPT_LOOK_MS  10u
-#define ADOPT_LEAST_MS 150u /* workers seek their master every 50 ms: those of a board that is gone come within this   \
-                             */
+#define ADOPT_LOOK_MS 10u
+/* Workers seek their master every 50 ms: those of a board that is gone come within this. */
+#define ADOPT_LEAST_MS  150u
 #define BACKOFF_MS      100u
 #define WORKER_ARGS_MAX 24u
 
@@ -43,6 +44,75 @@ static void move(struct slot *slot, enum slot_state to)
 static uint64_t now_ms(const struct supervisor *s)
 {
     return uv_now(s->options.loop);
+}
+
+/* ---- the socket of a slot that backs off ---- */
+
+static bool lends(const struct slot *slot)
+{
+    return slot->state == SLOT_BACKING_OFF && !slot->lent_to && slot->listener_fd >= 0 && !slot->supervisor->draining &&
+           !slot->supervisor->closed;
+}
+
+/* To the sibling that holds the fewest. Without one that is up, it is lent when one comes. */
+static void lend(struct slot *slot)
+{
+    struct supervisor *s = slot->supervisor;
+    struct slot *least = NULL;
+    unsigned least_held = UINT_MAX;
+    if (!lends(slot))
+        return;
+    for (unsigned i = 0; i < s->slot_count; i++) {
+        unsigned held = 0;
+        if (s->slots[i].state != SLOT_UP || !s->slots[i].peer)
+            continue;
+        for (unsigned k = 0; k < s->slot_count; k++)
+            held += s->slots[k].lent_to == &s->slots[i];
+        if (held < least_held) {
+            least = &s->slots[i];
+            least_held = held;
+        }
+    }
+    if (!least)
+        return;
+    const struct control_message message = { .kind = CONTROL_ADOPT_LISTENER, .slot = slot->number };
+    const enum err err = hub_say_fd(least->peer, &message, slot->listener_fd);
+    if (err) {
+        log_warn("listener.lend", LOG_U64("slot", slot->number), LOG_U64("to", least->number), LOG_ERR(err));
+        return;
+    }
+    slot->lent_to = least;
+    log_info("listener.lent", LOG_U64("slot", slot->number), LOG_U64("to", least->number));
+}
+
+static void lend_all(struct supervisor *s)
+{
+    for (unsigned i = 0; i < s->slot_count; i++)
+        lend(&s->slots[i]);
+}
+
+static void drop_at(const struct slot *holder, const struct slot *slot)
+{
+    if (holder->peer)
+        hub_say(holder->peer, &(struct control_message){ .kind = CONTROL_DROP_LISTENER, .slot = slot->number });
+}
+
+static void take_back(struct slot *slot)
+{
+    if (slot->lent_to)
+        drop_at(slot->lent_to, slot);
+    slot->lent_to = NULL;
+}
+
+/* The worker of `holder` has ended, or its connection did: what it held is another's to hold. */
+static void holds_no_more(struct slot *holder)
+{
+    struct supervisor *s = holder->supervisor;
+    for (unsigned i = 0; i < s->slot_count; i++) {
+        if (s->slots[i].lent_to == holder)
+            s->slots[i].lent_to = NULL;
+    }
+    lend_all(s);
 }
 
 /* ---- the end of a process ---- */
@@ -97,6 +167,7 @@ static void refill(struct slot *slot)
     log_warn("worker.backoff", LOG_U64("slot", slot->number), LOG_U64("ms", wait));
     move(slot, SLOT_BACKING_OFF);
     uv_timer_start(&slot->timer, on_backed_off, wait, 0);
+    lend(slot);
 }
 
 /* accused: it may have been the table. Who is killed from outside accuses nobody; nor does an adopted one, whose status
@@ -119,6 +190,7 @@ static void ended(struct slot *slot, const char *how, int64_t code, bool accused
     move(slot, SLOT_EMPTY);
     s->options.events.ended(s->options.events.user, slot->number, accused && !asked);
     refill(slot);
+    holds_no_more(slot);
     check_emptied(s);
 }
 
@@ -216,6 +288,7 @@ static void fill(struct slot *slot)
             unwatch(p);
         move(slot, SLOT_BACKING_OFF);
         uv_timer_start(&slot->timer, on_backed_off, SLOT_BACKOFF_MS_MAX, 0);
+        lend(slot);
         return;
     }
     slot->process = p;
@@ -267,6 +340,22 @@ static bool watch_adopted(struct slot *slot, uint64_t pid)
 
 static void look_at_adoption(uv_timer_t *timer);
 
+/* A child of ours speaks: for the first time, or again after we had lost it for a moment. */
+static void greet(struct slot *slot)
+{
+    struct supervisor *s = slot->supervisor;
+    if (slot->state == SLOT_STARTING) {
+        move(slot, SLOT_UP);
+        take_back(slot);
+    } else {
+        for (unsigned i = 0; i < s->slot_count; i++) { /* it may hold what was lent elsewhere or taken back meanwhile */
+            if (s->slots[i].lent_to != slot && i != slot->number)
+                drop_at(slot, &s->slots[i]);
+        }
+    }
+    lend_all(s);
+}
+
 static void on_hello(void *user, struct hub_peer *peer, const struct control_message *hello, int fd)
 {
     struct supervisor *s = user;
@@ -274,10 +363,9 @@ static void on_hello(void *user, struct hub_peer *peer, const struct control_mes
     if (slot && slot->pid == hello->pid) { /* known: our child, or one that lost us for a moment */
         if (fd >= 0)
             (void)close(fd);
-        if (slot->state == SLOT_STARTING)
-            move(slot, SLOT_UP);
         slot->peer = peer;
         hub_peer_set_user(peer, slot);
+        greet(slot);
         if (slot->state == SLOT_DRAINING)
             hub_say(peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = s->options.config->limits.drain_ms });
         return;
@@ -326,6 +414,8 @@ static void on_told(void *user, struct hub_peer *peer, const struct control_mess
     case CONTROL_WAKE:
     case CONTROL_DRAIN:
     case CONTROL_RELOAD:
+    case CONTROL_ADOPT_LISTENER:
+    case CONTROL_DROP_LISTENER:
         log_warn("hub.odd", LOG_U64("kind", message->kind));
         break;
     }
@@ -334,8 +424,10 @@ static void on_told(void *user, struct hub_peer *peer, const struct control_mess
 static void on_gone(UNUSED void *user, struct hub_peer *peer)
 {
     struct slot *slot = hub_peer_user(peer);
-    if (slot && slot->peer == peer)
+    if (slot && slot->peer == peer) {
         slot->peer = NULL;
+        holds_no_more(slot);
+    }
 }
 
 static const char *hint_of(enum err err)

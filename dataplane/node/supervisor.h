@@ -2,7 +2,8 @@
  *
  * A slot is a place for one worker process: a listening socket, a region of the board, a number. When its process ends
  * the slot is filled again at once; one that ends again and again (more than SLOT_CRASHES_QUICK times in
- * SLOT_CRASHES_WITHIN_MS) is started later and later, and what waits in its queue waits with it.
+ * SLOT_CRASHES_WITHIN_MS) is started later and later. Meanwhile its socket is lent to a sibling, which accepts what waits
+ * in both queues, until the slot's worker is up again.
  *
  * A master that was killed leaves workers that serve on. The next one listens on run/node.sock first, for
  * SUPERVISOR_ADOPT_MS at most, and takes over those that come with their sockets; then it fills what is empty. */
@@ -26,8 +27,9 @@ struct slot {
     struct supervisor *supervisor;
     unsigned number;
     enum slot_state state;
-    int listener_fd; /* -1: not yet */
-    uint64_t pid;    /* of its process, 0: none */
+    int listener_fd;      /* -1: not yet */
+    struct slot *lent_to; /* whose worker accepts here, too; NULL: nobody's */
+    uint64_t pid;         /* of its process, 0: none */
     bool adopted;
     struct slot_process *process;            /* watches it */
     struct hub_peer *peer;                   /* NULL: not connected now */

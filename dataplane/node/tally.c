@@ -75,16 +75,10 @@ void tally_merge_series(struct tally_series *into, const struct tally_series *fr
     hist_merge(&into->duration_us, &from->duration_us);
 }
 
-static bool is_gauge(size_t counter)
-{
-    return counter == WORKER_CONNECTIONS_OPEN || counter == WORKER_REQUESTS_OPEN || counter == WORKER_STREAMS_OPEN ||
-           counter == WORKER_BYTES_BUFFERED || counter == WORKER_LOOP_LAST_MS;
-}
-
 void tally_add_region(struct tally *tally, const struct board_region *region, bool gauges)
 {
     for (size_t i = 0; i < WORKER_COUNTERS; i++) {
-        if (gauges || !is_gauge(i))
+        if (gauges || !worker_counter_is_gauge((enum worker_counter)i))
             tally->workers[i] += atomic_load_explicit(&region->counters[i], memory_order_relaxed);
     }
     board_hist_read(&region->overhead_us, &tally->overhead_us);

@@ -293,7 +293,7 @@ static enum err read_fields(struct reader *r)
     case ENDPOINT_MODEL:
         break;
     }
-    REQUIRE(!"an endpoint with a body");
+    REQUIRE(false && "an endpoint with a body");
     return ERR_INVALID;
 }
 
@@ -310,10 +310,10 @@ static enum err read_json(struct reader *r, const struct json_limits *limits)
         return refuse(r, err, NULL, "invalid_json", "The body is not valid JSON: line %u, column %u: %s.", at.line,
                       at.column, at.message);
     case ERR_TOO_LARGE:
-        return refuse(r, err, NULL, "request_too_large", "The body is larger than this router takes.");
+        return refuse(r, err, NULL, "request_too_large", "The body is larger than this gateway takes.");
     case ERR_TOO_DEEP:
     case ERR_TOO_MANY:
-        return refuse(r, err, NULL, "invalid_json", "The body %s than this router takes.",
+        return refuse(r, err, NULL, "invalid_json", "The body %s than this gateway takes.",
                       err == ERR_TOO_DEEP ? "nests deeper" : "has more JSON values");
     default: /* ERR_NOMEM: nothing of the client's doing */
         return err;

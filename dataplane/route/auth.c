@@ -48,7 +48,7 @@ enum err auth_extract(const struct header_pair *headers, size_t count, struct sp
         return ERR_NOT_FOUND;
     }
     if (!auth_key_well_formed(found)) {
-        *ret_why = "This is not a key of this router (its keys begin with 'fl-'). Ask your administrator for one.";
+        *ret_why = "This is not a key of this gateway (its keys begin with 'fl-'). Ask your administrator for one.";
         return ERR_UNAUTHORIZED;
     }
     *ret_key = found;

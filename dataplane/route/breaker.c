@@ -106,7 +106,7 @@ uint64_t breaker_after(uint64_t word, enum breaker_event event, uint64_t now_ms)
     case BREAKER_EVENTS:
         break;
     }
-    REQUIRE(!"a breaker event");
+    REQUIRE(false && "a breaker event");
     return word;
 }
 

@@ -12,7 +12,7 @@ static const struct {
     [PLAN_DIRECT] = { "direct", "was asked for by name" },
     [PLAN_ONLY] = { "only", "is the only candidate" },
     [PLAN_WEIGHT] = { "weight", "was drawn by weight" },
-    [PLAN_LESS_LOADED] = { "less_loaded", "is the less loaded of two drawn by weight" },
+    [PLAN_LESS_LOADED] = { "less_loaded", "was less loaded than another drawn with it" },
     [PLAN_CHEAPEST] = { "cheapest", "is the cheapest" },
     [PLAN_FASTEST] = { "fastest", "answers soonest" },
     [PLAN_NEXT] = { "next", "is next in its tier" },

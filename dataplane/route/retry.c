@@ -4,24 +4,25 @@ static const struct {
     const char *name;
     struct retry_rule rule;
 } failures[RETRY_FAILURES] = {
-    [RETRY_STATUS] = { "status", { false, false, false, false, false } }, /* see of_status */
+    [RETRY_STATUS] = { "status", { .next = false } }, /* see of_status */
     [RETRY_CONNECT] = { "connect", { .next = true, .breaker = true } },
     [RETRY_TLS] = { "tls", { .next = true, .breaker = true } },
-    [RETRY_RESET] = { "reset", { .next = true, .breaker = true } },
-    [RETRY_TIMEOUT] = { "timeout", { .next = true, .breaker = true } },
-    [RETRY_PROTOCOL] = { "protocol", { .next = true, .breaker = true } },
-    [RETRY_ERROR_IN_200] = { "error_in_200", { .next = true, .breaker = true } },
+    [RETRY_RESET] = { "reset", { .next = true, .breaker = true, .maybe_billed = true } },
+    [RETRY_TIMEOUT] = { "timeout", { .next = true, .breaker = true, .maybe_billed = true } },
+    [RETRY_PROTOCOL] = { "protocol", { .next = true, .breaker = true, .maybe_billed = true } },
+    [RETRY_ERROR_IN_200] = { "error_in_200", { .next = true, .breaker = true, .maybe_billed = true } },
     [RETRY_REFUSAL_IN_200] = { "refusal_in_200", { .pass_through = true } },
-    [RETRY_EMPTY] = { "empty", { .next = true, .breaker = true } },
-    [RETRY_GARBAGE] = { "garbage", { .next = true, .breaker = true } },
+    [RETRY_EMPTY] = { "empty", { .next = true, .breaker = true, .maybe_billed = true } },
+    [RETRY_GARBAGE] = { "garbage", { .next = true, .breaker = true, .maybe_billed = true } },
     /* A fat answer is this request's doing more than the model's. */
-    [RETRY_TOO_LARGE] = { "too_large", { .next = true } },
+    [RETRY_TOO_LARGE] = { "too_large", { .next = true, .maybe_billed = true } },
     /* Our own lack: no reason to shun the model. */
     [RETRY_NO_CREDENTIAL] = { "no_credential", { .next = true, .credential_bad = true } },
     [RETRY_NO_CAPACITY] = { "no_capacity", { .next = true } },
 };
 
-/* First match wins. */
+/* First match wins. An error's status means that nothing was generated, so nothing is billed; but 408 and 504 say that
+ * somebody on the way only stopped waiting. */
 static const struct {
     unsigned from, to;
     struct retry_rule rule;
@@ -32,12 +33,13 @@ static const struct {
     /* The deployment is gone, or a client asked a chat model for text completions: elsewhere it may go well, but one
      * client's odd requests must not eject a model for all. */
     { 404, 404, { .next = true } },
-    { 408, 408, { .next = true, .breaker = true } },
+    { 408, 408, { .next = true, .breaker = true, .maybe_billed = true } },
     { 409, 409, { .next = true } }, /* OpenAI's SDKs retry it: a lock over there */
     { 425, 425, { .next = true } },
     { 429, 429, { .next = true, .cool_down = true } }, /* busy, not broken */
     { 400, 499, { .pass_through = true } },            /* 400, 413, 415, 422, ...: about what the client sent */
     { 503, 503, { .next = true, .breaker = true, .cool_down = true } },
+    { 504, 504, { .next = true, .breaker = true, .maybe_billed = true } },
     { 529, 529, { .next = true, .breaker = true, .cool_down = true } }, /* Anthropic: overloaded */
     { 500, 599, { .next = true, .breaker = true } },
     { 0, 999, { .next = true, .breaker = true } }, /* 1xx, 3xx (redirects are off), and what no standard knows */

@@ -28,6 +28,7 @@ struct retry_rule {
     bool breaker;        /* counts against the model */
     bool credential_bad; /* our key there is refused: use another, re-read it */
     bool cool_down;      /* honour Retry-After as a time in which this model is better left alone */
+    bool maybe_billed;   /* once the whole request was sent: the cost ceiling of the chain of attempts counts it */
     bool pass_through;   /* the client's own mistake: the provider's answer goes to the client as it is, once */
 };
 const char *retry_failure_name(enum retry_failure failure); /* stable: logs, records, metrics */

@@ -97,6 +97,14 @@ int64_t select_estimate(const struct arm_view *arm, const struct route *route, u
     return cost_of(arm->models[model].price, 0, &usage).list_nano;
 }
 
+bool select_too_dear(const struct route *route, int64_t spent_nano, int64_t estimate_nano)
+{
+    int64_t sum;
+    if (!route || route->max_cost_nano <= 0)
+        return false;
+    return __builtin_add_overflow(spent_nano, estimate_nano, &sum) || sum > route->max_cost_nano;
+}
+
 static bool override_holds(bool on, int64_t until_ms, int64_t now_ms)
 {
     return on && (until_ms == 0 || now_ms < until_ms);
@@ -147,7 +155,7 @@ static enum plan_reason judge_hard(const struct select_input *in, uint32_t index
     uint64_t tokens = usage_tokens_of_bytes(in->ask->input_bytes) + in->ask->max_output_tokens;
     if (model->context_tokens > 0 && tokens > model->context_tokens)
         return PLAN_TOO_LONG;
-    if (route && route->max_cost_nano > 0 && *ret_estimate > route->max_cost_nano)
+    if (select_too_dear(route, in->spent_nano, *ret_estimate))
         return PLAN_TOO_DEAR;
     if (override_holds(view->blocked, view->blocked_until_ms, in->wall_ms))
         return PLAN_BLOCKED;
@@ -292,12 +300,14 @@ static uint32_t first_by_weight(const struct pool *pool, struct prng *prng, uint
     return first;
 }
 
-/* The header's formula. */
-static uint32_t first_of_two(const struct pool *pool, struct prng *prng, uint32_t *ret_ppb)
+/* The header's formula. Where both draws fell on one member, or load did not decide, it is the weight that chose. */
+static uint32_t first_of_two(const struct pool *pool, struct prng *prng, enum plan_reason *ret_reason,
+                             uint32_t *ret_ppb)
 {
     uint64_t sum = pool_sum(pool);
     uint32_t a = pool_draw(pool, prng), b = pool_draw(pool, prng);
     uint32_t first = pool->items[b]->load < pool->items[a]->load ? b : a;
+    *ret_reason = pool->items[b]->load == pool->items[a]->load ? PLAN_WEIGHT : PLAN_LESS_LOADED;
     uint64_t load = pool->items[first]->load, weight = pool_weight(pool, first, sum);
     wide part = (wide)weight * weight;
     for (uint32_t j = 0; j < pool->count; j++) {
@@ -338,8 +348,7 @@ static uint32_t pick_first(const struct work *w, const struct tier_work *t, cons
         *ret_reason = PLAN_WEIGHT;
         return first_by_weight(pool, w->prng, ret_ppb);
     }
-    *ret_reason = PLAN_LESS_LOADED;
-    return first_of_two(pool, w->prng, ret_ppb);
+    return first_of_two(pool, w->prng, ret_reason, ret_ppb);
 }
 
 static void plan_add(const struct work *w, struct candidate *c, enum plan_reason reason)
@@ -369,13 +378,14 @@ static void order_tier(const struct work *w, const struct tier_work *t)
     enum resolve_wish wish = t->prefer == PREFER_WEIGHTS ? RESOLVE_AS_TOLD : w->in->target.wish;
     for (bool first = true; pool.count > 0; first = false) {
         enum plan_reason reason = leads ? PLAN_NEXT : PLAN_NEXT_TIER;
+        enum plan_reason drawn; /* a later place needs no reason of its own */
         uint32_t at, chance;
         if (first && leads)
             at = pick_first(w, t, &pool, &reason, &w->plan->propensity_ppb);
         else if (wish != RESOLVE_AS_TOLD)
             at = first_by_wish(&pool, wish);
         else
-            at = first && t->prefer != PREFER_WEIGHTS ? first_of_two(&pool, w->prng, &chance)
+            at = first && t->prefer != PREFER_WEIGHTS ? first_of_two(&pool, w->prng, &drawn, &chance)
                                                       : pool_draw(&pool, w->prng);
         plan_add(w, pool.items[at], reason);
         pool_remove(&pool, at);

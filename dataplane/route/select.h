@@ -31,8 +31,8 @@ enum plan_reason {
     PLAN_NONE,
     PLAN_DIRECT,      /* asked for by name */
     PLAN_ONLY,        /* the one candidate of its tier */
-    PLAN_WEIGHT,      /* drawn by weight */
-    PLAN_LESS_LOADED, /* of two drawn by weight, the less loaded */
+    PLAN_WEIGHT,      /* drawn by weight: load did not decide */
+    PLAN_LESS_LOADED, /* of two different ones drawn by weight, the less loaded */
     PLAN_CHEAPEST,    /* ":floor" */
     PLAN_FASTEST,     /* ":nitro" */
     PLAN_NEXT,        /* same tier, after the first */
@@ -62,7 +62,7 @@ enum plan_reason {
     PLAN_REASONS
 };
 const char *plan_reason_name(enum plan_reason reason); /* "less_loaded", "drained", ...: stable, in records */
-const char *plan_reason_text(enum plan_reason reason); /* for people: "is drained by an operator" */
+const char *plan_reason_text(enum plan_reason reason); /* for people, after the model's name: "was drawn by weight" */
 static inline bool plan_reason_included(enum plan_reason reason)
 {
     return reason > PLAN_NONE && reason < PLAN_INCLUDED_END;
@@ -90,7 +90,8 @@ struct select_input {
     int64_t wall_ms;                        /* overrides end by it */
     uint64_t now_ms;                        /* monotonic: breakers end by it */
     uint32_t attempts_max;                  /* 0: the route's (one model directly: 1) */
-    const uint32_t *tried;                  /* model indices */
+    int64_t spent_nano;    /* estimates of attempts that may be billed: the route's ceiling is for all */
+    const uint32_t *tried; /* model indices */
     uint32_t tried_count;
     struct select_source source;
 };
@@ -120,6 +121,8 @@ enum plan_reason plan_chief_reason(const struct plan *plan);
 /* "no model of route chat can serve this request: openai/gpt-4o is drained by an operator; ...": for the client;
  * bounded. A cost ceiling is named with its figure and the estimate. In arena; NULL when it is full. */
 char *plan_explain(struct arena *arena, const struct select_input *input, const struct plan *plan);
+/* With what was spent, this attempt would pass the route's ceiling. route may be NULL: none. */
+bool select_too_dear(const struct route *route, int64_t spent_nano, int64_t estimate_nano);
 /* List price in nano-dollars of: estimated input tokens, and as output what the client allows (max_output_tokens, else
  * the route's usual mix) times the choices asked for. */
 int64_t select_estimate(const struct arm_view *arm, const struct route *route, uint32_t model, const struct ask *ask);

@@ -82,6 +82,19 @@ static bool add_line(struct transfer *t, struct span name, struct span value)
     return true;
 }
 
+/* RFC 9112 section 6.3: lengths that differ leave the message's end to guessing, and curl 7.88 takes the last. */
+static bool lengths_agree(struct transfer *t, struct span value)
+{
+    const struct span text = buf_span(&t->head);
+    for (unsigned i = 0; i < t->line_count; i++) {
+        const struct head_line *line = &t->lines[i];
+        if (span_eq(span_of(text.ptr + line->name, line->name_len), SPAN("content-length")) &&
+            !span_eq(span_of(text.ptr + line->value, line->value_len), value))
+            return fail(t, ERR_SYNTAX, "two lengths in the response");
+    }
+    return true;
+}
+
 static void give_head(struct transfer *t, unsigned status)
 {
     struct upstream_header headers[RESPONSE_HEADERS_MAX];
@@ -135,11 +148,17 @@ static size_t on_header(char *data, size_t size, size_t count, void *user)
         curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &status);
         if (status >= 200)
             give_head(t, (unsigned)status);
+        else if (status == 101) { /* nobody asked for it, and no answer would follow */
+            fail(t, ERR_SYNTAX, "the provider changed the protocol");
+            return 0;
+        }
         return t->cancelled ? 0 : bytes;
     }
-    if (span_split(&line, ':', &name) && line.ptr && !add_line(t, name, span_trim(line)))
+    if (!span_split(&line, ':', &name) || !line.ptr)
+        return bytes;
+    if (span_eq_nocase(name, SPAN("content-length")) && !lengths_agree(t, span_trim(line)))
         return 0;
-    return bytes;
+    return add_line(t, name, span_trim(line)) ? bytes : 0;
 }
 
 static size_t on_body(char *data, size_t size, size_t count, void *user)

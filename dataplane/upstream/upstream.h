@@ -15,12 +15,13 @@ struct upstream_header {
     struct span name, value;
 };
 struct upstream_request {
-    /* All spans must live until done or cancel. Destination comes from the table only. */
+    /* All spans must live until the head has come (or done, or cancel before that), body_parts until done, cancel or
+     * upstream_release_body; the provider until done or cancel. Destination comes from the table only. */
     const struct provider *provider;
     struct span method; /* "POST", "GET" */
     struct span path;   /* complete request-target, starts with '/' */
-    const struct upstream_header
-        *headers; /* complete: with authorization, accept-encoding, content-type; without host and content-length */
+    /* Complete: with authorization, accept-encoding, content-type; without host and content-length. */
+    const struct upstream_header *headers;
     unsigned header_count;
     const struct span *body_parts; /* sent one after the other (splices borrow from the original body) */
     unsigned body_part_count;
@@ -33,16 +34,18 @@ struct upstream_head {
     unsigned header_count;
     bool reused; /* the connection */
 };
-enum upstream_phase { /* how far it came: retry asks what was already sent */
-                      UPSTREAM_CONNECTING,
-                      UPSTREAM_SENDING,
-                      UPSTREAM_SENT, /* whole request sent, no head yet */
-                      UPSTREAM_HEAD,
-                      UPSTREAM_BODY
+/* How far it came: retry asks what was already sent. */
+enum upstream_phase {
+    UPSTREAM_CONNECTING,
+    UPSTREAM_SENDING,
+    UPSTREAM_SENT, /* whole request sent, no head yet */
+    UPSTREAM_HEAD,
+    UPSTREAM_BODY
 };
 struct upstream_result {
-    enum err
-        err; /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO */
+    /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification),
+     * ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO. */
+    enum err err;
     enum upstream_phase phase;
     const char *why; /* static or until the callback returns: for logs and records; never contains a secret */
     int64_t certificate_expires_at_ms; /* 0 unknown */
@@ -81,7 +84,7 @@ struct upstream_lane_options {
 };
 /* All that a provider may ask for: proxies, HTTP/2. */
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
-/* HTTP/1.1 without a proxy, plain and over TLS, at a third of the cost. */
+/* HTTP/1.1 without a proxy, plain and over TLS, at a fraction of the cost. */
 MUST_CHECK enum err direct_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
 /* Both: each try goes by the one that upstream_goes_direct says. What is idle may be twice connections_idle_max. */
 MUST_CHECK enum err upstream_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);

@@ -69,7 +69,7 @@ static unsigned legal_from(enum conn_state state)
     const unsigned end = BIT(CONN_FLUSHING) | BIT(CONN_CLOSED);
     switch (state) {
     case CONN_IDLE:
-        return BIT(CONN_HEAD) | BIT(CONN_CLOSED);
+        return BIT(CONN_HEAD) | end;
     case CONN_HEAD:
         return BIT(CONN_BODY) | BIT(CONN_SKIPPING) | end;
     case CONN_BODY:
@@ -173,6 +173,7 @@ static void flushed(struct conn *conn)
     if (conn->state != CONN_FLUSHING)
         return;
     go(conn, CONN_LINGERING);
+    conn->turn_due = false; /* of the answer that ended: nothing follows it */
     conn->shutdown_request.data = conn;
     if (conn->ended || uv_shutdown(&conn->shutdown_request, (uv_stream_t *)&conn->tcp, on_shutdown)) {
         close_now(conn);
@@ -180,6 +181,15 @@ static void flushed(struct conn *conn)
     }
     phase_due_in(conn, CONN_LINGER_MS);
     set_reading(conn, true);
+}
+
+/* No request is under way; the last answer may still be on its way. */
+static void close_when_flushed(struct conn *conn)
+{
+    if (outbox_idle(&conn->outbox))
+        close_now(conn);
+    else
+        go(conn, CONN_FLUSHING);
 }
 
 static void below_half(struct conn *conn)
@@ -289,15 +299,22 @@ static const struct sink_ops sink_ops = {
 static void refuse(struct conn *conn, enum outcome outcome, const char *message)
 {
     struct buf out = BUF_INIT(64u << 10);
+    struct buf headers = BUF_INIT(256);
+    char id[32];
+    random_id("req_", 24, id);
     const struct reply_error error = { .outcome = outcome, .message = message };
-    const struct reply_frame frame = { .close = true, .headers = SPAN("") };
-    enum err err = reply_error_whole(&error, &frame, &out);
+    enum err err = http1_write_header(&headers, SPAN("x-request-id"), span_cstr(id));
+    const struct reply_frame frame = { .close = true, .date = core_date(conn->core), .headers = buf_span(&headers) };
+    if (err == OK)
+        err = reply_error_whole(&error, &frame, &out);
     core_count(conn->core, WORKER_BAD_REQUESTS);
+    log_debug("request.refused", LOG_STR("request", id), LOG_STR("outcome", outcome_name(outcome)));
     if (err == OK) {
         const struct span part = buf_span(&out);
         sink_write(&conn->sink, &part, 1);
     }
     buf_release(&out);
+    buf_release(&headers);
     if (err || conn->broken) {
         close_now(conn);
         return;
@@ -367,7 +384,7 @@ static void become_idle(struct conn *conn)
 {
     http1_reset(&conn->parser);
     if (conn->core->draining) {
-        close_now(conn);
+        close_when_flushed(conn);
         return;
     }
     conn->trimmed = false;
@@ -515,7 +532,8 @@ static bool stalled(struct conn *conn, uint64_t now_ms)
 static void on_idle_timer(struct conn *conn)
 {
     uint64_t idle_ms = conn->core->config->limits.idle_ms;
-    if (conn->waiting.len > 0) { /* not idle: its last answers are still on their way (see write_stall_ms) */
+    /* Not idle: its last answers are still on their way. write_stall_ms is the limit of that. */
+    if (conn->waiting.len > 0 || !outbox_idle(&conn->outbox)) {
         phase_due_in(conn, CONN_TRIM_MS);
         return;
     }
@@ -628,7 +646,7 @@ void conn_drain(struct conn *conn)
 {
     conn->close_after = true;
     if (conn->state == CONN_IDLE && conn->waiting.len == 0 && !conn->turn_due)
-        close_now(conn);
+        close_when_flushed(conn);
 }
 
 void conn_drain_passed(struct conn *conn)

@@ -32,7 +32,7 @@ enum err core_init(struct core *core, const struct core_options *options)
 
 void core_close(struct core *core)
 {
-    exchange_close_spare(core);
+    exchange_close_idle(core);
 }
 
 void core_release(struct core *core)
@@ -51,4 +51,14 @@ void core_release(struct core *core)
 void core_renew_wall(struct core *core)
 {
     core->wall_offset_ms = clock_wall_ms() - (int64_t)uv_now(core->loop);
+}
+
+struct span core_date(struct core *core)
+{
+    int64_t now_ms = core_wall_ms(core);
+    if (now_ms / 1000 != core->date_s || !core->date[0]) {
+        core->date_s = now_ms / 1000;
+        (void)http1_format_date(now_ms, core->date);
+    }
+    return span_cstr(core->date);
 }

@@ -5,6 +5,7 @@
 #include "dataplane/node/config.h"
 #include "dataplane/route/retry.h"
 #include "dataplane/upstream/upstream.h"
+#include "dataplane/worker/http1.h"
 #include "dataplane/worker/loader.h"
 #include "proto/board.h"
 #include <uv.h>
@@ -29,8 +30,11 @@ struct core {
     uint64_t credential_turn; /* credentials of a provider are used in turn */
     uint64_t credentials_read_ms;
     uint64_t *cool_until_ms; /* by model label: as Retry-After asked */
+    struct exchange *tails;  /* exchanges that wait for the end of an upstream's message: no more than connections */
     struct exchange *spare;  /* exchanges that wait for a request */
     unsigned spare_count;
+    int64_t date_s; /* that `date` says */
+    char date[HTTP1_DATE_BYTES];
     int64_t wall_offset_ms; /* wall clock less uv_now; renewed by the timer */
     bool draining;
 };
@@ -45,7 +49,7 @@ struct core_options {
 };
 /* ERR_NOMEM; errors of board_attach. */
 MUST_CHECK enum err core_init(struct core *core, const struct core_options *options);
-/* Closes the handles of spare exchanges; run the loop until they are closed, then core_release. No exchange may be
+/* Closes the handles of spare exchanges and cuts what tails; run the loop until they are closed, then core_release. No exchange may be
  * under way. */
 void core_close(struct core *core);
 void core_release(struct core *core);
@@ -60,6 +64,8 @@ static inline int64_t core_wall_ms(const struct core *core)
     return (int64_t)uv_now(core->loop) + core->wall_offset_ms;
 }
 void core_renew_wall(struct core *core);
+/* For the Date header; formatted once a second. Until the next call. */
+struct span core_date(struct core *core);
 /* Held memory was `before` and is `after` now. */
 static inline void core_account(struct core *core, size_t before, size_t after)
 {

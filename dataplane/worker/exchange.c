@@ -9,7 +9,7 @@ const char *exchange_state_name(enum exchange_state state)
     static const char *const names[EXCHANGE_STATES] = {
         [EXCHANGE_IDLE] = "idle",         [EXCHANGE_READING] = "reading",     [EXCHANGE_TRYING] = "trying",
         [EXCHANGE_HOLDING] = "holding",   [EXCHANGE_GATHERING] = "gathering", [EXCHANGE_RELAYING] = "relaying",
-        [EXCHANGE_RETRYING] = "retrying", [EXCHANGE_SETTLED] = "settled",
+        [EXCHANGE_RETRYING] = "retrying", [EXCHANGE_TAILING] = "tailing",     [EXCHANGE_SETTLED] = "settled",
     };
     return names[state];
 }
@@ -30,9 +30,11 @@ static unsigned legal_from(enum exchange_state state)
     case EXCHANGE_GATHERING:
         return BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
     case EXCHANGE_RELAYING:
-        return BIT(EXCHANGE_SETTLED);
+        return BIT(EXCHANGE_TAILING) | BIT(EXCHANGE_SETTLED);
     case EXCHANGE_RETRYING:
         return BIT(EXCHANGE_TRYING) | BIT(EXCHANGE_RETRYING) | BIT(EXCHANGE_SETTLED);
+    case EXCHANGE_TAILING:
+        return BIT(EXCHANGE_SETTLED);
     case EXCHANGE_SETTLED:
         return BIT(EXCHANGE_IDLE);
     case EXCHANGE_STATES:
@@ -67,7 +69,7 @@ static struct exchange *take(struct core *core)
 {
     struct exchange *x = core->spare;
     if (x) {
-        core->spare = x->next_spare;
+        core->spare = x->next;
         core->spare_count--;
         return x;
     }
@@ -92,16 +94,18 @@ static void give_back(struct exchange *x)
         deadline_close(&x->timer, on_closed);
         return;
     }
-    x->next_spare = core->spare;
+    x->next = core->spare;
     core->spare = x;
     core->spare_count++;
 }
 
-void exchange_close_spare(struct core *core)
+void exchange_close_idle(struct core *core)
 {
+    while (core->tails)
+        exchange_tail_over(core->tails);
     while (core->spare) {
         struct exchange *x = core->spare;
-        core->spare = x->next_spare;
+        core->spare = x->next;
         deadline_close(&x->timer, on_closed);
     }
     core->spare_count = 0;
@@ -163,11 +167,6 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     return x;
 }
 
-bool exchange_reads_body(const struct exchange *x)
-{
-    return x->state == EXCHANGE_READING;
-}
-
 bool exchange_body(struct exchange *x, struct span bytes)
 {
     REQUIRE(x->state == EXCHANGE_READING);
@@ -203,11 +202,14 @@ void exchange_free_body(struct exchange *x)
 
 void exchange_account_answer(struct exchange *x)
 {
-    core_account(x->core, x->answer_accounted, x->answer.cap);
-    x->answer_accounted = x->answer.cap;
+    size_t now = x->answer.cap;
+    if (x->framing)
+        now += x->framer.pending.cap + x->framer.data.cap;
+    core_account(x->core, x->answer_accounted, now);
+    x->answer_accounted = now;
 }
 
-enum err exchange_own_headers(struct exchange *x, struct buf *out)
+enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out)
 {
     char text[UNITS_TEXT_BYTES];
     enum err err = http1_write_header(out, SPAN("x-request-id"), span_cstr(x->request_id));
@@ -217,11 +219,13 @@ enum err exchange_own_headers(struct exchange *x, struct buf *out)
     if (err == OK && x->arm) {
         err = http1_write_header_u64(out, SPAN("x-fairlead-policy"), x->arm->arm->policy_version);
         if (err == OK)
+            err = http1_write_header(out, SPAN("x-fairlead-arm"), x->arm->arm->name);
+        if (err == OK)
             err = http1_write_header_u64(out, SPAN("x-fairlead-generation"), x->table->version.generation);
         if (err == OK && !x->early_head)
             err = http1_write_header_u64(out, SPAN("x-fairlead-attempts"), x->attempts);
     }
-    if (err == OK && x->cost_known)
+    if (err == OK && ended)
         err = http1_write_header(out, SPAN("x-fairlead-cost-usd"),
                                  span_cstr(units_format_usd(x->cost.charged_nano, text)));
     if (err == OK) {
@@ -251,9 +255,10 @@ void exchange_refuse(struct exchange *x, const struct reply_error *error)
         if (err == OK)
             err = exchange_write_stream(x, buf_span(&out), true);
     } else {
-        err = exchange_own_headers(x, &own);
+        err = exchange_own_headers(x, true, &own);
         const struct reply_frame frame = { .http10 = x->head->version_minor == 0,
                                            .close = x->close,
+                                           .date = core_date(x->core),
                                            .head_only = x->head->method == HTTP1_HEAD_METHOD,
                                            .headers = buf_span(&own) };
         if (err == OK)
@@ -275,6 +280,36 @@ void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *
     exchange_refuse(x, &(struct reply_error){ .outcome = outcome, .message = message });
 }
 
+/* Nobody uses it any more. */
+static void dispose(struct exchange *x)
+{
+    exchange_go(x, EXCHANGE_SETTLED);
+    arena_release(&x->arena);
+    table_unref(x->table);
+    give_back(x);
+}
+
+static void begin_tail(struct exchange *x)
+{
+    exchange_go(x, EXCHANGE_TAILING);
+    x->total_due = x->content_due = x->hold_due = DEADLINE_NONE;
+    x->tail_due = core_now_ms(x->core) + EXCHANGE_TAIL_MS;
+    x->next = x->core->tails;
+    x->core->tails = x;
+    exchange_rearm(x);
+}
+
+void exchange_tail_over(struct exchange *x)
+{
+    struct exchange **at = &x->core->tails;
+    while (*at != x)
+        at = &(*at)->next;
+    *at = x->next;
+    upstream_cancel(x->tail);
+    x->tail = NULL;
+    dispose(x);
+}
+
 void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort)
 {
     struct core *core = x->core;
@@ -283,7 +318,6 @@ void exchange_finish(struct exchange *x, enum outcome outcome, const char *error
     exchange_attempt_abandon(x);
     exchange_rest(x);
     exchange_settle(x, outcome, error);
-    exchange_go(x, EXCHANGE_SETTLED);
     core->retries.active--;
     core_gauge(core, WORKER_REQUESTS_OPEN, -1);
     if (x->head_sent)
@@ -292,12 +326,13 @@ void exchange_finish(struct exchange *x, enum outcome outcome, const char *error
     buf_release(&x->answer);
     exchange_account_answer(x);
     buf_release(&x->down);
-    if (x->framing)
-        sse_release(&x->framer);
     arena_release(&x->event_arena);
-    arena_release(&x->arena);
-    table_unref(x->table);
-    give_back(x);
+    x->sink = NULL;
+    x->head = NULL;
+    if (x->tail)
+        begin_tail(x);
+    else
+        dispose(x);
     sink->ops->end(sink, close, abort);
 }
 
@@ -346,6 +381,10 @@ static void on_timer(struct deadline *timer)
 {
     struct exchange *x = CONTAINER_OF(timer, struct exchange, timer);
     uint64_t now_ms = core_now_ms(x->core);
+    if (x->state == EXCHANGE_TAILING) {
+        exchange_tail_over(x);
+        return;
+    }
     exchange_busy(x, clock_ns());
     if (x->total_due <= now_ms || (x->content_due <= now_ms && !x->content_seen)) {
         exchange_attempt_overdue(x);
@@ -359,10 +398,6 @@ static void on_timer(struct deadline *timer)
     }
     if (x->state == EXCHANGE_RETRYING) {
         exchange_next_attempt(x);
-        return;
-    }
-    if (x->tail_due <= now_ms) {
-        exchange_complete(x);
         return;
     }
     if (x->first_due <= now_ms || x->idle_due <= now_ms) {

@@ -2,7 +2,7 @@
  * only includer of all phases.
  *
  * conn calls it with what the client does; it answers through the sink. It ends exactly once, by sink->end, after which
- * conn must not use it any more; that may happen within exchange_begin (*ret_ended), exchange_body (false) and
+ * conn must not use it any more (it may still read the end of the upstream's message, which concerns nobody); that may happen within exchange_begin (*ret_ended), exchange_body (false) and
  * exchange_body_end. Upstream is called on the loop only, and a next attempt is never started from within an upstream's
  * callback.
  *
@@ -35,6 +35,5 @@ void exchange_malformed(struct exchange *x, const char *message); /* the body's 
 void exchange_client_gone(struct exchange *x);                    /* ends it: upstream is cancelled at once */
 void exchange_writable(struct exchange *x);
 void exchange_drain_passed(struct exchange *x); /* the drain's deadline: ends it with an honest error */
-bool exchange_reads_body(const struct exchange *x);
-/* For core_close. */
-void exchange_close_spare(struct core *core);
+/* For core_close: spare ones, and those that only wait for the end of an upstream's message. */
+void exchange_close_idle(struct core *core);

@@ -1,5 +1,6 @@
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/units.h"
 #include "dataplane/dialect/headers.h"
 #include "dataplane/worker/exchange_internal.h"
 
@@ -114,15 +115,29 @@ static enum retry_failure send_attempt(struct exchange *x)
     return err ? RETRY_NO_CAPACITY : RETRY_FAILURES;
 }
 
+/* Why it is this model's turn, in words. */
+static const char *because(struct exchange *x, const struct plan_step *step, bool again)
+{
+    if (again)
+        return "is tried with another credential";
+    const char *words = plan_reason_text(step->reason);
+    if (x->attempts > 0 || (step->reason != PLAN_WEIGHT && step->reason != PLAN_LESS_LOADED))
+        return words;
+    unsigned permille = x->plan.propensity_ppb / 1000000;
+    const char *more = arena_printf(&x->arena, "%s (%u.%u%% likely)", words, permille / 10, permille % 10);
+    return more ? more : words;
+}
+
 /* Everything the attempt holds from here on is given back by exchange_attempt_close. */
 static void open_attempt(struct exchange *x, const struct plan_step *step, enum breaker_pass pass, bool again)
 {
     struct attempt *a = &x->attempt;
     if (!again && x->attempts > 0)
-        board_add(&series_of(x, x->left_label)->counters[SERIES_FAILOVERS], 1);
+        board_add(&series_of(x, x->last_label)->counters[SERIES_FAILOVERS], 1);
     if (!again)
         x->tried[x->tried_count++] = step->model; /* no more than attempts: may_try */
-    x->left_label = a->label;
+    x->last_label = a->label;
+    x->last_model = a->model;
     a->pass = pass;
     a->running = true;
     a->status = 0;
@@ -131,8 +146,12 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
     a->content_ns = 0;
     a->phase = UPSTREAM_CONNECTING;
     a->started_ns = clock_ns();
-    x->rows[x->attempts++] = (struct ledger_attempt){ .model = a->model->name, .why = plan_reason_name(step->reason) };
+    x->rows[x->attempts] = (struct ledger_attempt){ .model = a->model->name,
+                                                    .why = plan_reason_name(step->reason),
+                                                    .because = because(x, step, again) };
+    x->attempts++;
     x->done_seen = x->finished = false;
+    x->feed_message = NULL;
     x->usage = (struct usage){ .known = false };
     x->content_bytes = 0;
     buf_clear(&x->answer);
@@ -207,6 +226,16 @@ static enum outcome outcome_of_failure(const struct exchange *x)
     return OUTCOME_UPSTREAM_FAILED;
 }
 
+static enum err name_ceiling(const struct exchange *x, struct buf *text)
+{
+    char spent[UNITS_TEXT_BYTES], next[UNITS_TEXT_BYTES], most[UNITS_TEXT_BYTES];
+    return buf_printf(text,
+                      " No further attempt was made: those that were sent may cost %s USD, the next is estimated at %s "
+                      "USD, and the route allows %s USD for one request.",
+                      units_format_usd(x->spent_nano, spent), units_format_usd(x->refused_nano, next),
+                      units_format_usd(x->target.route->max_cost_nano, most));
+}
+
 /* "No model answered: openai/gpt-4o (status 500), vllm/llama (timeout). Try again." */
 static void give_up(struct exchange *x)
 {
@@ -221,7 +250,11 @@ static void give_up(struct exchange *x)
             err = buf_printf(&text, "%s)", row->error ? row->error : "failed");
     }
     if (err == OK)
-        err = buf_append(&text, SPAN(". Try again."));
+        err = buf_append_byte(&text, '.');
+    if (err == OK && x->refused_nano)
+        err = name_ceiling(x, &text);
+    if (err == OK)
+        err = buf_append(&text, SPAN(" Try again."));
     const char *message = err == OK && x->attempts ? buf_cstr(&text) : NULL;
     exchange_refuse(x, &(struct reply_error){ .outcome = x->attempts ? outcome_of_failure(x) : OUTCOME_NO_CANDIDATE,
                                               .message = message,
@@ -229,10 +262,23 @@ static void give_up(struct exchange *x)
     buf_release(&text);
 }
 
+uint32_t exchange_attempts_max(const struct exchange *x)
+{
+    /* Without a route it is one model, with each of its credentials once. */
+    const struct route *route = x->target.route;
+    return route && route->attempts < ATTEMPTS_MAX ? route->attempts : ATTEMPTS_MAX;
+}
+
+void exchange_note_ceiling(struct exchange *x, int64_t estimate_nano)
+{
+    if (!x->refused_nano || estimate_nano < x->refused_nano)
+        x->refused_nano = estimate_nano;
+}
+
 /* Attempts after the first need a place in the worker's retry budget. */
 static bool may_try(struct exchange *x)
 {
-    if (x->attempts >= ATTEMPTS_MAX)
+    if (x->attempts >= exchange_attempts_max(x))
         return false;
     if (x->attempts == 0)
         return true;
@@ -246,6 +292,11 @@ void exchange_next_attempt(struct exchange *x)
         const struct plan_step *step = &x->plan.steps[x->next_step];
         bool again = x->again;
         x->again = false;
+        if (select_too_dear(x->target.route, x->spent_nano, step->estimate_nano)) {
+            exchange_note_ceiling(x, step->estimate_nano);
+            x->next_step++;
+            continue;
+        }
         if (!again)
             point_at(x, x->next_step);
         enum breaker_pass pass =
@@ -338,6 +389,7 @@ void exchange_attempt_close(struct exchange *x, const char *error)
     if (x->framing)
         sse_release(&x->framer);
     x->framing = false;
+    exchange_account_answer(x);
     x->first_due = x->idle_due = x->tail_due = DEADLINE_NONE;
 }
 
@@ -421,6 +473,10 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
         credential_refused(x);
     exchange_attempt_abandon(x); /* a probe without a verdict is given back */
     x->rows[x->attempts - 1].error = retry_failure_name(failure);
+    x->usage = (struct usage){ .known = false }; /* of an answer that the client does not get */
+    if (rule.maybe_billed && a->phase >= UPSTREAM_SENT &&
+        __builtin_add_overflow(x->spent_nano, x->plan.steps[x->next_step].estimate_nano, &x->spent_nano))
+        x->spent_nano = INT64_MAX;
     x->again = other_credential;
     if (!other_credential)
         x->next_step++;

@@ -21,17 +21,19 @@
 #define EXCHANGE_ARENA_BYTES (1u << 20) /* heads, plan, messages: no request needs more; one that does is refused */
 #define EXCHANGE_ASK_BYTES                                                                                             \
     (128u << 20) /* the index of the largest body, with the arrays it outgrew; freed with the body */
-#define EXCHANGE_ANSWER_BYTES (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
-#define EXCHANGE_ERROR_BYTES  (1u << 20)   /* an error's body from a provider */
-#define EXCHANGE_HELD_BYTES   (256u << 10) /* opening events before content: role, pings, comments */
-#define EXCHANGE_EVENT_BYTES  (4u << 20)   /* one event; images come whole in one */
-#define EXCHANGE_DOWN_BYTES   (16u << 10)  /* a provider's headers that come down */
-#define EXCHANGE_HEAD_BYTES   (64u << 10)  /* a provider's response head */
-#define EXCHANGE_SPARE_MAX    64u          /* kept for the next requests; more are freed */
+#define EXCHANGE_ANSWER_BYTES     (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
+#define EXCHANGE_ERROR_BYTES      (1u << 20)   /* an error's body from a provider */
+#define EXCHANGE_HELD_BYTES       (256u << 10) /* opening events before content: role, pings, comments */
+#define EXCHANGE_EVENT_ARENA_KEPT (64u << 10)  /* after a larger event its scratch memory is given back at once */
+#define EXCHANGE_EVENT_BYTES      (4u << 20)   /* one event; images come whole in one */
+#define EXCHANGE_DOWN_BYTES       (16u << 10)  /* a provider's headers that come down */
+#define EXCHANGE_HEAD_BYTES       (64u << 10)  /* a provider's response head */
+#define EXCHANGE_SPARE_MAX        64u          /* kept for the next requests; more are freed */
 #define EXCHANGE_WHOLE_IDLES                                                                                           \
     10u /* an unstreamed answer shows nothing while it is made: it gets first_token + this many times idle */
 #define EXCHANGE_TAIL_MS                                                                                               \
-    1000u /* after [DONE], for the end of the upstream's message: then its connection is given up */
+    1000u /* after [DONE], for the end of the upstream's message: then its connection is given up. The client does not  \
+             wait for it */
 
 enum exchange_state {
     EXCHANGE_IDLE,
@@ -41,6 +43,7 @@ enum exchange_state {
     EXCHANGE_GATHERING, /* a whole body, or an error's */
     EXCHANGE_RELAYING,  /* content flows to the client */
     EXCHANGE_RETRYING,  /* the next attempt starts in the next turn */
+    EXCHANGE_TAILING,   /* settled, the client has all; the end of the upstream's message is awaited */
     EXCHANGE_SETTLED,
     EXCHANGE_STATES
 };
@@ -69,7 +72,8 @@ struct attempt {
 struct exchange {
     struct core *core;
     struct sink *sink;
-    struct exchange *next_spare;
+    struct exchange *next; /* spare, or tailing */
+    struct upstream *tail; /* read to its end for nobody, so that its connection can serve again */
     enum exchange_state state;
     struct deadline timer;
     struct arena arena;
@@ -104,7 +108,10 @@ struct exchange {
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
     uint32_t tried_count, replans;
-    uint32_t left_label; /* of the attempt before: where a failover is counted */
+    int64_t spent_nano;   /* estimates of failed attempts that their providers may bill */
+    int64_t refused_nano; /* estimate of the cheapest attempt that the route's ceiling forbade after those; 0: none */
+    uint32_t last_label;  /* of the newest attempt: where a failover from it, and the request, are counted */
+    const struct model *last_model;
 
     /* The attempts. */
     struct attempt attempt;
@@ -126,7 +133,6 @@ struct exchange {
     uint64_t content_bytes;
     const struct price *price;
     struct cost cost;
-    bool cost_known;
 
     /* Moments, in uv_now's ms; DEADLINE_NONE: not waited for. */
     uint64_t first_due, idle_due, total_due, content_due, hold_due, tail_due;
@@ -140,15 +146,17 @@ void exchange_rearm(struct exchange *x);                      /* the timer to th
 /* The request's own work begins and rests: see overhead in exchange.h. */
 void exchange_busy(struct exchange *x, uint64_t since_ns);
 void exchange_rest(struct exchange *x);
-void exchange_free_body(struct exchange *x); /* body, its index, and what was made of them */
-void exchange_account_answer(struct exchange *x);
+void exchange_free_body(struct exchange *x);      /* body, its index, and what was made of them */
+void exchange_account_answer(struct exchange *x); /* what is held of an answer, an unfinished event included */
 /* Ends with an error: a response, or an event when the head has gone out. message may be NULL. */
 void exchange_refuse(struct exchange *x, const struct reply_error *error);
 void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message);
 /* Settles, tells the sink, gives the exchange back. */
 void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort);
-/* x-request-id and x-fairlead-* lines. */
-MUST_CHECK enum err exchange_own_headers(struct exchange *x, struct buf *out);
+/* x-request-id and x-fairlead-* lines. ended: this is the whole answer, so its cost is known. */
+MUST_CHECK enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out);
+/* The tail has ended (x->tail NULL), or is cut here. */
+void exchange_tail_over(struct exchange *x);
 
 /* exchange_plan.c */
 bool exchange_let_in(struct exchange *x); /* false: it was refused, and ended */
@@ -158,6 +166,10 @@ bool exchange_plan_again(struct exchange *x);
 bool exchange_decide(struct exchange *x); /* the body is whole: false: refused, and ended */
 
 /* exchange_attempt.c */
+/* Attempts of all kinds that one request may make. */
+uint32_t exchange_attempts_max(const struct exchange *x);
+/* An attempt of this estimate would pass the route's ceiling. */
+void exchange_note_ceiling(struct exchange *x, int64_t estimate_nano);
 void exchange_next_attempt(struct exchange *x); /* starts it, or ends the exchange */
 /* content: first content has come (a success for the breaker). */
 void exchange_attempt_succeeded(struct exchange *x);
@@ -174,7 +186,6 @@ extern const struct upstream_events exchange_upstream_events;
 MUST_CHECK enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last);
 void exchange_pass(struct exchange *x); /* the provider's own error, as it came: once; ends the exchange */
 void exchange_hold_passed(struct exchange *x);
-void exchange_complete(struct exchange *x); /* a stream that ended well */
 /* Ends a stream after first content with an error event. by_us: not the model's fault. message may be NULL. */
 void exchange_truncated(struct exchange *x, bool by_us, const char *message);
 void exchange_reckon(struct exchange *x); /* usage and cost as known now */

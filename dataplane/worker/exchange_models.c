@@ -45,10 +45,11 @@ void exchange_models(struct exchange *x)
                                                      .http10 = x->head->version_minor == 0,
                                                      .close = x->close,
                                                      .bytes = body.len,
+                                                     .date = core_date(x->core),
                                                      .content_type = SPAN("application/json") },
                                &head);
     if (err == OK)
-        err = exchange_own_headers(x, &head);
+        err = exchange_own_headers(x, true, &head);
     if (err == OK)
         err = http1_write_head_end(&head);
     if (err == OK) {

@@ -77,8 +77,6 @@ static bool admit(struct exchange *x)
         return true;
     case ADMIT_NO_POLICY:
         return refuse(x, OUTCOME_NO_POLICY, NULL);
-    case ADMIT_DRAINING:
-        return refuse(x, OUTCOME_DRAINING, NULL);
     case ADMIT_REQUESTS:
     case ADMIT_BYTES:
         return refuse(x, OUTCOME_BUSY, NULL);
@@ -216,12 +214,14 @@ static enum outcome outcome_of(enum plan_reason reason)
 
 static struct select_input input_of(struct exchange *x)
 {
+    int64_t wall_ms = core_wall_ms(x->core); /* not the head's: a long body, or attempts, came in between */
     return (struct select_input){ .arm = x->arm,
                                   .target = x->target,
                                   .ask = &x->ask,
                                   .team_require = &x->principal.team->team->require,
-                                  .evidence_valid = table_evidence_valid(x->table, x->wall_ms),
-                                  .wall_ms = x->wall_ms,
+                                  .evidence_valid = table_evidence_valid(x->table, wall_ms),
+                                  .wall_ms = wall_ms,
+                                  .spent_nano = x->spent_nano,
                                   .now_ms = core_now_ms(x->core),
                                   .source = { .live = live_facts, .user = x } };
 }
@@ -244,15 +244,21 @@ static bool choose(struct exchange *x)
 
 bool exchange_plan_again(struct exchange *x)
 {
-    uint32_t allowed = x->target.route ? x->target.route->attempts : 1;
-    if (x->tried_count >= allowed || x->replans++ >= ATTEMPTS_MAX)
+    /* A model asked for by name is the only one: once it was tried, nothing is left. */
+    uint32_t most = x->target.route ? exchange_attempts_max(x) : 1;
+    uint32_t made = x->target.route ? x->attempts : x->tried_count;
+    if (made >= most || x->replans++ >= ATTEMPTS_MAX)
         return false;
     struct select_input input = input_of(x);
     struct plan plan;
     input.tried = x->tried;
     input.tried_count = x->tried_count;
-    input.attempts_max = allowed - x->tried_count;
-    if (select_plan(&x->arena, &input, &x->core->prng, &plan))
+    input.attempts_max = most - made;
+    enum err err = select_plan(&x->arena, &input, &x->core->prng, &plan);
+    for (uint32_t i = 0; err == ERR_NO_CANDIDATE && x->spent_nano && i < plan.all_count; i++)
+        if (plan.all[i].reason == PLAN_TOO_DEAR)
+            exchange_note_ceiling(x, plan.all[i].estimate_nano);
+    if (err)
         return false;
     plan.propensity_ppb = x->plan.propensity_ppb; /* of the first choice of all */
     x->plan = plan;

@@ -4,6 +4,7 @@
 #include "dataplane/account/usage.h"
 #include "dataplane/dialect/headers.h"
 #include "dataplane/worker/exchange_internal.h"
+#include "dataplane/worker/http1_chars.h"
 
 /* ---- to the client ---- */
 
@@ -13,6 +14,7 @@ static enum err stream_head(struct exchange *x, struct buf *out)
                                                           .http10 = x->head->version_minor == 0,
                                                           .close = x->close,
                                                           .stream = true,
+                                                          .date = core_date(x->core),
                                                           .content_type = SPAN("text/event-stream; charset=utf-8") },
                                     out);
     if (err == OK)
@@ -20,7 +22,7 @@ static enum err stream_head(struct exchange *x, struct buf *out)
     if (err == OK && x->content_seen)
         err = buf_append(out, buf_span(&x->down));
     if (err == OK)
-        err = exchange_own_headers(x, out);
+        err = exchange_own_headers(x, false, out);
     return err == OK ? http1_write_head_end(out) : err;
 }
 
@@ -74,14 +76,13 @@ enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last)
 void exchange_reckon(struct exchange *x)
 {
     struct attempt *a = &x->attempt;
-    if (!a->provider || x->attempts == 0)
-        return;
+    if (!a->running)
+        return; /* none, or failed: that is not the client's to pay */
     enum upstream_phase phase = a->upstream ? upstream_phase(a->upstream) : a->phase;
     if (!x->content_seen && !x->usage.known && phase < UPSTREAM_SENT)
         return; /* nothing was asked of the provider yet */
     x->usage = usage_settle(&x->usage, x->ask.input_bytes, x->content_bytes);
     x->cost = cost_of(x->price, a->provider->discount_ppm, &x->usage);
-    x->cost_known = true;
 }
 
 /* What is known only at the end, as a comment: every SSE reader skips it. */
@@ -97,16 +98,27 @@ static enum err write_tail(struct exchange *x, struct buf *out)
                       units_format_usd(x->cost.charged_nano, usd));
 }
 
-void exchange_complete(struct exchange *x)
+/* After [DONE] the end of the upstream's message may take a little longer, and its connection is worth the wait: but
+ * not the client's. What the lane still reads of ours must stay, so it is let go only when it needs the body no more. */
+static void keep_tail(struct exchange *x)
 {
-    enum err err = OK;
-    struct buf *out = &x->core->scratch;
-    buf_clear(out);
-    if (!x->done_seen)
-        err = write_tail(x, out);
+    struct attempt *a = &x->attempt;
+    if (!a->upstream || !upstream_release_body(a->upstream))
+        return;
+    if (x->paused)
+        upstream_resume(a->upstream);
+    a->phase = upstream_phase(a->upstream);
+    x->tail = a->upstream;
+    a->upstream = NULL;
+}
+
+/* A stream that ended well; its last bytes stand in the scratch buffer, unless `err`. */
+static void complete(struct exchange *x, enum err err)
+{
+    keep_tail(x);
     exchange_attempt_close(x, NULL);
     if (err == OK)
-        err = exchange_write_stream(x, buf_span(out), true);
+        err = exchange_write_stream(x, buf_span(&x->core->scratch), true);
     exchange_finish(x, err ? OUTCOME_INTERNAL : OUTCOME_OK, err ? err_name(err) : NULL, err != OK);
 }
 
@@ -123,7 +135,7 @@ void exchange_truncated(struct exchange *x, bool by_us, const char *message)
 void exchange_hold_passed(struct exchange *x)
 {
     x->early_head = x->early_head || !x->head_sent;
-    x->hold_due = core_now_ms(x->core) + x->attempt.timeouts.hold_ms;
+    x->hold_due = x->attempt.timeouts.hold_ms ? core_now_ms(x->core) + x->attempt.timeouts.hold_ms : DEADLINE_NONE;
     if (exchange_write_stream(x, SPAN(": keep-alive\n\n"), false))
         log_warn("keepalive.failed",
                  LOG_STR("request", x->request_id)); /* out of memory: tried again after the next hold */
@@ -143,12 +155,13 @@ void exchange_pass(struct exchange *x)
                                                           .http10 = x->head->version_minor == 0,
                                                           .close = x->close,
                                                           .bytes = x->answer.len,
+                                                          .date = core_date(x->core),
                                                           .content_type = x->attempt.content_type },
                                     &head);
     if (err == OK)
         err = buf_append(&head, buf_span(&x->down));
     if (err == OK)
-        err = exchange_own_headers(x, &head);
+        err = exchange_own_headers(x, true, &head);
     if (err == OK)
         err = http1_write_head_end(&head);
     exchange_attempt_close(x, retry_failure_name(RETRY_STATUS));
@@ -203,8 +216,6 @@ static enum err on_done_event(struct exchange *x, struct span raw)
     if (!x->content_seen)
         return fail_feed(x, RETRY_EMPTY, SPAN(""));
     x->done_seen = true;
-    x->idle_due = DEADLINE_NONE;
-    x->tail_due = core_now_ms(x->core) + EXCHANGE_TAIL_MS;
     if (write_tail(x, &x->core->scratch))
         return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     return forward(x, raw);
@@ -216,7 +227,10 @@ static enum err on_event(void *user, const struct sse_event *event)
     struct event_facts facts;
     if (x->done_seen)
         return OK;
-    arena_reset(&x->event_arena);
+    if (x->event_arena.used > EXCHANGE_EVENT_ARENA_KEPT)
+        arena_release(&x->event_arena);
+    else
+        arena_reset(&x->event_arena);
     if (openai_chat_event(&x->event_arena, x->ask.endpoint, event, &facts))
         return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     if (facts.usage.known)
@@ -249,26 +263,36 @@ static void feed(struct exchange *x, struct span bytes)
     buf_clear(out);
     x->feed_failed = false;
     enum err err = sse_feed(&x->framer, bytes, on_event, x);
-    if (err && !x->feed_failed)
+    if (err && !x->feed_failed && !x->done_seen)
         (void)fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     exchange_account_answer(x);
-    if (out->len > 0 && x->content_seen && exchange_write_stream(x, buf_span(out), false)) {
+    if (x->done_seen && !x->feed_failed) {
+        complete(x, OK);
+    } else if (out->len > 0 && x->content_seen && exchange_write_stream(x, buf_span(out), false)) {
+        exchange_reckon(x);
         exchange_finish(x, OUTCOME_INTERNAL, "nomem", true);
-        return;
-    }
-    if (out->cap > 4 * CORE_READ_BYTES)
-        buf_release(out); /* one huge event must not stay the size of every worker */
-    if (x->feed_failed && x->content_seen)
+    } else if (x->feed_failed && x->content_seen) {
         exchange_truncated(x, false, x->feed_message);
-    else if (x->feed_failed)
+    } else if (x->feed_failed) {
         exchange_attempt_failed(x, x->feed_failure);
-    else {
+    } else {
         exchange_rest(x);
         exchange_rearm(x);
     }
+    if (out->cap > 4 * CORE_READ_BYTES)
+        buf_release(out); /* one huge event must not stay the size of every worker */
 }
 
 /* ---- from the provider: heads, whole bodies, ends ---- */
+
+/* http1_write_header would refuse it, and with it the answer. */
+static bool may_stand_in_head(struct span value)
+{
+    for (size_t i = 0; i < value.len; i++)
+        if (!http1_is(value.ptr[i], HTTP1_VALUE))
+            return false;
+    return value.len <= LEDGER_TEXT_MAX;
+}
 
 static void keep_headers(struct exchange *x, const struct upstream_head *head)
 {
@@ -283,7 +307,7 @@ static void keep_headers(struct exchange *x, const struct upstream_head *head)
             log_debug("header.dropped", LOG_SPAN("name", pairs[i].name));
     }
     struct span type = headers_find(pairs, count, SPAN("content-type"));
-    a->content_type = arena_dup(&x->arena, span_head(type, LEDGER_TEXT_MAX));
+    a->content_type = may_stand_in_head(type) ? arena_dup(&x->arena, type) : SPAN("");
     if (!a->content_type.ptr)
         a->content_type = SPAN("");
     a->event_stream = span_starts_nocase(type, SPAN("text/event-stream"));
@@ -335,6 +359,8 @@ static void gather(struct exchange *x, struct span bytes)
 static void on_body(void *user, struct span bytes)
 {
     struct exchange *x = user;
+    if (x->state == EXCHANGE_TAILING)
+        return;
     if (!x->content_seen)
         exchange_busy(x, clock_ns());
     if (x->idle_due != DEADLINE_NONE)
@@ -358,12 +384,13 @@ static void answer_whole(struct exchange *x, const struct event_facts *facts)
                                                           .http10 = x->head->version_minor == 0,
                                                           .close = x->close,
                                                           .bytes = x->answer.len,
+                                                          .date = core_date(x->core),
                                                           .content_type = x->attempt.content_type },
                                     &head);
     if (err == OK)
         err = buf_append(&head, buf_span(&x->down));
     if (err == OK)
-        err = exchange_own_headers(x, &head);
+        err = exchange_own_headers(x, true, &head);
     if (err == OK)
         err = http1_write_head_end(&head);
     exchange_attempt_close(x, NULL);
@@ -423,16 +450,24 @@ static enum retry_failure failure_of(const struct upstream_result *result)
 static void on_done(void *user, const struct upstream_result *result)
 {
     struct exchange *x = user;
+    if (result->certificate_expires_at_ms)
+        board_certificate_seen(x->attempt.shared, result->certificate_expires_at_ms, core_now_ms(x->core));
+    if (x->state == EXCHANGE_TAILING) {
+        x->tail = NULL;
+        exchange_tail_over(x);
+        return;
+    }
     x->attempt.upstream = NULL;
     x->attempt.phase = result->phase;
     if (!x->content_seen)
         exchange_busy(x, clock_ns());
-    if (result->err && result->why && !x->done_seen)
+    if (result->err && result->why)
         log_debug("upstream.failed", LOG_STR("request", x->request_id), LOG_SPAN("model", x->attempt.model->name),
                   LOG_ERR(result->err), LOG_STR("why", result->why));
     if (x->state == EXCHANGE_RELAYING) {
-        if (x->done_seen || (result->err == OK && x->finished))
-            exchange_complete(x);
+        buf_clear(&x->core->scratch);
+        if (result->err == OK && x->finished)
+            complete(x, write_tail(x, &x->core->scratch));
         else
             exchange_truncated(x, false, NULL);
     } else if (result->err) {

@@ -16,7 +16,7 @@ static enum ledger_outcome ledger_of(enum outcome outcome)
 static void count(struct exchange *x, enum outcome outcome, uint64_t duration_us)
 {
     struct core *core = x->core;
-    uint32_t route = 0, model = x->attempts ? x->attempt.label : 0;
+    uint32_t route = 0, model = x->attempts ? x->last_label : 0;
     if (x->target.route)
         route = x->arm->compiled->route_labels[table_route_index(x->arm, x->target.route)];
     struct board_series *series =
@@ -94,10 +94,11 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.generation = x->table->version.generation;
         r.book_version = x->table->evidence ? x->table->evidence->book_version : 0;
     }
-    if (x->attempts && x->attempt.model) {
-        const struct model_view *view = &x->arm->models[table_model_index(x->arm, x->attempt.model)];
+    if (x->last_model) {
+        const struct model_view *view = &x->arm->models[table_model_index(x->arm, x->last_model)];
+        bool from_evidence = view->price != &x->last_model->price;
         r.price_source = view->price_source;
-        r.price_stale = view->price_stale;
+        r.price_stale = view->price_stale || (from_evidence && !table_evidence_valid(x->table, core_wall_ms(core)));
     }
     struct buf *out = &core->scratch;
     buf_clear(out);

@@ -184,4 +184,8 @@ MUST_CHECK enum err http1_write_head_end(struct buf *buf);
 MUST_CHECK enum err http1_write_chunk_size(struct buf *buf, size_t bytes);
 #define HTTP1_CHUNK_END  SPAN("\r\n")
 #define HTTP1_LAST_CHUNK SPAN("0\r\n\r\n")
+/* "Sun, 06 Nov 1994 08:49:37 GMT" (RFC 9110 section 5.6.7), NUL-terminated; returns out. Years 1970 to 9999 are the
+ * caller's promise. */
+#define HTTP1_DATE_BYTES 32
+char *http1_format_date(int64_t wall_ms, char out[HTTP1_DATE_BYTES]);
 const char *http1_status_phrase(unsigned status); /* RFC 9110 section 15; "Unknown" for what is not there */

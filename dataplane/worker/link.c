@@ -26,6 +26,13 @@ static void on_poll_closed(uv_handle_t *handle)
     free(poll);
 }
 
+static void drop_given(struct link *link)
+{
+    if (link->given_fd >= 0)
+        close(link->given_fd);
+    link->given_fd = -1;
+}
+
 static void lose(struct link *link)
 {
     if (!link->poll)
@@ -33,6 +40,7 @@ static void lose(struct link *link)
     uv_close((uv_handle_t *)&link->poll->poll, on_poll_closed);
     link->poll = NULL;
     link->hello_sent = false;
+    drop_given(link);
     buf_release(&link->in);
     buf_release(&link->out);
 }
@@ -93,8 +101,10 @@ static void send_out(struct link *link)
     watch(link);
 }
 
-static void obey(struct link *link, const struct control_message *message)
+/* ERR_INVALID: not what a master says. */
+static enum err obey(struct link *link, const struct control_message *message)
 {
+    int fd;
     switch (message->kind) {
     case CONTROL_WAKE:
         link->events.wake(link->events.user);
@@ -105,6 +115,17 @@ static void obey(struct link *link, const struct control_message *message)
     case CONTROL_RELOAD:
         link->events.reload(link->events.user);
         break;
+    case CONTROL_ADOPT_LISTENER:
+        fd = link->given_fd;
+        link->given_fd = -1;
+        if (fd < 0 || message->slot >= NODE_WORKERS_MAX)
+            return ERR_INVALID;
+        link->events.adopt_listener(link->events.user, (unsigned)message->slot, fd);
+        break;
+    case CONTROL_DROP_LISTENER:
+        if (message->slot < NODE_WORKERS_MAX)
+            link->events.drop_listener(link->events.user, (unsigned)message->slot);
+        break;
     case CONTROL_HELLO:
     case CONTROL_SERVING:
     case CONTROL_BAD_TABLE:
@@ -112,21 +133,37 @@ static void obey(struct link *link, const struct control_message *message)
         log_warn("link.odd", LOG_U64("kind", message->kind));
         break;
     }
+    return OK;
+}
+
+/* Keeps a descriptor until its words are whole: it comes with the first byte of them. Another one before that is not of
+ * our master's making. */
+static enum err keep_given(struct link *link, int fd)
+{
+    if (fd < 0)
+        return OK;
+    if (link->given_fd >= 0) {
+        close(fd);
+        return ERR_INVALID;
+    }
+    link->given_fd = fd;
+    return OK;
 }
 
 static void receive(struct link *link)
 {
     int fd = -1;
     enum err err = control_recv_fd(link->poll->fd, &link->in, &fd);
-    if (fd >= 0)
-        close(fd); /* a master has nothing to hand us */
+    const enum err kept = keep_given(link, fd);
     if (err == ERR_AGAIN)
         return;
+    if (err == OK)
+        err = kept;
     while (err == OK && link->poll) {
         struct control_message message;
         err = control_parse(&link->in, &message);
         if (err == OK)
-            obey(link, &message);
+            err = obey(link, &message);
     }
     if (err != OK && err != ERR_AGAIN)
         lose(link);
@@ -207,7 +244,7 @@ enum err link_open(struct link *link, uv_loop_t *loop, const char *path, unsigne
                    const struct link_events *events)
 {
     size_t bytes = strlen(path) + 1;
-    *link = (struct link){ .loop = loop, .slot = slot, .events = *events };
+    *link = (struct link){ .loop = loop, .slot = slot, .given_fd = -1, .events = *events };
     link->path = fault_malloc(bytes);
     if (!link->path)
         return ERR_NOMEM;

@@ -11,6 +11,8 @@ struct link_events {
     void (*wake)(void *user);
     void (*drain)(void *user, uint64_t ms);
     void (*reload)(void *user);
+    void (*adopt_listener)(void *user, unsigned slot, int fd); /* the handler owns fd */
+    void (*drop_listener)(void *user, unsigned slot);
     void *user;
 };
 struct link {
@@ -18,6 +20,7 @@ struct link {
     char *path;
     unsigned slot;
     int listener_fd; /* our duplicate, or -1 */
+    int given_fd;    /* came before the last of its words, or -1 */
     struct link_events events;
     uv_timer_t retry;
     struct link_poll *poll; /* NULL: not connected */

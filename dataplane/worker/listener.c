@@ -2,9 +2,12 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "dataplane/worker/reply.h"
+#include "proto/limits.h"
+#include <unistd.h>
 
 #define LISTENER_BACKLOG      511
-#define LISTENER_REST_MS      100u /* without descriptors: how long until we look again */
+#define LISTENER_REST_MS      100u             /* without descriptors: how long until we look again */
+#define LISTENER_ADOPTED_MAX  NODE_WORKERS_MAX /* there are no more siblings */
 #define LISTENER_REFUSALS_MAX 256u /* a flood over the cap is closed without a word beyond so many 503s at once */
 
 struct refusal {
@@ -53,23 +56,35 @@ static void on_refusal_written(uv_write_t *request, int status)
 
 static void on_connection(uv_stream_t *server, int status);
 
+static void take_waiting(struct listener_socket *socket)
+{
+    if (!socket->waits)
+        return;
+    socket->waits = false;
+    on_connection((uv_stream_t *)&socket->tcp, 0);
+}
+
 static void on_rested(uv_timer_t *timer)
 {
     struct listener *listener = timer->data;
-    on_connection((uv_stream_t *)&listener->tcp, 0);
+    take_waiting(&listener->own);
+    for (struct listener_socket *socket = listener->adopted; socket; socket = socket->next)
+        take_waiting(socket);
 }
 
 /* libuv holds the connection that was reported and reports no other before it is taken: it must be asked for again. */
-static void rest(struct listener *listener)
+static void rest(struct listener_socket *socket)
 {
-    uv_timer_start(&listener->rest, on_rested, LISTENER_REST_MS, 0);
+    socket->waits = true;
+    uv_timer_start(&socket->listener->rest, on_rested, LISTENER_REST_MS, 0);
 }
 
-static void refuse(struct listener *listener)
+static void refuse(struct listener_socket *socket)
 {
+    struct listener *listener = socket->listener;
     struct refusal *refusal = fault_calloc(1, sizeof(*refusal));
     if (!refusal) {
-        rest(listener);
+        rest(socket);
         return;
     }
     refusal->listener = listener;
@@ -80,8 +95,8 @@ static void refuse(struct listener *listener)
     listener->refusals++;
     core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
     const struct reply_error error = { .outcome = OUTCOME_BUSY };
-    const struct reply_frame frame = { .close = true, .headers = SPAN("") };
-    bool told = uv_accept((uv_stream_t *)&listener->tcp, (uv_stream_t *)&refusal->tcp) == 0 &&
+    const struct reply_frame frame = { .close = true, .date = core_date(listener->core), .headers = SPAN("") };
+    bool told = uv_accept((uv_stream_t *)&socket->tcp, (uv_stream_t *)&refusal->tcp) == 0 &&
                 listener->refusals <= LISTENER_REFUSALS_MAX && reply_error_whole(&error, &frame, &refusal->text) == OK;
     if (told) {
         struct span text = buf_span(&refusal->text);
@@ -94,7 +109,8 @@ static void refuse(struct listener *listener)
 
 static void on_connection(uv_stream_t *server, int status)
 {
-    struct listener *listener = server->data;
+    struct listener_socket *socket = server->data;
+    struct listener *listener = socket->listener;
     struct conn *conn;
     if (!listener->open)
         return;
@@ -105,15 +121,15 @@ static void on_connection(uv_stream_t *server, int status)
         return;
     }
     if (fault_hit(FAULT_ACCEPT)) {
-        rest(listener);
+        rest(socket);
         return;
     }
     if (listener->count >= listener->core->config->limits.connections) {
-        refuse(listener);
+        refuse(socket);
         return;
     }
     if (conn_accept(listener->core, server, &listener->owner, &conn)) {
-        refuse(listener);
+        refuse(socket);
         return;
     }
     core_count(listener->core, WORKER_CONNECTIONS_ACCEPTED);
@@ -124,23 +140,76 @@ static void on_connection(uv_stream_t *server, int status)
     listener->count++;
 }
 
+static enum err open_socket(struct listener_socket *socket, struct listener *listener, unsigned slot, int fd)
+{
+    *socket = (struct listener_socket){ .listener = listener, .slot = slot };
+    REQUIRE(uv_tcp_init(listener->core->loop, &socket->tcp) == 0);
+    socket->tcp.data = socket;
+    int status = uv_tcp_open(&socket->tcp, fd);
+    if (status)
+        close(fd);
+    else
+        status = uv_listen((uv_stream_t *)&socket->tcp, LISTENER_BACKLOG, on_connection);
+    if (status)
+        log_error("listen.failed", LOG_U64("slot", slot), LOG_STR("error", uv_strerror(status)));
+    return status ? ERR_IO : OK;
+}
+
 enum err listener_open(struct listener *listener, struct core *core, int fd, void (*on_emptied)(void *user), void *user)
 {
     *listener = (struct listener){ .owner.closed = on_conn_closed, .core = core, .emptied = on_emptied, .user = user };
-    REQUIRE(uv_tcp_init(core->loop, &listener->tcp) == 0);
     REQUIRE(uv_timer_init(core->loop, &listener->rest) == 0);
-    listener->tcp.data = listener;
     listener->rest.data = listener;
-    int status = uv_tcp_open(&listener->tcp, fd);
-    if (status == 0)
-        status = uv_listen((uv_stream_t *)&listener->tcp, LISTENER_BACKLOG, on_connection);
-    listener->open = status == 0;
+    listener->open = open_socket(&listener->own, listener, core->slot, fd) == OK;
     if (listener->open)
         return OK;
-    log_error("listen.failed", LOG_STR("error", uv_strerror(status)));
-    uv_close((uv_handle_t *)&listener->tcp, NULL);
+    uv_close((uv_handle_t *)&listener->own.tcp, NULL);
     uv_close((uv_handle_t *)&listener->rest, NULL);
     return ERR_IO;
+}
+
+static void on_adopted_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+enum err listener_adopt(struct listener *listener, unsigned slot, int fd)
+{
+    struct listener_socket *socket = NULL;
+    if (listener->open && listener->adopted_count < LISTENER_ADOPTED_MAX)
+        socket = fault_malloc(sizeof(*socket));
+    if (!socket) {
+        close(fd);
+        return !listener->open ? ERR_CLOSED : listener->adopted_count < LISTENER_ADOPTED_MAX ? ERR_NOMEM : ERR_TOO_MANY;
+    }
+    const enum err err = open_socket(socket, listener, slot, fd);
+    if (err) {
+        uv_close((uv_handle_t *)&socket->tcp, on_adopted_closed);
+        return err;
+    }
+    socket->next = listener->adopted;
+    listener->adopted = socket;
+    listener->adopted_count++;
+    return OK;
+}
+
+static void drop_at(struct listener *listener, struct listener_socket **at)
+{
+    struct listener_socket *socket = *at;
+    *at = socket->next;
+    listener->adopted_count--;
+    uv_close((uv_handle_t *)&socket->tcp, on_adopted_closed);
+}
+
+void listener_drop(struct listener *listener, unsigned slot)
+{
+    struct listener_socket **at = &listener->adopted;
+    while (*at) {
+        if ((*at)->slot == slot)
+            drop_at(listener, at);
+        else
+            at = &(*at)->next;
+    }
 }
 
 static void close_socket(struct listener *listener)
@@ -148,7 +217,9 @@ static void close_socket(struct listener *listener)
     if (!listener->open)
         return;
     listener->open = false;
-    uv_close((uv_handle_t *)&listener->tcp, NULL);
+    while (listener->adopted)
+        drop_at(listener, &listener->adopted);
+    uv_close((uv_handle_t *)&listener->own.tcp, NULL);
     uv_close((uv_handle_t *)&listener->rest, NULL);
 }
 

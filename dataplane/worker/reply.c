@@ -106,6 +106,8 @@ enum err reply_error_event(const struct reply_error *error, struct buf *out)
 enum err reply_head_begin(const struct reply_head *head, struct buf *out)
 {
     enum err err = http1_write_status_line(out, head->status);
+    if (err == OK && !span_empty(head->date))
+        err = http1_write_header(out, SPAN("date"), head->date);
     if (err == OK && !span_empty(head->content_type))
         err = http1_write_header(out, SPAN("content-type"), head->content_type);
     if (err == OK && !head->stream)
@@ -129,6 +131,7 @@ enum err reply_error_whole(const struct reply_error *error, const struct reply_f
                                                      .http10 = frame->http10,
                                                      .close = frame->close,
                                                      .bytes = body.len,
+                                                     .date = frame->date,
                                                      .content_type = SPAN("application/json") },
                                out);
     const unsigned retry_after_s = error->retry_after_s ? error->retry_after_s : outcomes[error->outcome].retry_after_s;

@@ -66,6 +66,7 @@ struct reply_head {
     bool close;               /* "Connection: close" */
     bool stream;              /* chunked, or until close for HTTP/1.0 */
     uint64_t bytes;           /* Content-Length when not a stream */
+    struct span date;         /* as http1_format_date; empty: none */
     struct span content_type; /* empty: none */
 };
 /* Status line and the headers of framing; the caller adds its own and http1_write_head_end. */
@@ -73,6 +74,7 @@ MUST_CHECK enum err reply_head_begin(const struct reply_head *head, struct buf *
 struct reply_frame {
     bool http10, close;
     bool head_only;      /* for HEAD: without the body */
+    struct span date;    /* as in reply_head */
     struct span headers; /* whole lines, already written: "x-request-id: ...\r\n" */
 };
 /* A complete error response. */

@@ -69,6 +69,22 @@ static void on_reload(void *user)
     log_info("reload.done", LOG_U64("slot", w->core.slot));
 }
 
+static void on_adopt_listener(void *user, unsigned slot, int fd)
+{
+    struct worker *w = user;
+    const enum err err = listener_adopt(&w->listener, slot, fd);
+    if (err)
+        log_warn("listener.adopt", LOG_U64("slot", slot), LOG_ERR(err));
+    else
+        log_info("listener.adopted", LOG_U64("slot", slot));
+}
+
+static void on_drop_listener(void *user, unsigned slot)
+{
+    struct worker *w = user;
+    listener_drop(&w->listener, slot);
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     struct worker *w = timer->data;
@@ -182,7 +198,12 @@ static void init_handles(struct worker *w)
 
 static enum err open_link(struct worker *w, const struct worker_options *options)
 {
-    const struct link_events events = { .wake = on_wake, .drain = on_drain, .reload = on_reload, .user = w };
+    const struct link_events events = { .wake = on_wake,
+                                        .drain = on_drain,
+                                        .reload = on_reload,
+                                        .adopt_listener = on_adopt_listener,
+                                        .drop_listener = on_drop_listener,
+                                        .user = w };
     char *path = node_config_path(options->config, HOME_NODE_SOCKET);
     enum err err = path ? link_open(&w->link, &w->loop, path, options->slot, options->listener_fd, &events) : ERR_NOMEM;
     free(path);

@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { chatBody, contentOf, eventsOf, startFairlead } from './support/fairlead.mjs';
-import { stopAll, waitFor } from './support/process.mjs';
+import path from 'node:path';
+import { execFileSync } from 'node:child_process';
+import { stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 // Faults before any content: how the attempt is written down for a whole answer and for a stream, and the provider's status (0: no
 // answer came; undefined: chance decides). quick: the model's timeouts are short.
@@ -74,19 +76,35 @@ const turnsRoute = newCase({ provider: 'turns', alone: true });
 const halfRoute = newCase({ provider: 'half', alone: true });
 const wrongRoute = newCase({ provider: 'wrong', alone: true });
 const elsewhereRoute = newCase({ provider: 'elsewhere', alone: true });
+const azureRoute = newCase({ provider: 'azure', alone: true });
+const trustedRoute = newCase({ provider: 'trusted' });
+const strangerRoute = newCase({ provider: 'stranger' });
+const misnamedRoute = newCase({ provider: 'misnamed' });
+
+// A certificate for 127.0.0.1, signed by itself.
+const certificates = temporaryDirectory('fl-');
+function newCertificate(name) {
+  const files = { tlsCert: path.join(certificates, `${name}.pem`), tlsKey: path.join(certificates, `${name}.key`) };
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', `/CN=${name}`,
+    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', files.tlsKey, '-out', files.tlsCert], { stdio: 'ignore' });
+  return files;
+}
+const trusted = newCertificate('trusted');
 
 before(async () => {
   house = await startFairlead({
     workers: 1, // cooling down and the retry budget are each worker's own
-    fakes: [{ name: 'alpha', models: 'm' }, { name: 'beta', models: 'm' }, { name: 'gamma', models: 'm', requireKey: 'good-1,good-2' }],
+    fakes: [{ name: 'alpha', models: 'm' }, { name: 'beta', models: 'm' }, { name: 'gamma', models: 'm', requireKey: 'good-1,good-2' },
+      { name: 'trusted', models: 'm', ...trusted }, { name: 'stranger', models: 'm', ...newCertificate('stranger') }],
     env: { BAD_KEY: 'bad', GOOD_1: 'good-1', GOOD_2: 'good-2' },
-    node: `credentials:
+    node: `ca_file: ${trusted.tlsCert}
+credentials:
   bad: {from: "env:BAD_KEY", hosts: ["127.0.0.1"]}
   good-1: {from: "env:GOOD_1", hosts: ["127.0.0.1"]}
   good-2: {from: "env:GOOD_2", hosts: ["127.0.0.1"]}
   elsewhere: {from: "env:GOOD_1", hosts: ["api.example.com"]}
   absent: {from: "env:NOT_SET", hosts: ["127.0.0.1"]}`,
-    policy: ([a, b, c]) => `
+    policy: ([a, b, c, d, e]) => `
 defaults: {probe: {how: none}, timeouts: {first_token: 15s}}
 providers:
   one: {preset: openai-compatible, base_url: "${a.baseUrl}"}
@@ -97,6 +115,10 @@ providers:
   half: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [bad, good-1]}
   wrong: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [bad]}
   elsewhere: {preset: openai-compatible, base_url: "${c.baseUrl}", credentials: [elsewhere, absent]}
+  azure: {preset: azure, base_url: "${c.url}", credentials: [good-2]}
+  trusted: {preset: openai-compatible, base_url: "${d.baseUrl}"}
+  stranger: {preset: openai-compatible, base_url: "${e.baseUrl}"}
+  misnamed: {preset: openai-compatible, base_url: "${d.baseUrl.replace('127.0.0.1', 'localhost')}"}
 models:
 ${cases.map((one) => one.model).join('\n')}
   two/m: {price: {input: 1, output: 2}}
@@ -115,7 +137,7 @@ ${cases.map((one) => one.route).join('\n')}
   key = (await house.createKey()).key;
 });
 beforeEach(async () => {
-  for (const one of house.fakes) await one.reset();
+  for (const one of house.fakes.slice(0, 3)) await one.reset();
 });
 after(stopAll);
 
@@ -207,6 +229,17 @@ describe('before content, the next model answers', () => {
   });
 });
 
+test('certificates of providers are verified: an unknown issuer or another name is no provider', async () => {
+  for (const [, more] of how) {
+    await assertServedBy(await ask(trustedRoute, 'hi', more), 'trusted', `trusted/${trustedRoute}`, 1, more.stream);
+    for (const route of [strangerRoute, misnamedRoute]) {
+      const answer = await ask(route, 'hi', more);
+      await assertServedBy(answer, 'beta', 'two/m', 2, more.stream);
+      assert.deepEqual((await recordOf(answer)).attempts.map((attempt) => attempt.error), ['tls', null]);
+    }
+  }
+});
+
 describe('after content, an honest end', () => {
   for (const [i, fault] of late.entries()) {
     test(fault, async () => {
@@ -253,7 +286,7 @@ describe("the client's own mistakes", () => {
 describe('when everything fails', () => {
   test('one error that names every attempt', async () => {
     for (const [, more] of how) {
-      for (const one of house.fakes) await one.reset();
+      await alpha.reset();
       const answer = await ask('storm', '[[fake fault=429]]', more);
       assert.equal(answer.status, 429);
       assert.match(JSON.parse(answer.text).error.message, /one\/x1 \(status 429\), one\/x2 \(status 429\), one\/x3 \(status 429\)/);
@@ -339,7 +372,15 @@ describe('headers', () => {
     const sent = (await gamma.requests()).map((kept) => kept.headers.filter(([name]) => name.toLowerCase() === 'authorization').map(([, value]) => value));
     assert.deepEqual(sent.map((values) => values.length), [1, 1, 1, 1]);
     assert.deepEqual([...new Set(sent.flat())].sort(), ['Bearer good-1', 'Bearer good-2']);
-    for (const kept of await gamma.requests()) assert.ok(!JSON.stringify(kept).includes(key));
+    assert.ok(!JSON.stringify(await gamma.requests()).includes(key));
+  });
+
+  test('Azure: the deployment stands in the path, the credential in api-key', async () => {
+    for (const [, more] of how) assert.equal((await ask(azureRoute, 'hi', more)).headers['x-fairlead-model'], `azure/${azureRoute}`);
+    for (const kept of await gamma.requests()) {
+      assert.match(kept.path, /^\/openai\/deployments\/m\/chat\/completions\?api-version=\d{4}-\d\d-\d\d$/);
+      assert.deepEqual(kept.headers.filter(([, value]) => /good|bad|fl-/.test(value)), [['api-key', 'good-2']]);
+    }
   });
 
   test('a refused credential: the next one is tried, for the same model', async () => {

@@ -1,8 +1,10 @@
 // A node alone: master, workers, a table that was put into its store, a simulated provider. What happens when processes die.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
+import { startFairlead } from './support/fairlead.mjs';
 import { run, startFakellm, startProcess, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 const key = `fl-${'abcdefgh'.repeat(5)}`;
@@ -164,6 +166,44 @@ test('a killed master: its workers go on, and the next one takes them over', asy
   await waitFor(() => !pids.some(alive));
 });
 
+// As dataplane/node/config places it for a home that is not on a tmpfs.
+const boards = (home) =>
+  readdirSync('/dev/shm')
+    .filter((name) => name.includes(createHash('sha256').update(home).digest('hex').slice(0, 16)))
+    .concat(readdirSync(path.join(home, 'run')).filter((name) => name.startsWith('board')));
+
+test('counters outlive workers and a killed master; shared memory does not outlive the node', async () => {
+  const home = await newHome();
+  const node = await startNode(home);
+  const settled = async (of, count) =>
+    waitFor(async () => sum(await of.metrics(), 'fairlead_requests_settled_total') === count, { what: `${count} requests counted` });
+  for (let i = 0; i < 20; i++) await ask(node);
+  await settled(node, 20);
+  for (const pid of await node.pids()) {
+    process.kill(pid, 'SIGKILL'); // their regions are folded and cleared
+    await waitFor(async () => (await node.status()).workers.every((worker) => worker.state === 'up' && worker.pid !== pid));
+  }
+  await settled(node, 20);
+  node.master.kill('SIGKILL');
+  await waitFor(() => node.master.child.signalCode === 'SIGKILL');
+  assert.equal(boards(home).length, 1, 'for the next master');
+  const next = await startNode(home);
+  await settled(next, 20);
+  for (let i = 0; i < 5; i++) await ask(next);
+  await settled(next, 25);
+  assert.equal((await next.master.stop()).code, 0);
+  assert.deepEqual(boards(home), []);
+});
+
+test('a node that cannot start leaves no shared memory', async () => {
+  const node = await startNode(await newHome(), { workers: 1 });
+  const home = await newHome();
+  const other = await run('fairlead-dataplane', ['--home', home, '--listen', node.url.slice(7), '--operations', '127.0.0.1:0']);
+  assert.equal(other.code, 1);
+  assert.deepEqual(boards(home), []);
+  assert.equal((await node.master.stop()).code, 0);
+});
+
 test('SIGTERM lets streams finish', async () => {
   const node = await startNode(await newHome());
   const stream = chat(node, { stream: true, messages: [{ role: 'user', content: '[[fake ttft_ms=10 token_ms=100 tokens=8]]' }] }).then((response) => response.text());
@@ -186,19 +226,26 @@ test('one home, one master', async () => {
   assert.equal((await node.master.stop()).code, 0);
 });
 
-test('a worker that crashes again and again is started later and later', async () => {
+test('a worker that crashes again and again is started later and later; its sibling answers who waits', async () => {
   const home = await newHome();
   const node = await startNode(home, { workers: 2 });
   const [, second] = await node.pids();
-  for (let i = 0; i < 6; i++) {
+  for (let i = 0; i < 10; i++) {
     const { pid } = await waitFor(async () => (await node.status()).workers.find((worker) => worker.slot === 0 && worker.state === 'up'));
     process.kill(pid, 'SIGKILL');
     await waitFor(() => !alive(pid));
   }
-  await node.master.waitForOutput(/event=worker\.backoff slot=0 ms=\d+/, { from: 'stderr' });
+  await node.master.waitForOutput(/event=worker\.backoff slot=0 ms=1600/, { from: 'stderr' });
+  // Half of these connections reach the socket of the slot that has no worker.
+  const from = performance.now();
+  for (let i = 0; i < 24; i++) await ask(node);
+  assert.equal((await node.status()).workers[0].state, 'backing_off', 'it must have been down all the while');
+  assert.ok(performance.now() - from < 1600);
+  assert.match(node.master.stderr, /event=listener\.lent slot=0 to=1/);
   await waitFor(async () => (await node.status()).workers.every((worker) => worker.state === 'up'));
   assert.equal((await node.pids())[1], second);
-  await ask(node);
+  for (let i = 0; i < 10; i++) await ask(node);
+  await waitFor(async () => sum(await node.metrics(), 'fairlead_requests_settled_total') === 34);
   assert.equal((await node.master.stop()).code, 0);
 });
 
@@ -210,4 +257,36 @@ test('its configuration is checked, and said where it is wrong', async () => {
   const flag = await run('fairlead-dataplane', ['--home', temporaryDirectory('fl-'), '--check-config', '--workers', '900']);
   assert.equal(flag.code, 2);
   assert.match(flag.stderr, /workers: between 1 and 64/);
+});
+
+test('a table that crashes its workers is taken back, and refused from then on', async () => {
+  const policy = (context) => (fakes) => `providers:
+  a: {base_url: "${fakes[0].baseUrl}", auth: none, probe: {how: none}}
+models:
+  a/one: {price: {input: 1, output: 2}, context: ${context}}
+routes:
+  chat: {tiers: [{models: [a/one]}]}`;
+  // Each worker process aborts at the second table that it takes.
+  const env = { FAIRLEAD_FAULT: 'crash_table:1', FAIRLEAD_FAULT_ENABLE: '1' };
+  const house = await startFairlead({ policy: policy(8000), env });
+  const { key: clientKey } = await house.createKey();
+  const before = (await house.status()).committed.generation;
+  writeFileSync(path.join(house.home, 'policy.yaml'), `schema: fairlead/1\nkind: policy\n${policy(9000)(house.fakes)}\n`);
+  await house.cli(['policy', 'push', path.join(house.home, 'policy.yaml'), '-m', 'bad']);
+  const status = await waitFor(async () => {
+    const now = await house.status();
+    return now.nacks.length > 0 && now.workers.every((worker) => worker.state === 'up' && worker.generation === before) && now;
+  }, { what: 'the table before' });
+  assert.equal(status.committed.generation, before);
+  assert.deepEqual(status.nacks.map((nack) => [nack.reason, nack.seq]), [['crashed', before + 1]]);
+  assert.match(await house.metrics(), /^fairlead_table_reverts_total 1$/m);
+  const answer = await house.request('/v1/chat/completions', { key: clientKey, body: { model: 'chat', messages: [{ role: 'user', content: 'x' }] } });
+  assert.equal(answer.status, 200, answer.text);
+  // The control plane is told why.
+  const nodes = await waitFor(async () => {
+    const text = (await house.cli(['nodes', '--json'])).stdout;
+    return /"refusing"/.test(text) && /"crashed"/.test(text) && text;
+  }, { what: 'the refusal to be known' });
+  assert.match(nodes, new RegExp(`"seq": ?${before + 1}\\b`));
+  await house.stop();
 });

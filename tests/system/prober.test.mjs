@@ -1,5 +1,6 @@
 // The prober against a real control plane and simulated providers: what it asks, what it never asks, what becomes of the answers.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -7,7 +8,9 @@ import { run, startFakellm, startProcess, stopAll, temporaryDirectory, waitFor }
 
 const home = temporaryDirectory('prober-');
 const secret = 'sk-prober-test-0123456789';
-let good, closed, bought;
+const certificate = path.join(home, 'certificate.pem');
+const certificateKey = path.join(home, 'key.pem');
+let good, closed, bought, sealed;
 
 const cli = async (...args) => {
   const { code, stdout, stderr } = await run('fairlead', [...args, '--home', home, '--json']);
@@ -26,6 +29,9 @@ before(async () => {
   good = await startFakellm({ requireKey: secret });
   closed = await startFakellm({ requireKey: 'another' });
   bought = await startFakellm();
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '30', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1',
+    '-keyout', certificateKey, '-out', certificate], { stdio: 'ignore' });
+  sealed = await startFakellm({ tlsCert: certificate, tlsKey: certificateKey });
   writeFileSync(
     path.join(home, 'policy.yaml'),
     `schema: fairlead/1
@@ -35,21 +41,24 @@ providers:
   closed: {base_url: "${closed.baseUrl}", credentials: [elsewhere], probe: {every: 1s}}
   bought: {base_url: "${bought.baseUrl}", probe: {every: 30s, how: completion, model: fake-small}}
   gone: {base_url: "http://127.0.0.1:1/v1", probe: {every: 1s}}
+  sealed: {base_url: "https://127.0.0.1:${sealed.port}/v1", probe: {every: 1s, how: connect}}
   touched: {base_url: "${good.baseUrl}", probe: {every: 1s, how: connect}}
 models:
   good/m: {price: {input: 1, output: 1}}
   closed/m: {price: {input: 1, output: 1}}
   bought/m: {price: {input: 1, output: 1}}
   gone/m: {price: {input: 1, output: 1}}
+  sealed/m: {price: {input: 1, output: 1}}
   touched/m: {price: {input: 1, output: 1}}
 routes:
-  chat: {tiers: [{models: [good/m, closed/m, bought/m, gone/m, touched/m], prefer: balanced}]}
+  chat: {tiers: [{models: [good/m, closed/m, bought/m, gone/m, sealed/m, touched/m], prefer: balanced}]}
 `,
   );
   writeFileSync(
     path.join(home, 'node.yaml'),
     `schema: fairlead/1
 kind: node
+ca_file: ${certificate}
 credentials:
   mine: {from: env:PROBER_TEST_KEY, hosts: [127.0.0.1]}
   elsewhere: {from: env:PROBER_TEST_KEY, hosts: [api.example.com]}
@@ -95,6 +104,21 @@ test('a provider that answers 500 goes down, and comes back', async () => {
   await good.config({ fault: 'none' });
   await waitFor(async () => (await provider('good')).models[0].health === 'up', { timeoutMs: 20_000, what: 'up' });
   await prober.stop();
+});
+
+test('certificates are verified, and their expiry is known', async () => {
+  const prober = await startProber();
+  const shown = await waitFor(async () => {
+    const p = await provider('sealed');
+    return p.probe.ok_streak > 0 && p;
+  }, { what: 'a good TLS handshake' });
+  const days = (shown.probe.certificate_expires_at_ms - Date.now()) / 86_400_000;
+  assert.ok(days > 29 && days <= 30, `${days} days`);
+  await prober.stop();
+  const distrusting = path.join(temporaryDirectory('prober-ca-'), 'node.yaml');
+  writeFileSync(distrusting, 'kind: node\n');
+  const once = await run('fairlead-prober', ['--home', home, '--config', distrusting, '--once'], { timeoutMs: 20_000 });
+  assert.match(once.stderr, /probe\.failed provider=sealed .*certificate/i);
 });
 
 test('one at a time, once, and without a control plane', async () => {

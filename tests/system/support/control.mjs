@@ -1,7 +1,9 @@
 // What tests of the control plane need beside the CLI: the admin link spoken directly, the processes of a house, figures.
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { startProcess, waitFor } from './process.mjs';
+import { request } from './fairlead.mjs';
+import { startProcess, temporaryDirectory, waitFor } from './process.mjs';
 
 // Speaks the admin link of a home without a CLI process for each command: {ask, change, process}.
 export async function startAsker(home) {
@@ -76,4 +78,42 @@ export function figures(list) {
   const sorted = [...list].sort((a, b) => a - b);
   const at = (share) => Math.round(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] * 10) / 10;
   return { n: sorted.length, p50: at(0.5), p99: at(0.99), max: at(1) };
+}
+
+// The programs of a house by themselves, for tests that kill them and start them when they want.
+export async function startParts({ policy, directory, controlArgs = [], workers = 2 }) {
+  const home = temporaryDirectory('fl-');
+  mkdirSync(path.join(home, 'run'), { mode: 0o700 });
+  const start = {
+    control: () => startProcess('fairlead-controlplane', ['--home', home, ...controlArgs], { readyPattern: /event=started /, readyFrom: 'stderr' }),
+    node: (listen = '127.0.0.1:0') =>
+      startProcess('fairlead-dataplane', ['--home', home, '--listen', listen, '--operations', '127.0.0.1:0', '--workers', workers], { readyPattern: /event=node\.listening address=(\S+)/, readyFrom: 'stderr' }),
+    prober: () => startProcess('fairlead-prober', ['--home', home], { readyPattern: /event=prober\.started/, readyFrom: 'stderr' }),
+  };
+  const parts = { control: await start.control() };
+  const asker = await startAsker(home);
+  if (policy) await asker.must('policy.push', { bundle: bundleOf(`schema: fairlead/1\nkind: policy\n${policy}\n`) });
+  await asker.must('teams.apply', { bundle: bundleOf(`schema: fairlead/1\nkind: directory\n${directory}\n`, 'directory.yaml') });
+  const house = {
+    home,
+    asker,
+    parts,
+    start: async (name, ...more) => (parts[name] = await start[name](...more)),
+    // Waits for its end, not for that of its output: a master's workers write on.
+    kill: async (name) => {
+      const { child } = parts[name];
+      child.kill('SIGKILL');
+      await waitFor(() => child.signalCode !== null, { everyMs: 1, what: `the end of ${name}` });
+    },
+    request: (where, options) => request(`http://${readFileSync(path.join(home, 'run/listen'), 'utf8').trim()}${where}`, options),
+    status: async () => JSON.parse((await request(`http://${readFileSync(path.join(home, 'run/operations'), 'utf8').trim()}/status`, { method: 'GET' })).text),
+  };
+  return house;
+}
+
+// A key made here, its SHA-256 sent, as the CLI does.
+export async function createKey(house) {
+  const key = `fl-${[...randomBytes(43)].map((byte) => '23456789abcdefghijkmnpqrstuvwxyz'[byte % 32]).join('')}`;
+  await house.asker.must('keys.create', { team: 't', hash: createHash('sha256').update(key).digest('hex'), hint: key.slice(-4) });
+  return key;
 }

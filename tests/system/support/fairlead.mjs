@@ -9,8 +9,8 @@ const shippedPrices = path.join(repository, 'deploy/examples/prices.yaml');
 
 // fakes: options of each simulated provider (named a, b, c, ... unless they say otherwise), as in startFakellm.
 // policy, directory: texts, or functions of the list of fakes; the usual heading is put before. Without a directory there is one team,
-// "t", that may use everything. node: what follows the heading of node.yaml. Without providers to look after no time is lost on
-// probes: say `probe: {how: none}` where health would disturb a test.
+// "t", that may use everything. node: what follows the heading of node.yaml. Where probes would disturb a test its policy says
+// `defaults: {probe: {how: none}}`.
 export async function startFairlead({ fakes: fakeOptions = [{}], policy, directory, node, workers = 2, env, args = {}, home = temporaryDirectory('fl-') }) {
   const fakes = await Promise.all(fakeOptions.map((options, i) => startFakellm({ name: 'abcdefghij'[i], ...options })));
   const text = (given) => (typeof given === 'function' ? given(fakes) : given);
@@ -82,7 +82,7 @@ export function request(url, { method = 'POST', body, key, headers = {}, onData,
   });
 }
 
-// The data of a stream's events, parsed, in order; "[DONE]" as it is.
-export const eventsOf = (text) => [...text.matchAll(/^data: (.*)$/gm)].map((match) => (match[1] === '[DONE]' ? match[1] : JSON.parse(match[1])));
+// The data of a stream's events (of one line each), parsed, in order; "[DONE]" as it is.
+export const eventsOf = (text) => [...text.replace(/^\ufeff/, '').matchAll(/(?<=^|[\r\n])data: ?([^\r\n]*)/g)].map((match) => (match[1] === '[DONE]' ? match[1] : JSON.parse(match[1])));
 export const contentOf = (events) => events.map((event) => event.choices?.[0]?.delta?.content ?? event.choices?.[0]?.text ?? '').join('');
 export const chatBody = (content, more = {}) => ({ model: 'chat', messages: [{ role: 'user', content }], ...more });

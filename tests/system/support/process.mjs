@@ -10,6 +10,7 @@ export const repository = path.resolve(path.dirname(fileURLToPath(import.meta.ur
 export const binDir = process.env.FAIRLEAD_BIN ?? path.join(repository, 'build/dev/bin');
 export const bin = (name) => path.join(binDir, name);
 
+const lsanOptions = `suppressions=${path.join(repository, 'tests/system/support/lsan.supp')}:print_suppressions=0`;
 const running = new Set();
 const directories = new Set();
 
@@ -54,7 +55,7 @@ export class Process {
     this.name = path.basename(name);
     this.watchers = new Set();
     this.child = spawn(name.includes('/') ? name : bin(name), args.map(String), {
-      env: { ...process.env, ...env },
+      env: { LSAN_OPTIONS: lsanOptions, ...process.env, ...env },
       cwd,
       stdio: ['pipe', 'pipe', 'pipe'],
     });

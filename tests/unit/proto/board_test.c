@@ -303,6 +303,75 @@ static void a_cleared_region_is_as_new(void **state)
     buf_release(&out);
 }
 
+/* What ended workers left is still there for the next master, and for the one after. */
+static void what_ended_is_kept(void **state)
+{
+    struct fixture *f = *state;
+    struct board *next = NULL;
+    for (unsigned round = 1; round <= 2; round++) {
+        struct board_region *region = board_region(f->board, round);
+        struct board_series *series = board_series(region, 1, 2, 3);
+        board_add(&region->counters[WORKER_BAD_REQUESTS], round);
+        board_add(&region->counters[WORKER_REQUESTS_OPEN], 7);
+        board_hist_add(&region->overhead_us, 40);
+        board_add(&series->counters[SERIES_COST_NANO], 100 * round);
+        board_hist_add(&series->ttft_us, 1000);
+        board_fold(f->board, region);
+        board_region_clear(region);
+        assert_int_equal(board_create(f->path, SLOTS + round, &next), OK);
+        board_close(f->board);
+        f->board = next;
+    }
+    struct board_region *ended = board_ended(f->board);
+    struct hist ttft = { .count = 0 };
+    assert_int_equal(read_counter(&ended->counters[WORKER_BAD_REQUESTS]), 3);
+    assert_int_equal(read_counter(&ended->counters[WORKER_REQUESTS_OPEN]), 0);
+    assert_int_equal(read_counter(&ended->overhead_us.count), 2);
+    assert_int_equal(read_counter(&board_series(ended, 1, 2, 3)->counters[SERIES_COST_NANO]), 300);
+    board_hist_read(&board_series(ended, 1, 2, 3)->ttft_us, &ttft);
+    assert_int_equal(ttft.count, 2);
+    assert_int_equal(ttft.sum, 2000);
+}
+
+static void the_earliest_certificate_counts(void **state)
+{
+    struct fixture *f = *state;
+    struct board_model *model = board_model(f->board, 5);
+    const struct {
+        int64_t expires_at_ms;
+        uint64_t now_ms;
+        int64_t kept;
+    } steps[] = {
+        { 9000, 100, 9000 },
+        { 9500, 200, 9000 }, /* another server of theirs */
+        { 8000, 300, 8000 },
+        { 8000, 400, 8000 },
+        { 9500, 400 + BOARD_CERTIFICATE_MS, 8000 },
+        { 9500, 401 + BOARD_CERTIFICATE_MS, 9500 }, /* the other one has not been seen for long: renewed */
+        { 9600, 300, 9500 },                        /* a worker whose clock is a little behind */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(steps); i++) {
+        board_certificate_seen(model, steps[i].expires_at_ms, steps[i].now_ms);
+        assert_int_equal(atomic_load(&model->certificate_expires_at_ms), steps[i].kept);
+    }
+}
+
+/* A master that was killed while it made a board left its file. */
+static void nothing_is_left_beside_it(void **state)
+{
+    struct fixture *f = *state;
+    struct board *fresh = NULL;
+    char beside[80];
+    (void)snprintf(beside, sizeof beside, "%s.new", f->path);
+    int fd = open(beside, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    overwrite(f->path, 0, "garbage!", 8);
+    assert_int_equal(board_create(f->path, SLOTS, &fresh), OK);
+    board_close(fresh);
+    assert_int_equal(access(beside, F_OK), -1);
+}
+
 static void an_unused_board_costs_little(void **state)
 {
     struct fixture *f = *state;
@@ -569,6 +638,9 @@ int main(void)
         TEST(series_beyond_the_cap_are_other),
         TEST(histograms_add_up),
         TEST(a_cleared_region_is_as_new),
+        TEST(what_ended_is_kept),
+        TEST(the_earliest_certificate_counts),
+        TEST(nothing_is_left_beside_it),
         TEST(an_unused_board_costs_little),
         TEST(workers_master_and_reader_at_once),
         TEST(a_writer_that_died_inside_is_told),

@@ -644,7 +644,7 @@ static void a_program_without_a_loop_can_ask(void **state)
 {
     struct rig *rig = *state;
     struct buf reply = BUF_INIT(100);
-    assert_int_equal(channel_ask(rig->address, NULL, SPAN("status"), 5000, &reply), ERR_REFUSED); /* at once */
+    assert_int_equal(channel_ask(rig->address, NULL, SPAN("status"), 5000, &reply), ERR_REFUSED); /* soon */
     assert_int_equal(channel_ask("tcp://192.0.2.1:1", NULL, SPAN("status"), 5000, &reply), ERR_DENIED);
     assert_int_equal(serve(rig, 2), OK);
     pthread_t thread;

@@ -348,6 +348,7 @@ static inline struct fetch_request *wire_sample_fetch_request(struct arena *aren
                                  .pinned = sample_bool(prng),
                                  .adopt_epoch = prng_u64(prng),
                                  .directory_resync_seq = prng_u64(prng),
+                                 .directory_resync_epoch = prng_u64(prng),
                                  .wait_ms = sample_below(prng, 20000),
                                  .unresolved_credentials = sample_texts(arena, prng, "credential") };
     if (sample_bool(prng))

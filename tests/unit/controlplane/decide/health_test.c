@@ -83,6 +83,42 @@ static void a_models_own_probe_comes_first(void **state)
     assert_int_equal(v.health, HEALTH_DOWN);
 }
 
+static void requests_outrank_probes(void **state)
+{
+    (void)state;
+    const struct health_verdict up = { .health = HEALTH_UP, .since_ms = 1 };
+    struct health_verdict v;
+    struct health_input in = { .provider = { .known = true, .fail_streak = 9, .why = "timeout" },
+                               .model = { .why = "" },
+                               .recent = 100,
+                               .recent_failures = 1,
+                               .answered_at_ms = 10000,
+                               .previous = &up };
+    health_judge(&in, 10000 + HEALTH_ANSWERED_MS, &v);
+    assert_int_equal(v.health, HEALTH_UP);
+    assert_string_equal(v.why, "requests are answered, though 9 probes in a row failed: timeout");
+    health_judge(&in, 10000 + HEALTH_ANSWERED_MS + 1, &v); /* the answers stopped: a real outage */
+    assert_int_equal(v.health, HEALTH_DOWN);
+    in.previous = &v; /* and they came again */
+    in.answered_at_ms = 20000;
+    health_judge(&in, 20000, &v);
+    assert_int_equal(v.health, HEALTH_UP);
+    in.recent_failures = 21;
+    health_judge(&in, 20000, &v);
+    assert_int_equal(v.health, HEALTH_DOWN);
+    in.recent_failures = 0;
+    in.recent = HEALTH_SAMPLES_LEAST - 1;
+    health_judge(&in, 20000, &v);
+    assert_int_equal(v.health, HEALTH_DOWN);
+}
+
+static void a_clock_set_back_ends_the_rest(void **state)
+{
+    (void)state;
+    const struct health_verdict down = { .health = HEALTH_DOWN, .by_telemetry = true, .since_ms = 5000000 };
+    assert_int_equal(judge(&down, 9, 0, 1, 0, 1000).health, HEALTH_UP);
+}
+
 static void never_all_at_once(void **state)
 {
     (void)state;
@@ -111,6 +147,8 @@ int main(void)
         cmocka_unit_test(a_dead_prober_says_nothing),
         cmocka_unit_test(telemetry_marks_down_with_enough_samples),
         cmocka_unit_test(a_models_own_probe_comes_first),
+        cmocka_unit_test(requests_outrank_probes),
+        cmocka_unit_test(a_clock_set_back_ends_the_rest),
         cmocka_unit_test(never_all_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,6 +243,11 @@ static void a_dead_feed_is_stale(void **state)
     const struct evidence_report empty = { .price_base = prices_base(prices) };
     assert_int_equal(prices_take(prices, &empty, 26 * HOUR), OK);
     assert_false(prices_feed_stale(prices, 27 * HOUR));
+    prices_exported(prices);
+    assert_int_equal(prices_take(prices, &empty, 26 * HOUR + HOUR / 2), OK);
+    assert_false(prices_dirty(prices)); /* when it was heard is not stored each time, but now and then */
+    assert_int_equal(prices_take(prices, &empty, 27 * HOUR + 1), OK);
+    assert_true(prices_dirty(prices));
 }
 
 static void survives_a_restart(void **state)

@@ -46,6 +46,20 @@ static void streaks(void **state)
     probes_free(p);
 }
 
+static void a_clock_set_back_stops_nothing(void **state)
+{
+    (void)state;
+    struct probes *p;
+    const struct probe_result before = { .provider = SPAN("a"), .ok = false, .why = SPAN("no"), .at_ms = 90000 },
+                              after = { .provider = SPAN("a"), .ok = true, .why = SPAN("yes"), .at_ms = 1000 };
+    assert_int_equal(probes_new(&p), OK);
+    assert_int_equal(probes_take(p, &before, 90000), OK);
+    assert_int_equal(probes_take(p, &after, 1000), OK);
+    assert_int_equal(probes_find(p, SPAN("a"))->ok_streak, 1);
+    assert_int_equal(probes_find(p, SPAN("a"))->at_ms, 1000);
+    probes_free(p);
+}
+
 static bool only_b(void *user, struct span name)
 {
     (void)user;
@@ -120,6 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streaks),
+        cmocka_unit_test(a_clock_set_back_stops_nothing),
         cmocka_unit_test(forgets_and_bounds),
         cmocka_unit_test(targets_cost_nothing),
         cmocka_unit_test(senders_are_recognised),

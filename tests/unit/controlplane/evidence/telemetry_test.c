@@ -131,6 +131,8 @@ static void nonsense_is_refused_whole(void **state)
     two[1].ttft_bucket_count = 3;
     assert_int_equal(report("n", "i", 2, two, 2, T0), ERR_INVALID);
     two[1].ttft_bucket_count = 0;
+    two[1].model = two[0].model; /* its difference to the first would be below zero */
+    assert_int_equal(report("n", "i", 2, two, 2, T0), ERR_INVALID);
     two[1].model = SPAN("");
     assert_int_equal(report("n", "i", 2, two, 2, T0), ERR_INVALID);
     two[1].model = SPAN("p/n");
@@ -151,11 +153,29 @@ static void the_past_fades(void **state)
     struct telemetry_view v = look(T0 + TELEMETRY_HALF_LIFE_MS);
     assert_int_equal(v.errors_ppm, 333333); /* 50 of 150 */
     assert_int_equal(v.ttft_ewma_us, (50 * 9000 + 100 * 1000) / 150);
-    assert_true(v.recent > 149.9 && v.recent < 150.1);
+    struct telemetry_recent recent = telemetry_recent(telemetry, SPAN("p/m"), T0 + TELEMETRY_HALF_LIFE_MS);
+    assert_true(recent.attempts > 149.9 && recent.attempts < 150.1);
+    assert_true(recent.failures > 49.9 && recent.failures < 50.1);
+    assert_int_equal(recent.answered_at_ms, T0 + TELEMETRY_HALF_LIFE_MS);
+    recent = telemetry_recent(telemetry, SPAN("p/m"), T0 + 2 * TELEMETRY_HALF_LIFE_MS);
+    assert_true(recent.attempts > 74.9 && recent.attempts < 75.1);
     assert_int_equal(look(T0 + 4 * TELEMETRY_SLOT_MS).samples, 200);
     v = look(T0 + 7 * TELEMETRY_SLOT_MS);
     assert_int_equal(v.samples, 0);
     assert_int_equal(v.errors_ppm, 0);
+}
+
+static void a_clock_set_back_stops_nothing(void **state)
+{
+    (void)state;
+    const int64_t hour = 3600000;
+    struct model_telemetry a = totals(100, 100, 9000), b = totals(101, 100, 9000);
+    assert_int_equal(report("n", "i", 1, &a, 1, T0 + hour), OK);
+    assert_int_equal(report("n", "i", 2, &b, 1, T0), OK);
+    struct telemetry_recent recent =
+        telemetry_recent(telemetry, SPAN("p/m"), T0 + 10 * (int64_t)TELEMETRY_HALF_LIFE_MS);
+    assert_true(recent.attempts < 1);
+    assert_int_equal(recent.answered_at_ms, T0);
 }
 
 static void quantiles_come_from_histograms(void **state)
@@ -202,9 +222,10 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(differences_count_once),    TEST(nodes_add_up),   TEST(restarts_begin_at_zero),
-        TEST(nonsense_is_refused_whole), TEST(the_past_fades), TEST(quantiles_come_from_histograms),
-        TEST(survives_no_memory),
+        TEST(differences_count_once), TEST(nodes_add_up),
+        TEST(restarts_begin_at_zero), TEST(nonsense_is_refused_whole),
+        TEST(the_past_fades),         TEST(quantiles_come_from_histograms),
+        TEST(survives_no_memory),     TEST(a_clock_set_back_stops_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -314,6 +314,36 @@ static void answers_are_kept_for_a_while(void **state)
     versions_abort(s->versions);
 }
 
+static void answers_are_bounded_in_bytes(void **state)
+{
+    struct store *s = *state;
+    const size_t large = (size_t)VERSIONS_ANSWERS_BYTES_MAX / 4;
+    char *bytes = calloc(1, large);
+    struct span answer;
+    char id[32];
+    assert_non_null(bytes);
+    for (unsigned i = 0; i < 6; i++) {
+        begin(s, true);
+        snprintf(id, sizeof(id), "request-%u", i);
+        assert_int_equal(versions_answer_put(s->versions, span_cstr(id), span_of(bytes, large)), OK);
+        commit(s);
+    }
+    begin(s, true);
+    for (unsigned i = 0; i < 6; i++) { /* with their numbers three fit and four do not */
+        snprintf(id, sizeof(id), "request-%u", i);
+        assert_int_equal(versions_answer_get(s->versions, &s->arena, span_cstr(id), &answer),
+                         i < 3 ? ERR_NOT_FOUND : OK);
+    }
+    for (unsigned i = 0; i < 100; i++) { /* what was forgotten is not counted any more */
+        snprintf(id, sizeof(id), "small-%u", i);
+        assert_int_equal(versions_answer_put(s->versions, span_cstr(id), SPAN("yes")), OK);
+    }
+    assert_int_equal(versions_answer_get(s->versions, &s->arena, SPAN("request-3"), &answer), OK);
+    assert_int_equal(versions_answer_get(s->versions, &s->arena, SPAN("small-0"), &answer), OK);
+    commit(s);
+    free(bytes);
+}
+
 static bool count_audit(void *user, uint64_t seq, struct span json)
 {
     uint64_t *next = user;
@@ -510,6 +540,7 @@ int main(int argc, char **argv)
         TEST(a_resync_in_pages),
         TEST(pages_fit_a_frame),
         TEST(answers_are_kept_for_a_while),
+        TEST(answers_are_bounded_in_bytes),
         TEST(the_audit_log_only_grows),
         TEST(blobs),
         TEST(a_failed_commit_changes_nothing),

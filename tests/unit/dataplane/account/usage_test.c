@@ -111,6 +111,10 @@ static void what_nobody_counted_is_estimated(void **state)
     struct usage kept = usage_settle(&told, 1000, 1000);
     assert_false(kept.estimated);
     assert_int_equal(kept.input, 3);
+    told = (struct usage){ .known = true, .input = 3, .cached = 1 };
+    kept = usage_settle(&told, 1000, 9); /* cut after the event that told the input */
+    assert_true(kept.estimated && kept.input == 3 && kept.cached == 1 && kept.output == 3);
+    assert_false(usage_settle(&told, 1000, 0).estimated); /* embeddings have no output */
     struct usage silent = { .known = false, .suspect = true };
     struct usage guessed = usage_settle(&silent, 401, 7);
     assert_true(guessed.known && guessed.estimated && guessed.suspect);

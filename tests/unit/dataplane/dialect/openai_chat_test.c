@@ -186,6 +186,8 @@ static void events_are_classified(void **state)
         { "{\"choices\":[{\"text\":\"Hi\",\"finish_reason\":null}]}", EVENT_CONTENT },
         { "{\"choices\":[{\"text\":\"\"}]}", EVENT_OPENING },
         { "{\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}", EVENT_FINISH },
+        { "{\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}", EVENT_CONTENT },
+        { "{\"choices\":[{\"delta\":{},\"finish_reason\":\"content_filter\"}]}", EVENT_CONTENT },
         { "{\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1}}", EVENT_FINISH },
         { "{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}", EVENT_USAGE },
         { "{\"error\":{\"message\":\"overloaded\",\"type\":\"overloaded_error\"}}", EVENT_ERROR },

@@ -26,6 +26,8 @@ static void every_word_comes_back(UNUSED void **state)
         { .kind = CONTROL_WAKE },
         { .kind = CONTROL_DRAIN, .ms = 30000 },
         { .kind = CONTROL_RELOAD },
+        { .kind = CONTROL_ADOPT_LISTENER, .slot = 3 },
+        { .kind = CONTROL_DROP_LISTENER, .slot = 63 },
     };
     struct buf buf = BUF_INIT(8 * CONTROL_LINE_BYTES);
     for (size_t i = 0; i < ARRAY_LEN(messages); i++)
@@ -68,6 +70,8 @@ static void refuses_what_is_none_of_ours(UNUSED void **state)
         "wake \n",
         "wake now\n",
         "drain\n",
+        "adopt-listener\n",
+        "drop-listener slot=\n",
         "drain ms=\n",
         "drain ms=-1\n",
         "drain ms=1 x\n",

@@ -314,11 +314,30 @@ static void takes_pages(void **state)
     memset(expected, 'a', sizeof(expected));
     assert_true(span_eq(w->request->directory_cursor, span_of(expected, sizeof(expected))));
     assert_int_equal(w->request->directory_resync_seq, 4);
+    assert_int_equal(w->request->directory_resync_epoch, 1);
     assert_int_equal(w->request->committed.directory_seq, 0);
     serve(w, &last, 1, 0);
     RUN_UNTIL(w, w->commits == 2 && w->held);
     assert_int_equal(w->request->directory_cursor.len, 0);
     assert_int_equal(w->request->committed.directory_seq, 4);
+}
+
+/* Between two pages comes another epoch: the rest of the old directory is not asked of the new one. */
+static void an_epoch_ends_a_resync(void **state)
+{
+    struct world *w = *state;
+    struct object first = sample_page(&w->arena, 1, 4, 'a', true);
+    struct object objects[] = { sample_artifact(&w->arena, 1), { .kind = 0 }, first };
+    objects[1] = sample_head(&w->arena, 1, 1, &objects[0]);
+    serve(w, objects, 3, 0);
+    RUN_UNTIL(w, w->commits == 1 && w->held);
+    assert_int_equal(w->request->directory_cursor.len, SHA256_BYTES);
+    objects[1] = sample_head(&w->arena, 5, 1, &objects[0]);
+    serve(w, objects, 2, 5);
+    RUN_UNTIL(w, w->replica.committed.epoch == 5 && w->held);
+    assert_int_equal(w->request->directory_cursor.len, 0);
+    assert_int_equal(w->request->directory_resync_seq, 0);
+    assert_int_equal(w->request->directory_resync_epoch, 0);
 }
 
 static void reverts_what_crashes_workers(void **state)
@@ -379,6 +398,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(refuses_a_head_without_its_artifact, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waits_for_adoption, set_up, tear_down),
         cmocka_unit_test_setup_teardown(takes_pages, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(an_epoch_ends_a_resync, set_up, tear_down),
         cmocka_unit_test_setup_teardown(reverts_what_crashes_workers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keeps_a_pinned_head, set_up, tear_down),
     };

@@ -5,7 +5,7 @@
 
 static const struct admit_load idle = { .has_policy = true, .requests_max = 10, .bytes_max = 1000 };
 
-static void each_cap_refuses_by_name(void **state)
+static void each_cap_refuses(void **state)
 {
     (void)state;
     struct admit_load load = idle;
@@ -23,16 +23,10 @@ static void each_cap_refuses_by_name(void **state)
     assert_int_equal(admit_request(&load), ADMIT_REQUESTS);
     load.has_policy = false;
     assert_int_equal(admit_request(&load), ADMIT_NO_POLICY);
-    load.draining = true;
-    assert_int_equal(admit_request(&load), ADMIT_DRAINING);
-    for (unsigned r = 0; r < ADMIT_REASONS; r++) {
-        assert_non_null(admit_reason_name((enum admit_reason)r));
-        assert_true(r == ADMIT_OK || strlen(admit_reason_message((enum admit_reason)r)) > 20);
-    }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(each_cap_refuses_by_name) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(each_cap_refuses) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -144,8 +144,19 @@ static void two_draws_prefer_the_less_loaded_and_keep_weights(void **state)
     live[VLLM].outstanding =
         1; /* 100: equal to gpt-4.1. .2: .04 + 2 x .2 x .3 + .2 x .5 = .26; .5: .25 + .3 + .1 = .65 */
     check_frequencies((double[]){ [OPENAI_41] = 0.26, [VLLM] = 0.65, [OPENAI_4O] = 0.09, [AZURE] = 0 });
+    /* Only where load decided between two different ones is it the reason. */
+    bool weight_seen = false, load_seen = false;
+    for (int i = 0; i < 400; i++) {
+        struct plan p = plan(OK);
+        weight_seen |= p.steps[0].reason == PLAN_WEIGHT;
+        load_seen |= p.steps[0].reason == PLAN_LESS_LOADED;
+        assert_true(p.steps[0].reason == PLAN_WEIGHT || p.steps[0].model != OPENAI_4O); /* the most loaded never is */
+    }
+    assert_true(weight_seen && load_seen);
     /* Nobody knows anything: the weights alone. */
     memset(live, 0, sizeof live);
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(plan(OK).steps[0].reason, PLAN_WEIGHT);
     check_frequencies((double[]){ [OPENAI_41] = 0.2, [VLLM] = 0.5, [OPENAI_4O] = 0.3, [AZURE] = 0 });
 }
 

@@ -1,7 +1,7 @@
 /* What only the direct lane does by itself: its pool, TLS, names, and injected faults of reads and writes. What every
  * lane does is in lane_test.c. */
-#include "tests/unit/dataplane/upstream/lane_rig.h"
-#include "tests/unit/dataplane/upstream/dns_rig.h"
+#include "tests/unit/dataplane/upstream/support.h"
+#include "tests/unit/dataplane/upstream/support_dns.h"
 #include "common/clock.h"
 
 static const char OK_ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";

@@ -400,6 +400,97 @@ static void allocations_fail(void **state)
     }
 }
 
+/* An unstreamed answer larger than the sockets' buffers. */
+static char *large_answer(size_t bytes)
+{
+    static const char begin[] = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"";
+    static const char end[] = "\"},\"finish_reason\":\"stop\"}]}";
+    char *text = malloc(bytes + 1);
+    assert_non_null(text);
+    memset(text, 'z', bytes);
+    memcpy(text, begin, strlen(begin));
+    memcpy(text + bytes - strlen(end), end, strlen(end) + 1);
+    return text;
+}
+
+/* The last answer is still on its way to a slow reader: neither idleness nor the worker's drain may cut it. */
+static void a_slow_reader_gets_all(void **state)
+{
+    (void)state;
+    for (int drains = 0; drains < 2; drains++) {
+        struct rig rig = { .port = 0 };
+        rig.config.limits.idle_ms = 30;
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        c->deaf = true;
+        ask(&rig, c, WHOLE_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        char *text = large_answer(24u << 20);
+        try_head(TRY(rig, 0), 200, "application/json", NULL, NULL);
+        try_body(TRY(rig, 0), text);
+        try_done(TRY(rig, 0), OK);
+        uint64_t until_ms = clock_ms() + 120; /* four times the idle time */
+        if (drains) {
+            rig.core.draining = true;
+            listener_drain(&rig.listener);
+        }
+        UNTIL(&rig, clock_ms() > until_ms);
+        assert_int_equal(rig.listener.count, 1);
+        c->deaf = false;
+        UNTIL(&rig, c->eof);
+        assert_true(span_ends(buf_span(&c->in), SPAN("\"finish_reason\":\"stop\"}]}")));
+        assert_true(c->in.len > 24u << 20);
+        free(text);
+        rig_stop(&rig);
+    }
+}
+
+struct playing {
+    uv_idle_t idle;
+    struct rig *rig;
+};
+
+static void end_it(uv_idle_t *idle)
+{
+    struct playing *p = CONTAINER_OF(idle, struct playing, idle);
+    try_body(TRY(*p->rig, 0), FINISH DONE);
+    try_done(TRY(*p->rig, 0), OK);
+    uv_close((uv_handle_t *)idle, NULL);
+}
+
+/* The answer ends, and its last bytes leave, in one turn of the loop and after its timers. A client that then does not
+ * close its side must not keep the connection. */
+static void lingering_ends(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    c->deaf = true;
+    ask_extra(&rig, c, "/v1/chat/completions", STREAM_ASK, "Connection: close\r\n");
+    UNTIL(&rig, rig.lane.count == 1);
+    struct try *t = TRY(rig, 0);
+    try_head(t, 200, "text/event-stream", NULL, NULL);
+    for (unsigned n = 0; !t->paused; n++) {
+        static const char filler[] = CONTENT("0123456789012345678901234567890123456789012345678901234567890123");
+        try_body(t, filler);
+        assert_true(n < 1000000);
+        if (n % 100 == 0)
+            rig_pump(&rig);
+    }
+    struct playing p = { .rig = &rig };
+    uv_idle_init(&rig.loop, &p.idle);
+    uv_idle_start(&p.idle, end_it);
+    char bytes[65536];
+    while (recv(c->fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+        ;
+    c->deaf = false;
+    UNTIL(&rig, c->eof);
+    assert_true(has(c, "[DONE]"));
+    UNTIL(&rig, rig.listener.count == 0);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -415,6 +506,8 @@ int main(void)
         cmocka_unit_test(buffered_bytes_are_capped),
         cmocka_unit_test(a_dead_writer_is_cut),
         cmocka_unit_test(a_failing_write_ends_it),
+        cmocka_unit_test(a_slow_reader_gets_all),
+        cmocka_unit_test(lingering_ends),
         cmocka_unit_test(accepting_goes_on_after_a_failure),
         cmocka_unit_test(allocations_fail),
     };

@@ -58,6 +58,34 @@ static void streams_and_accounts(void **state)
     rig_stop(&rig);
 }
 
+static void certificates_reach_the_board(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    struct board *board = rig.core.board;
+    const uint32_t a = board_label_find(board, BOARD_LABEL_MODEL, SPAN("a/m")),
+                   b = board_label_find(board, BOARD_LABEL_MODEL, SPAN("b/m"));
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    struct upstream_result result = { .err = ERR_CLOSED, .why = "cut", .certificate_expires_at_ms = 1900000000000 };
+    TRY(rig, 0)->live = false;
+    TRY(rig, 0)->events.done(TRY(rig, 0)->user, &result);
+    UNTIL(&rig, rig.lane.count == 2);
+    assert_int_equal(atomic_load(&board_model(board, a)->certificate_expires_at_ms), 1900000000000);
+    assert_int_equal(atomic_load(&board_model(board, b)->certificate_expires_at_ms), 0);
+    /* Also what comes to an end when the client has all it asked for. */
+    try_head(TRY(rig, 1), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 1), CONTENT("x") FINISH USAGE(10, 20) DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    result = (struct upstream_result){ .phase = UPSTREAM_BODY, .certificate_expires_at_ms = 1800000000000 };
+    TRY(rig, 1)->live = false;
+    TRY(rig, 1)->events.done(TRY(rig, 1)->user, &result);
+    assert_int_equal(atomic_load(&board_model(board, b)->certificate_expires_at_ms), 1800000000000);
+    rig_stop(&rig);
+}
+
 static void usage_is_kept_when_asked_for(void **state)
 {
     (void)state;
@@ -276,6 +304,107 @@ static void error_after_content_is_said(void **state)
     }
 }
 
+/* The client has its end at once; the upstream's message may end later, when its connection serves again, or never. */
+static void done_does_not_wait_for_upstream(void **state)
+{
+    (void)state;
+    for (int ends = 0; ends < 3; ends++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, STREAM_ASK);
+        UNTIL(&rig, rig.lane.count == 1);
+        struct try *t = TRY(rig, 0);
+        t->keeps_body = ends == 2; /* it still reads of the request: it cannot be left alone */
+        try_head(t, 200, "text/event-stream", NULL, NULL);
+        try_body(t, CONTENT("x") FINISH USAGE(10, 20) DONE CONTENT("beyond the end"));
+        assert_int_equal(counted(&rig, SERIES_OK), 1); /* settled */
+        UNTIL(&rig, has(c, "[DONE]\n\n" LAST_CHUNK));
+        assert_int_equal(t->cancelled, ends == 2);
+        buf_clear(&c->in);
+        ask(&rig, c, STREAM_ASK); /* the connection carries the next one already */
+        UNTIL(&rig, rig.lane.count == 2);
+        assert_int_equal(t->live, ends != 2);
+        if (ends == 0) {
+            try_body(t, "more");
+            try_done(t, OK);
+            assert_false(t->cancelled);
+        } else if (ends == 1) {
+            UNTIL(&rig, t->cancelled);
+        }
+        assert_false(has(c, "beyond") || has(c, "more"));
+        rig_stop(&rig); /* the second one is cancelled: see there */
+    }
+}
+
+/* What only waits for the upstream's end does not outlive the worker. */
+static void tails_are_cut_at_the_end(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x") DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_true(TRY(rig, 0)->live);
+    rig_stop(&rig); /* checks that it is cancelled */
+}
+
+static const char *const own_headers[] = { "\r\ndate: ",
+                                           "\r\nx-request-id: req_",
+                                           "\r\nx-fairlead-overhead-us: ",
+                                           "\r\nx-fairlead-policy: 1\r\n",
+                                           "\r\nx-fairlead-arm: stable\r\n",
+                                           "\r\nx-fairlead-attempts: ",
+                                           "\r\nx-fairlead-model: a/m\r\n",
+                                           "\r\nx-fairlead-cost-usd: " };
+
+/* Of own_headers, how many the answer has to have: strangers learn nothing of the policy, refusals name no model, and
+ * what a stream costs is known at its end. */
+static void answers_carry_our_headers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *body, *extra;
+        unsigned status; /* of the provider; 0: not called */
+        const char *expected;
+        bool policy, model, cost;
+    } cases[] = {
+        { "/v1/chat/completions", WHOLE_ASK, "", 200, "HTTP/1.1 200 ", true, true, true },
+        { "/v1/chat/completions", STREAM_ASK, "", 200, "HTTP/1.1 200 ", true, true, false },
+        { "/v1/chat/completions", WHOLE_ASK, "", 422, "HTTP/1.1 422 ", true, true, true },
+        { "/v1/chat/completions", "{}", "", 0, "HTTP/1.1 400 ", true, false, true },
+        { "/v1/chat/completions", "{\"model\":\"x\",\"messages\":[{}]}", "", 0, "HTTP/1.1 404 ", true, false, true },
+        { "/v1/nowhere", "{}", "", 0, "HTTP/1.1 404 ", false, false, true },
+        { "/v1/chat/completions", WHOLE_ASK, "X-Api-Key: other\r\n", 0, "HTTP/1.1 401 ", false, false, true },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig = { .port = 0 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask_extra(&rig, c, cases[i].path, cases[i].body, cases[i].extra);
+        if (cases[i].status) {
+            bool stream = strstr(cases[i].body, "stream") != NULL;
+            UNTIL(&rig, rig.lane.count == 1);
+            try_head(TRY(rig, 0), cases[i].status, stream ? "text/event-stream" : "application/json", NULL, NULL);
+            try_body(TRY(rig, 0), stream ? CONTENT("x") DONE : WHOLE_ANSWER);
+            try_done(TRY(rig, 0), OK);
+        }
+        UNTIL(&rig, has(c, "\r\n\r\n"));
+        assert_true(has(c, cases[i].expected));
+        for (size_t h = 0; h < ARRAY_LEN(own_headers); h++) {
+            bool wanted =
+                h < 3 || (h < 6 && cases[i].policy) || (h == 6 && cases[i].model) || (h == 7 && cases[i].cost);
+            if (has(c, own_headers[h]) != wanted)
+                fail_msg("case %zu: %s", i, own_headers[h]);
+        }
+        rig_stop(&rig);
+    }
+}
+
 static void a_clean_end_without_done_gets_none(void **state)
 {
     (void)state;
@@ -358,6 +487,31 @@ static void slow_client_pauses_upstream(void **state)
     rig_stop(&rig);
 }
 
+/* An event that does not end is memory, too: it counts while it is held, and no longer. */
+static void unfinished_events_are_accounted(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x"));
+    UNTIL(&rig, has(c, "\"x\""));
+    uint64_t before = rig.core.buffered;
+    static char part[1 << 16];
+    memset(part, 'y', sizeof(part) - 1);
+    try_body(TRY(rig, 0), "data: ");
+    for (unsigned i = 0; i < 16; i++)
+        try_body(TRY(rig, 0), part);
+    assert_true(rig.core.buffered >= before + 16 * (sizeof(part) - 1));
+    try_done(TRY(rig, 0), ERR_CLOSED);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_true(rig.core.buffered < before + sizeof(part));
+    rig_stop(&rig);
+}
+
 static void deadline_covers_all_attempts(void **state)
 {
     (void)state;
@@ -422,6 +576,46 @@ static void whole_failures_in_200_fail_over(void **state)
     }
 }
 
+/* A provider's header that could break our head is left out, the answer is not. */
+static void odd_content_types_are_left_out(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "application/json\r\nx-evil: 1", "openai-version", "1\r\nx-evil: 1");
+    try_body(TRY(rig, 0), WHOLE_ANSWER);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, WHOLE_ANSWER));
+    assert_true(has(c, "HTTP/1.1 200 "));
+    assert_false(has(c, "evil"));
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 1);
+    assert_non_null(strstr(buf_cstr(&out), "\"why\":\"only\",\"because\":\"is the only candidate\""));
+    buf_release(&out);
+    rig_stop(&rig);
+}
+
+/* A limit used up before the first word is an answer: not tried elsewhere, not held against the model. */
+static void an_empty_answer_by_limit_passes(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), ROLE CHUNK("{\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"length\"}]}") DONE);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    assert_int_equal(rig.lane.count, 1);
+    assert_true(has(c, "\"length\"") && has(c, "[DONE]"));
+    assert_int_equal(counted(&rig, SERIES_OK), 1);
+    rig_stop(&rig);
+}
+
 static void own_4xx_passes_once(void **state)
 {
     (void)state;
@@ -474,6 +668,89 @@ static void refused_credential_tries_the_next(void **state)
     assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 3);
     rig_stop(&rig);
     credentials_free(rig.credentials);
+}
+
+/* Another credential is another attempt, and the route says how many there are. */
+static void credentials_count_as_attempts(void **state)
+{
+    (void)state;
+    struct rig rig = { .attempts = 2 };
+    const char *why;
+    struct span host = SPAN("localhost");
+    setenv("RIG_ONE", "secret-one", 1);
+    assert_int_equal(credentials_new(&rig.credentials), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-1"), SPAN("env:RIG_ONE"), &host, 1, &why), OK);
+    assert_int_equal(credentials_add(rig.credentials, SPAN("cred-2"), SPAN("env:RIG_ONE"), &host, 1, &why), OK);
+    (void)credentials_refresh(rig.credentials);
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    for (unsigned i = 0; i < 2; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        assert_string_equal(TRY(rig, i)->model, "a");
+        try_head(TRY(rig, i), 401, "application/json", NULL, NULL);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "a/m (status 401), a/m (status 401)."));
+    assert_int_equal(rig.lane.count, 2);
+    assert_int_equal(counted(&rig, SERIES_ATTEMPTS), 2);
+    rig_stop(&rig);
+    /* A model asked for by name has no route: each credential is tried once. */
+    rig = (struct rig){ .credentials = rig.credentials };
+    rig_start(&rig, true);
+    c = rig_client(&rig);
+    ask(&rig, c, "{\"model\":\"a/m\",\"messages\":[{}]}");
+    for (unsigned i = 0; i < 2; i++) {
+        UNTIL(&rig, rig.lane.count == i + 1);
+        try_head(TRY(rig, i), 401, "application/json", NULL, NULL);
+        try_done(TRY(rig, i), OK);
+    }
+    UNTIL(&rig, has(c, "a/m (status 401), a/m (status 401)."));
+    rig_stop(&rig);
+    credentials_free(rig.credentials);
+}
+
+/* Each attempt is estimated at 2000 nano-dollars; the route allows two and a half. */
+static void one_ceiling_for_the_whole_chain(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned status;
+        enum upstream_phase phase;
+        bool billed;
+    } cases[] = {
+        { 0, UPSTREAM_SENT, true },     /* sent whole, then cut */
+        { 200, UPSTREAM_BODY, true },   /* an answer of no use */
+        { 504, UPSTREAM_HEAD, true },   /* somebody on the way stopped waiting */
+        { 0, UPSTREAM_SENDING, false }, /* cut before it was whole */
+        { 500, UPSTREAM_HEAD, false },  /* no provider bills its own errors */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig = { .max_cost_nano = 5000 };
+        rig_start(&rig, true);
+        struct client *c = rig_client(&rig);
+        ask(&rig, c, WHOLE_ASK);
+        for (unsigned n = 0; n < 2; n++) {
+            UNTIL(&rig, rig.lane.count == n + 1);
+            if (cases[i].status)
+                try_head(TRY(rig, n), cases[i].status, "application/json", NULL, NULL);
+            TRY(rig, n)->phase = cases[i].phase;
+            try_done(TRY(rig, n), cases[i].status ? OK : ERR_CLOSED);
+        }
+        if (cases[i].billed) {
+            UNTIL(&rig, has(c, "\"error\""));
+            assert_int_equal(rig.lane.count, 2);
+            assert_true(has(c, "may cost 0.000004 USD, the next is estimated at 0.000002 USD, and the route allows "
+                               "0.000005 USD"));
+        } else {
+            UNTIL(&rig, rig.lane.count == 3);
+            try_head(TRY(rig, 2), 200, "application/json", NULL, NULL);
+            try_body(TRY(rig, 2), WHOLE_ANSWER);
+            try_done(TRY(rig, 2), OK);
+            UNTIL(&rig, has(c, WHOLE_ANSWER));
+        }
+        rig_stop(&rig);
+    }
 }
 
 /* A credential that is there in name only, and a model that is being probed: its probe must be given back. */
@@ -582,6 +859,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(streams_and_accounts),
+        cmocka_unit_test(certificates_reach_the_board),
         cmocka_unit_test(usage_is_kept_when_asked_for),
         cmocka_unit_test(fails_over_before_content),
         cmocka_unit_test(silence_fails_over),
@@ -590,14 +868,22 @@ int main(void)
         cmocka_unit_test(holding_sends_comments_and_still_fails_over),
         cmocka_unit_test(holding_then_failure_is_an_event),
         cmocka_unit_test(error_after_content_is_said),
+        cmocka_unit_test(done_does_not_wait_for_upstream),
+        cmocka_unit_test(tails_are_cut_at_the_end),
+        cmocka_unit_test(answers_carry_our_headers),
         cmocka_unit_test(a_clean_end_without_done_gets_none),
         cmocka_unit_test(client_gone_cancels_upstream),
         cmocka_unit_test(slow_client_pauses_upstream),
+        cmocka_unit_test(unfinished_events_are_accounted),
         cmocka_unit_test(deadline_covers_all_attempts),
         cmocka_unit_test(whole_answers_pass_byte_by_byte),
         cmocka_unit_test(whole_failures_in_200_fail_over),
+        cmocka_unit_test(odd_content_types_are_left_out),
+        cmocka_unit_test(an_empty_answer_by_limit_passes),
         cmocka_unit_test(own_4xx_passes_once),
         cmocka_unit_test(refused_credential_tries_the_next),
+        cmocka_unit_test(credentials_count_as_attempts),
+        cmocka_unit_test(one_ceiling_for_the_whole_chain),
         cmocka_unit_test(unusable_credential_gives_its_probe_back),
         cmocka_unit_test(a_request_pins_its_table),
         cmocka_unit_test(revoked_key_is_refused_at_once),

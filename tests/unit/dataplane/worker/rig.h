@@ -166,7 +166,8 @@ struct rig {
     struct client clients[RIG_CLIENTS];
     unsigned client_count;
     uint64_t generation;
-    uint32_t hold_ms, first_ms, idle_ms, deadline_ms;
+    uint32_t hold_ms, first_ms, idle_ms, deadline_ms, attempts;
+    int64_t max_cost_nano;
     int upstream_port;               /* of a real provider; 0: none is called */
     struct credentials *credentials; /* set before rig_start: provider a then wants one */
 };
@@ -223,7 +224,11 @@ UNUSED static void rig_publish(struct rig *rig)
         providers[0].credentials = (struct span_list){ .items = names, .count = 2 };
     }
     struct tier_member members[3] = { { 0, 1000000 }, { 1, 1000000 }, { 2, 1000000 } };
-    struct route route = { .name = SPAN("chat"), .tier_count = 3, .attempts = 3, .deadline_ms = rig->deadline_ms };
+    struct route route = { .name = SPAN("chat"),
+                           .tier_count = 3,
+                           .attempts = rig->attempts ? rig->attempts : 3,
+                           .max_cost_nano = rig->max_cost_nano,
+                           .deadline_ms = rig->deadline_ms };
     for (unsigned i = 0; i < 3; i++)
         route.tiers[i] = (struct tier){ .members = &members[i], .member_count = 1 };
     struct alias alias = { .name = SPAN("gpt-4o"), .target = SPAN("chat") };

@@ -249,6 +249,90 @@ static void serves_follows_and_drains(void **state)
     close_house(&h);
 }
 
+/* A sibling's socket, on a port of its own so that we know by which one a client comes. */
+static int sibling_socket(int *ret_port)
+{
+    struct rig other = { .port = 0 };
+    int fd = rig_listen(&other);
+    assert_int_equal(listen(fd, 16), 0);
+    *ret_port = other.port;
+    return fd;
+}
+
+static void lend(struct house *h, unsigned slot, int fd)
+{
+    struct buf out = BUF_INIT(CONTROL_LINE_BYTES);
+    const struct control_message message = { .kind = CONTROL_ADOPT_LISTENER, .slot = slot };
+    assert_int_equal(control_format(&message, &out), OK);
+    assert_int_equal(control_send_fd(h->line, buf_span(&out), fd), OK);
+    buf_release(&out);
+}
+
+static void take_back(struct house *h, unsigned slot)
+{
+    struct buf out = BUF_INIT(CONTROL_LINE_BYTES);
+    const struct control_message message = { .kind = CONTROL_DROP_LISTENER, .slot = slot };
+    assert_int_equal(control_format(&message, &out), OK);
+    assert_int_equal(write(h->line, buf_span(&out).ptr, out.len), (ssize_t)out.len);
+    buf_release(&out);
+}
+
+#define MODELS_ASK "GET /v1/models/none HTTP/1.1\r\nHost: x\r\n\r\n"
+
+static void serves_a_siblings_socket(void **state)
+{
+    (void)state;
+    struct house h;
+    open_house(&h);
+    start_worker(&h);
+    (void)expect(&h, CONTROL_SERVING, NULL);
+    const int own_port = h.rig.port;
+    int port, sibling = sibling_socket(&port);
+    h.rig.port = port;
+    int waiting = api_client(&h); /* in the kernel's queue, as when its worker is down */
+    write_all(waiting, MODELS_ASK);
+    tell(&h, CONTROL_WAKE, 0); /* words before it are read apart from it */
+    lend(&h, 3, sibling);
+    assert_non_null(strstr(read_until(waiting, "\r\n\r\n"), "HTTP/1.1 401 "));
+    h.rig.port = own_port;
+    int own = api_client(&h);
+    write_all(own, MODELS_ASK);
+    assert_non_null(strstr(read_until(own, "\r\n\r\n"), "HTTP/1.1 401 "));
+    /* The master is lost and found: the socket stays, as nobody else may be there to serve it. */
+    close(h.line);
+    buf_clear(&h.in);
+    h.line = accepted(h.master);
+    (void)expect(&h, CONTROL_SERVING, NULL);
+    h.rig.port = port;
+    int second = api_client(&h);
+    write_all(second, MODELS_ASK);
+    assert_non_null(strstr(read_until(second, "\r\n\r\n"), "HTTP/1.1 401 "));
+    /* Given back: what came goes on, what comes is another's. */
+    take_back(&h, 2);
+    take_back(&h, 3);
+    tell(&h, CONTROL_RELOAD, 0);
+    write_all(second, MODELS_ASK);
+    assert_non_null(strstr(read_until(second, "\r\n\r\n"), "HTTP/1.1 401 "));
+    int third = api_client(&h);
+    write_all(third, MODELS_ASK);
+    struct pollfd p = { .fd = third, .events = POLLIN };
+    assert_int_equal(poll(&p, 1, 200), 0);
+    int taken = accepted(sibling);
+    /* Words without the socket that they speak of: not our master. The worker looks for a better one. */
+    lend(&h, 1, -1);
+    close(h.line);
+    buf_clear(&h.in);
+    h.line = accepted(h.master);
+    (void)expect(&h, CONTROL_SERVING, NULL);
+    lend(&h, 5, sibling); /* held to the end: the drain closes it */
+    tell(&h, CONTROL_DRAIN, 10000);
+    assert_int_equal(end_of_worker(&h), 0);
+    int *const fds[] = { &waiting, &own, &second, &third, &taken, &sibling };
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+        close(*fds[i]);
+    close_house(&h);
+}
+
 static void sigterm_drains_and_a_second_one_ends(void **state)
 {
     (void)state;
@@ -296,6 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(serves_follows_and_drains),
+        cmocka_unit_test(serves_a_siblings_socket),
         cmocka_unit_test(sigterm_drains_and_a_second_one_ends),
         cmocka_unit_test(no_board_is_an_error),
     };

@@ -1,4 +1,4 @@
-/* dns_rig.h - a name server on 127.0.0.1 that knows what a test tells it: addresses (A), silence, or no such name. */
+/* support_dns.h - a name server on 127.0.0.1 that knows what a test tells it: addresses (A), silence, or no such name. */
 #pragma once
 #include "common/buf.h"
 #include <arpa/inet.h>

@@ -1,5 +1,7 @@
-/* What only the curl lane does: proxies; and its own TLS. */
-#include "tests/unit/dataplane/upstream/lane_rig.h"
+/* The curl lane: whom it talks to. Proxies and certificates. */
+#include "dataplane/upstream/upstream.h"
+#include "tests/unit/dataplane/upstream/support.h"
+#include <fcntl.h>
 #include <sys/wait.h>
 
 /* ---- proxies ---- */

@@ -1,4 +1,4 @@
-/* tls_rig.h - certificates made on the spot, and servers that show them. */
+/* support_tls.h - certificates made on the spot, and servers that show them. */
 #pragma once
 /* First: base.h bans a name that OpenSSL uses. */
 #include <openssl/err.h>

@@ -1,7 +1,7 @@
-/* lane_rig.h - what the tests of lanes share: servers that a test scripts byte by byte (plain or with TLS), an owner that
+/* support.h - what the tests of lanes share: servers that a test scripts byte by byte (plain or with TLS), an owner that
  * checks the order of callbacks, and a lane, all on one loop. */
 #pragma once
-#include "tests/unit/dataplane/upstream/tls_rig.h"
+#include "tests/unit/dataplane/upstream/support_tls.h"
 #include "common/buf.h"
 #include "common/fault.h"
 #include "dataplane/upstream/upstream.h"
@@ -530,4 +530,37 @@ static inline void keep_request(struct peer *peer)
 static inline void says_nothing(struct peer *peer)
 {
     (void)peer;
+}
+
+/* ---- every lane ---- */
+
+static inline bool is_curl(void)
+{
+    return make_lane == curl_lane_new;
+}
+
+/* The tests over curl, direct, the choice of both, and direct with TLS. */
+#define RUN_OVER_LANES(tests) run_over_lanes(tests, ARRAY_LEN(tests))
+static inline int run_over_lanes(const struct CMUnitTest *tests, size_t count)
+{
+    static const struct {
+        const char *name;
+        lane_maker *maker;
+        bool tls;
+    } kinds[] = { { "curl", curl_lane_new, false },
+                  { "direct", direct_lane_new, false },
+                  { "both", upstream_lane_new, false },
+                  { "direct over TLS", direct_lane_new, true } };
+    struct tls_server tls;
+    int failed = 0;
+    tls_server_init(&tls, "IP:127.0.0.1", 30);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        print_message("---- %s ----\n", kinds[i].name);
+        make_lane = kinds[i].maker;
+        tls_of = kinds[i].tls ? &tls : NULL;
+        failed += _cmocka_run_group_tests(kinds[i].name, tests, count, NULL, NULL);
+    }
+    tls_of = NULL;
+    tls_server_release(&tls);
+    return failed;
 }
