@@ -1,5 +1,4 @@
 /* The curl lane: whom it talks to. Proxies and certificates. */
-#include "dataplane/upstream/upstream.h"
 #include "tests/unit/dataplane/upstream/support.h"
 #include <fcntl.h>
 #include <sys/wait.h>

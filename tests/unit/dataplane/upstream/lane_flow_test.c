@@ -1,5 +1,4 @@
 /* Every lane: pauses, cancels and starts in every place, and every allocation failing. */
-#include "dataplane/upstream/upstream.h"
 #include "tests/unit/dataplane/upstream/support.h"
 #include <curl/curl.h>
 #include <sys/socket.h>

@@ -1,5 +1,4 @@
 /* Every lane: answers right and wrong, connections, bodies. */
-#include "dataplane/upstream/upstream.h"
 #include "tests/unit/dataplane/upstream/support.h"
 #include <sys/socket.h>
 
