@@ -130,10 +130,16 @@ static void on_written(uv_write_t *write, int status)
     enum err err = status < 0 ? direct_conn_write_failed(conn) : OK;
     if (!err && conn->tls)
         err = direct_tls_written(conn);
+    if (!err && conn->state == DIRECT_CONN_BUSY && !t->sent_head) { /* what TLS had to say came before it */
+        buf_clear(&conn->lane->head);
+        err = direct_head_write(&conn->lane->head, &t->request);
+    }
     if (!err && conn->state == DIRECT_CONN_BUSY)
         err = direct_conn_send(conn);
     if (err && t)
         direct_try_broken(t, err, why);
+    else if (err)
+        direct_conn_close(conn);
 }
 
 enum err direct_conn_write_later(struct direct_conn *conn, const uv_buf_t *bufs, unsigned count)
@@ -219,6 +225,8 @@ static enum err send_plain(struct direct_conn *conn)
 
 enum err direct_conn_send(struct direct_conn *conn)
 {
+    if (conn->writing) /* on_written goes on */
+        return OK;
     return conn->tls ? direct_tls_send(conn) : send_plain(conn);
 }
 
@@ -316,6 +324,7 @@ static void take_plain(struct direct_conn *conn, struct span bytes)
 {
     switch (direct_conn_parse(conn, &bytes)) {
     case DIRECT_PAUSED:
+        direct_conn_pause(conn); /* the pause may be older than the connection */
         if (buf_append(&conn->held, bytes) != OK)
             direct_try_finish(conn->try, ERR_NOMEM, "out of memory");
         break;

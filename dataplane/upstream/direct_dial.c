@@ -82,7 +82,7 @@ void direct_dial(struct direct_try *t)
     t->phase = UPSTREAM_CONNECTING;
     t->dialed = 0;
     t->failure = OK;
-    t->connect_due_ms = now_ms + t->request.connect_timeout_ms;
+    t->connect_due_ms = t->request.connect_timeout_ms ? now_ms + t->request.connect_timeout_ms : UINT64_MAX;
     if (d->literal || (d->address_count > 0 && now_ms < d->addresses_until_ms))
         dial_next(t);
     else

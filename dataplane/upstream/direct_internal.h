@@ -22,7 +22,7 @@
 #include <netinet/in.h>
 #include <uv.h>
 
-#define DIRECT_READ_BYTES 65536u /* one read: bounds what one fast provider takes of a turn, and what a pause holds */
+#define DIRECT_READ_BYTES 65536u /* one read: what a pause may hold at most */
 #define DIRECT_REQUEST_HEAD_BYTES_MAX                                                                                  \
     65536u /* a client's whole head is smaller: only a policy gone wrong writes more */
 #define DIRECT_IDLE_MS                                                                                                 \

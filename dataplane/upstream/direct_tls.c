@@ -343,6 +343,7 @@ static void complete(struct direct_conn *conn, struct span rest)
 static void hold(struct direct_conn *conn, struct span rest, bool in_is_held)
 {
     struct direct_tls *tls = conn->tls;
+    direct_conn_pause(conn); /* the pause may be older than the connection */
     enum err err = buf_append(&tls->plain, rest);
     if (in_is_held)
         buf_consume(&conn->held, conn->held.len - tls->in.len);

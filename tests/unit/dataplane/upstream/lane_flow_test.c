@@ -121,6 +121,29 @@ static void pause_at_head(void **state)
     server_stop(&server);
 }
 
+/* Paused before there is a connection at all: one read's worth is held, the rest stays with the provider. */
+static void pause_before_the_connection(void **state)
+{
+    struct server server;
+    struct owner o;
+    (void)state;
+    use(&server, flood, NULL);
+    owner_init(&o);
+    assert_int_equal(start(&o), OK);
+    upstream_pause(o.upstream);
+    while (!server.requests)
+        turn();
+    turns(100);
+    assert_int_equal(o.bodies + o.dones, 0);
+    assert_true(upstream_buffered(o.upstream) <= 2 * 65536);
+    upstream_resume(o.upstream);
+    finish(&o);
+    assert_int_equal(o.err, OK);
+    assert_int_equal(o.body.len, FLOOD_BYTES);
+    owner_release(&o);
+    server_stop(&server);
+}
+
 /* ---- cancels and starts ---- */
 
 static void cancels_everywhere(void **state)
@@ -477,6 +500,7 @@ int main(int argc, char **argv)
         TEST(pause_stops_the_flow),
         TEST(pause_and_resume_in_one_callback),
         TEST(pause_at_head),
+        TEST(pause_before_the_connection),
         TEST(cancels_everywhere),
         TEST(cancel_in_done),
         TEST(starts_inside_callbacks),
