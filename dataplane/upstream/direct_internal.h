@@ -134,6 +134,7 @@ struct direct_lane {
     struct direct_conn *oldest_idle, *newest_idle;
     unsigned active, open, idle, spare_try_count; /* open: connections, idle ones too */
     unsigned connections_max, idle_max;
+    uint32_t idle_ms;
     struct direct_destination *buckets[DIRECT_BUCKETS];
     unsigned unused_destinations;
     uv_timer_t idle_timer;

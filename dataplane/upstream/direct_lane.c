@@ -79,14 +79,14 @@ static void on_idle_timer(uv_timer_t *timer);
 
 static void watch_oldest(struct direct_lane *lane)
 {
-    const uint64_t due_ms = lane->oldest_idle->idle_since_ms + DIRECT_IDLE_MS, now_ms = direct_now_ms(lane);
+    const uint64_t due_ms = lane->oldest_idle->idle_since_ms + lane->idle_ms, now_ms = direct_now_ms(lane);
     uv_timer_start(&lane->idle_timer, on_idle_timer, due_ms > now_ms ? due_ms - now_ms : 0, 0);
 }
 
 static void on_idle_timer(uv_timer_t *timer)
 {
     struct direct_lane *lane = timer->data;
-    while (lane->oldest_idle && lane->oldest_idle->idle_since_ms + DIRECT_IDLE_MS <= direct_now_ms(lane))
+    while (lane->oldest_idle && lane->oldest_idle->idle_since_ms + lane->idle_ms <= direct_now_ms(lane))
         direct_conn_close(lane->oldest_idle);
     if (lane->oldest_idle)
         watch_oldest(lane);
@@ -484,6 +484,7 @@ enum err direct_lane_new(const struct upstream_lane_options *options, struct ups
     lane->loop = options->loop;
     lane->connections_max = options->connections_max;
     lane->idle_max = options->connections_idle_max;
+    lane->idle_ms = options->idle_ms ? options->idle_ms : DIRECT_IDLE_MS;
     buf_init(&lane->head, DIRECT_REQUEST_HEAD_BYTES_MAX);
     buf_init(&lane->cipher, DIRECT_CIPHER_BYTES_MAX);
     lane->read_buffer = fault_malloc(DIRECT_READ_BYTES);

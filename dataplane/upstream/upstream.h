@@ -80,6 +80,7 @@ struct upstream_lane_options {
     unsigned connections_max;      /* in all: bounds descriptors */
     unsigned connections_idle_max; /* kept for reuse */
     const char *ca_file;           /* NULL: the system's */
+    uint32_t idle_ms;              /* how long, in the direct lane; 0: a minute, as in the curl lane */
     const char *name_servers;      /* "127.0.0.1:5353,..." for the direct lane; NULL: the system's */
 };
 /* All that a provider may ask for: proxies, HTTP/2. */

@@ -3,6 +3,7 @@
 #include "tests/unit/dataplane/upstream/support.h"
 #include "tests/unit/dataplane/upstream/support_dns.h"
 #include "common/clock.h"
+#include <ares.h>
 
 static const char OK_ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -77,6 +78,52 @@ static void idle_bytes_close_the_connection(void **state)
     peer_say(server.last, "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nstolen");
     while (server.open)
         turn();
+    expect_ok(false);
+    server_stop(&server);
+}
+
+static void idle_connections_are_closed_in_time(void **state)
+{
+    struct server server;
+    (void)state;
+    upstream_lane_close(lane);
+    const struct upstream_lane_options options = { .loop = &loop,
+                                                   .connections_max = 8,
+                                                   .connections_idle_max = 8,
+                                                   .ca_file = tls_of ? tls_of->ca_file : NULL,
+                                                   .idle_ms = 40 };
+    assert_int_equal(direct_lane_new(&options, &lane), OK);
+    use(&server, answer_each, OK_ANSWER);
+    expect_ok(false);
+    expect_ok(true);
+    const uint64_t since_ms = uv_now(&loop);
+    while (server.open)
+        turn();
+    assert_in_range(uv_now(&loop) - since_ms, 35, 1000);
+    expect_ok(false);
+    server_stop(&server);
+}
+
+/* Hosts that came and went with policies do not stay for ever, and those that stay are found again. */
+static void many_destinations(void **state)
+{
+    static char hosts[600][24];
+    struct server server;
+    (void)state;
+    use(&server, answer_each, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    const struct provider right = provider;
+    for (unsigned i = 0; i < ARRAY_LEN(hosts); i++) {
+        struct owner o;
+        snprintf(hosts[i], sizeof(hosts[i]), "127.0.%u.%u", 1 + i / 250, 1 + i % 250);
+        provider.host = span_cstr(hosts[i]);
+        provider.port = 1;
+        owner_init(&o);
+        assert_int_equal(start(&o), OK);
+        finish(&o);
+        assert_int_equal(o.err, ERR_REFUSED);
+        owner_release(&o);
+    }
+    provider = right;
     expect_ok(false);
     server_stop(&server);
 }
@@ -509,6 +556,41 @@ static void a_silent_address_is_overtaken(void **state)
     server_stop(&server);
 }
 
+/* Every allocation of the lane and of c-ares fails in turn. */
+static void each_allocation_fails(void **state)
+{
+    struct server server;
+    unsigned failed = 0;
+    (void)state;
+    use(&server, answer_each, OK_ANSWER);
+    provider.host = SPAN("a.test");
+    dns_says(&dns, "a.test", "127.0.0.1", 60);
+    bool hit = true;
+    for (uint64_t k = 0; hit; k++) {
+        struct upstream_request request = request_of(NULL, 0);
+        struct owner o;
+        upstream_lane_close(lane);
+        turns(5);
+        lane_open(8, NULL);
+        request.connect_timeout_ms = 300; /* a query whose socket is not watched ends by it */
+        owner_init(&o);
+        assert_int_equal(buf_reserve(&o.headers, 200, &(char *){ NULL }), OK);
+        assert_int_equal(buf_reserve(&o.body, 100, &(char *){ NULL }), OK);
+        fault_arm(FAULT_ALLOC, k, 1);
+        const enum err err = upstream_start(lane, &request, &events, &o, &o.upstream);
+        if (!err)
+            finish(&o);
+        hit = fault_seen(FAULT_ALLOC) > k;
+        fault_disarm_all();
+        failed += err || o.err;
+        assert_true(err == OK || err == ERR_NOMEM);
+        owner_release(&o);
+    }
+    assert_true(failed >= 6);
+    expect_ok(true);
+    server_stop(&server);
+}
+
 static void close_while_names_are_asked(void **state)
 {
     struct owner o;
@@ -543,11 +625,16 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     signal(SIGPIPE, SIG_IGN);
     make_lane = direct_lane_new;
+    /* c-ares's own allocations can be made to fail, too. */
+    if (ares_library_init_mem(ARES_LIB_INIT_ALL, fault_malloc, free, fault_realloc) != ARES_SUCCESS)
+        return 1;
 #define TEST(name)  cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define NAMES(name) cmocka_unit_test_setup_teardown(name, set_up_names, tear_down_names)
     const struct CMUnitTest pool[] = {
         TEST(the_newest_connection_is_used_first),
         TEST(idle_bytes_close_the_connection),
+        TEST(idle_connections_are_closed_in_time),
+        TEST(many_destinations),
         TEST(surplus_closes_the_connection),
         TEST(close_is_obeyed),
         TEST(a_stale_connection_is_replaced_once),
@@ -569,6 +656,7 @@ int main(int argc, char **argv)
         NAMES(a_silent_address_is_overtaken),
         NAMES(close_while_names_are_asked),
         NAMES(localhost_needs_no_server),
+        NAMES(each_allocation_fails),
     };
     int failed = cmocka_run_group_tests_name("pool", pool, NULL, NULL);
     failed += cmocka_run_group_tests_name("names", names, NULL, NULL);
