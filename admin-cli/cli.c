@@ -303,9 +303,15 @@ static int run(struct cli *cli, int argc, char *const *argv)
     }
     const unsigned words = words_of(cli->command);
     const unsigned args = cli->given.arg_count > words ? cli->given.arg_count - words : 0;
-    if (args > cli->command->args_most && group_count(cli->command->path) > 1)
+    /* 'nodes' is a command itself and the beginning of others: 'nodes frobnicate' is meant to be one of those */
+    if (args > cli->command->args_most && words == 1 && group_count(cli->command->path) > 1)
         return unknown_command(cli->given.args[0], cli->given.args[1], false);
-    if (args < cli->command->args_least || args > cli->command->args_most)
+    if (args > cli->command->args_most)
+        return cli_fail(cli, EXIT_USAGE,
+                        "'%.100s' is one argument too many\nusage: fairlead %s %s\nTry 'fairlead %s --help'.",
+                        cli->given.args[words + cli->command->args_most], cli->command->path, cli->command->arguments,
+                        cli->command->path);
+    if (args < cli->command->args_least)
         return cli_fail(cli, EXIT_USAGE, "usage: fairlead %s %s\nTry 'fairlead %s --help'.", cli->command->path,
                         cli->command->arguments, cli->command->path);
     const int code = prepare(cli);

@@ -98,11 +98,12 @@ enum column_kind {
     COLUMN_AGE /* of a past ms time */,
     COLUMN_UNTIL /* a future ms time */,
     COLUMN_TIME,
-    COLUMN_MS,    /* a duration in milliseconds */
-    COLUMN_US,    /* a latency in microseconds; 0: unknown */
-    COLUMN_USD,   /* US dollars, a decimal number */
-    COLUMN_SHARE, /* parts per million */
-    COLUMN_SCORE, /* a fraction, to three places */
+    COLUMN_MS,       /* a duration in milliseconds */
+    COLUMN_US,       /* a latency in microseconds; 0: unknown */
+    COLUMN_USD,      /* US dollars, a decimal number */
+    COLUMN_NANO_USD, /* nano-dollars, a whole number; shown in dollars */
+    COLUMN_SHARE,    /* parts per million */
+    COLUMN_SCORE,    /* a fraction, to three places */
     COLUMN_LIST,
     COLUMN_NUMBER
 };

@@ -11,8 +11,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ATTEMPTS      3u /* a change that got no answer is repeated with the same request id: it is done once */
-#define WAIT_POLL_MS  50
+#define ATTEMPTS     3u /* a change that got no answer is repeated with the same request id: it is done once */
+#define WAIT_POLL_MS 50
 
 extern char **environ;
 
@@ -157,7 +157,10 @@ int call_index(struct cli *cli, const struct admin_reply *reply, struct json_ind
 int call_ask(struct cli *cli, const struct call *call, const struct admin_reply **ret_reply, struct json_index *ret)
 {
     const int code = call_send(cli, call, ret_reply);
-    return code == EXIT_GOOD ? call_index(cli, *ret_reply, ret) : code;
+    if (code != EXIT_GOOD)
+        return code;
+    REQUIRE(*ret_reply);
+    return call_index(cli, *ret_reply, ret);
 }
 
 /* ---- waiting for nodes ---- */
@@ -166,7 +169,7 @@ static int ask_behind(struct cli *cli, uint64_t epoch, uint64_t generation, uint
                       struct json_index *ret)
 {
     struct call call = { .command = "nodes.behind" };
-    const struct admin_reply *reply;
+    const struct admin_reply *reply = NULL;
     call_arg_cstr(&call, "epoch", arena_printf(&cli->arena, "%llu", (unsigned long long)epoch));
     call_arg_cstr(&call, "generation", arena_printf(&cli->arena, "%llu", (unsigned long long)generation));
     call_arg_cstr(&call, "directory", arena_printf(&cli->arena, "%llu", (unsigned long long)directory));

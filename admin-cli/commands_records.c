@@ -12,6 +12,7 @@
 
 struct wanted {
     struct span id;     /* "": the newest */
+    struct span member; /* how the id stands in a line: "request_id":"…" */
     struct span *lines; /* newest first, in the arena */
     uint64_t limit, count;
 };
@@ -33,7 +34,7 @@ static enum err take_lines(struct cli *cli, struct span text, struct wanted *wan
             start--;
         const struct span line = span_of(text.ptr + start, end - start);
         end = start;
-        if (line.len == 0 || (wanted->id.len && span_find(line, wanted->id) == SIZE_MAX))
+        if (line.len == 0 || (wanted->id.len && span_find(line, wanted->member) == SIZE_MAX))
             continue;
         wanted->lines[wanted->count] = arena_dup(&cli->arena, line);
         if (!wanted->lines[wanted->count].ptr)
@@ -98,27 +99,55 @@ static void print_attempts(const struct cli *cli, const struct json_index *ix, u
     }
 }
 
+/* How it ended, in words: clients' and records' words for it are for programs. */
+static const char *ending(const char *outcome)
+{
+    static const char *const words[][2] = { { "ok", "answered" },
+                                            { "client_error", "refused, the request is wrong" },
+                                            { "error", "failed" },
+                                            { "cancelled", "the client went away" } };
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if (strcmp(words[i][0], outcome) == 0)
+            return words[i][1];
+    }
+    return outcome;
+}
+
 /* One record in words. */
 static void print_record(const struct cli *cli, const struct json_index *ix, uint32_t record)
 {
     char charged[UNITS_TEXT_BYTES], list[UNITS_TEXT_BYTES];
+    const char *error = cell(cli, ix, record, "error"), *route = cell(cli, ix, record, "route");
+    const uint32_t attempts = json_get(ix, record, SPAN("attempts"));
+    const bool tried = attempts != JSON_NONE && json_first(ix, attempts) != JSON_NONE;
+    const uint64_t ttft_us = render_u64(ix, record, "ttft_us");
     units_format_usd((int64_t)render_u64(ix, record, "cost_nano_usd"), charged);
     units_format_usd((int64_t)render_u64(ix, record, "cost_list_nano_usd"), list);
     printf("request       %s at %s\n", cell(cli, ix, record, "request_id"), cell(cli, ix, record, "time"));
-    printf("asked for     %s (route %s) by team %s with %s\n", cell(cli, ix, record, "asked"),
-           cell(cli, ix, record, "route"), cell(cli, ix, record, "team"), cell(cli, ix, record, "key_id"));
-    printf("decided by    policy v%s, arm %s, generation %s; this first choice had a chance of %.1f%%\n",
-           cell(cli, ix, record, "policy_version"), cell(cli, ix, record, "arm"), cell(cli, ix, record, "generation"),
-           (double)render_u64(ix, record, "propensity_ppb") / 1e7);
+    printf("asked for     %s%s%s%s by team %s with %s\n", cell(cli, ix, record, "asked"),
+           *route == '-' ? "" : " (route ", *route == '-' ? "" : route, *route == '-' ? "" : ")",
+           cell(cli, ix, record, "team"), cell(cli, ix, record, "key_id"));
+    printf("decided by    policy v%s, arm %s, generation %s", cell(cli, ix, record, "policy_version"),
+           cell(cli, ix, record, "arm"), cell(cli, ix, record, "generation"));
+    if (tried)
+        printf("; this first choice had a chance of %.1f%%", (double)render_u64(ix, record, "propensity_ppb") / 1e7);
+    printf("\n");
     print_attempts(cli, ix, record);
-    printf("served by     %s: %s, status %s\n", cell(cli, ix, record, "model"), cell(cli, ix, record, "outcome"),
-           cell(cli, ix, record, "status"));
-    printf("tokens        %s in (%s cached), %s out (%s reasoning)%s\n", cell(cli, ix, record, "usage.input"),
-           cell(cli, ix, record, "usage.cached"), cell(cli, ix, record, "usage.output"),
-           cell(cli, ix, record, "usage.reasoning"), *cell(cli, ix, record, "estimated") == 'y' ? ", estimated" : "");
-    printf("cost          $%s (list $%s), price from %s\n", charged, list, cell(cli, ix, record, "price_source"));
-    printf("time          first token %.1f ms, in all %.1f ms, of it Fairlead's own %.3f ms\n",
-           (double)render_u64(ix, record, "ttft_us") / 1e3, (double)render_u64(ix, record, "total_us") / 1e3,
+    printf("%s     %s: %s%s%s, status %s\n",
+           strcmp(cell(cli, ix, record, "outcome"), "ok") == 0 ? "served by" : "ended at ",
+           cell(cli, ix, record, "model"), ending(cell(cli, ix, record, "outcome")), *error == '-' ? "" : ": ",
+           *error == '-' ? "" : error, cell(cli, ix, record, "status"));
+    if (tried) {
+        printf("tokens        %s in (%s cached), %s out (%s reasoning)%s\n", cell(cli, ix, record, "usage.input"),
+               cell(cli, ix, record, "usage.cached"), cell(cli, ix, record, "usage.output"),
+               cell(cli, ix, record, "usage.reasoning"),
+               *cell(cli, ix, record, "estimated") == 'y' ? ", estimated" : "");
+        printf("cost          $%s (list $%s), price from %s\n", charged, list, cell(cli, ix, record, "price_source"));
+    }
+    printf("time          ");
+    if (ttft_us > 0) /* 0: not a stream, or nothing came */
+        printf("first token %.1f ms, ", (double)ttft_us / 1e3);
+    printf("in all %.1f ms, of it Fairlead's own %.3f ms\n", (double)render_u64(ix, record, "total_us") / 1e3,
            (double)render_u64(ix, record, "overhead_us") / 1e3);
 }
 
@@ -133,8 +162,8 @@ int run_records(struct cli *cli)
         { "STATUS", "status", COLUMN_NUMBER },
         { "IN", "usage.input", COLUMN_NUMBER },
         { "OUT", "usage.output", COLUMN_NUMBER },
-        { "NANO-USD", "cost_nano_usd", COLUMN_NUMBER },
-        { "TTFT US", "ttft_us", COLUMN_NUMBER },
+        { "COST USD", "cost_nano_usd", COLUMN_NANO_USD },
+        { "TTFT", "ttft_us", COLUMN_US },
         { "OUTCOME", "outcome", COLUMN_TEXT },
     };
     static const struct json_limits limits = { .bytes_max = 256u << 20, .depth_max = 32, .tokens_max = 16u << 20 };
@@ -145,8 +174,13 @@ int run_records(struct cli *cli)
     if (last &&
         (span_to_u64(span_cstr(last), &wanted.limit) != OK || wanted.limit == 0 || wanted.limit > RECORDS_SHOWN_MAX))
         return cli_fail(cli, EXIT_USAGE, "--last takes a number from 1 to %u", RECORDS_SHOWN_MAX);
-    if (wanted.id.len)
+    if (wanted.id.len) {
+        const char *member = arena_printf(&cli->arena, "\"request_id\":\"" SPAN_FMT "\"", SPAN_ARG(wanted.id));
+        if (!member)
+            return cli_fail(cli, EXIT_FAILED, "out of memory");
+        wanted.member = span_cstr(member);
         wanted.limit = 1;
+    }
     wanted.lines = ARENA_ARRAY(&cli->arena, wanted.limit, struct span);
     enum err err = wanted.lines ? read_records(cli, &wanted) : ERR_NOMEM;
     if (!err)

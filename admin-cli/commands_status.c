@@ -18,7 +18,7 @@ static const struct column node_columns[] = {
     { "DIRECTORY", "serving.directory", COLUMN_NUMBER },
     { "EVIDENCE", "serving.evidence", COLUMN_NUMBER },
     { "WORKERS", "workers", COLUMN_NUMBER },
-    { "SEEN MS AGO", "seen_ms_ago", COLUMN_NUMBER },
+    { "SEEN", "seen_ms_ago", COLUMN_MS },
     { "VERSION", "version", COLUMN_TEXT },
     { "NO CREDENTIAL FOR", "unresolved_credentials", COLUMN_LIST },
 };
@@ -137,6 +137,19 @@ static void print_prices(const struct cli *cli, const struct json_index *ix)
     print_feed(cli, ix);
 }
 
+static void print_refusals(const struct json_index *ix)
+{
+    static const char *const links[] = { "fetch", "evidence", "admin" };
+    char path[40];
+    for (size_t i = 0; i < ARRAY_LEN(links); i++) {
+        snprintf(path, sizeof(path), "refused_messages.%s", links[i]);
+        const uint64_t count = render_u64(ix, 0, path);
+        if (count)
+            printf("garbage     %llu messages on the %s link made no sense and were refused\n",
+                   (unsigned long long)count, links[i]);
+    }
+}
+
 int run_status(struct cli *cli)
 {
     static const struct column fields[] = {
@@ -158,6 +171,7 @@ int run_status(struct cli *cli)
     render_fields(cli, &ix, 0, fields, ARRAY_LEN(fields));
     print_models(cli, &ix);
     print_prices(cli, &ix);
+    print_refusals(&ix);
     printf("\n");
     const uint32_t nodes = json_get(&ix, 0, SPAN("nodes"));
     render_table(cli, &ix, nodes, node_columns, ARRAY_LEN(node_columns), NO_NODE);

@@ -257,7 +257,8 @@ static enum err look_preset(struct cli *cli, struct files *f, const struct json_
                                             .preset = name_text,
                                             .url = url_text,
                                             .price = "{input: 0, output: 0}" }); /* one's own machine */
-    if (env.len && getenv(env_text) && *getenv(env_text)) {
+    const char *key = env.len ? getenv(env_text) : NULL;
+    if (key && *key) {
         for (size_t i = 0; i < ARRAY_LEN(first_models); i++) {
             if (span_eq(name, span_cstr(first_models[i].preset)))
                 return add_cloud(f, name_text, env_text, host_of(url));

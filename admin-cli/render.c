@@ -162,6 +162,8 @@ static const char *number_cell(struct arena *arena, enum column_kind kind, int64
         return arena_printf(arena, "%.19sZ", clock_format_wall(number, text));
     if (kind == COLUMN_US)
         return number == 0 ? "-" : arena_printf(arena, "%.1fms", (double)number / 1e3);
+    if (kind == COLUMN_NANO_USD)
+        return number == 0 ? "-" : arena_printf(arena, "%s", units_format_usd(number, text));
     if (kind == COLUMN_SHARE) /* ppm */
         return arena_printf(arena, "%.1f%%", (double)number / 1e4);
     return arena_printf(arena, "%lld", (long long)number);
@@ -217,6 +219,7 @@ static bool right_aligned(enum column_kind kind)
     case COLUMN_NUMBER:
     case COLUMN_SHARE:
     case COLUMN_USD:
+    case COLUMN_NANO_USD:
     case COLUMN_US:
     case COLUMN_SCORE:
         return true;

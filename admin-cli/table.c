@@ -4,7 +4,8 @@
 const struct opt cli_global_options[] = {
     { "home", 0, OPT_TEXT, "DIR", "home directory (default: $FAIRLEAD_HOME, or the usual state directory)" },
     { "address", 0, OPT_TEXT, "ADDRESS", "the control plane's admin link (default: ipc://HOME/run/admin.ipc)" },
-    { "timeout", 0, OPT_TEXT, "TIME", "how long to wait for the control plane, and with --wait for the nodes (default: 30s)" },
+    { "timeout", 0, OPT_TEXT, "TIME",
+      "how long to wait for the control plane, and with --wait for the nodes (default: 30s)" },
     { "json", 0, OPT_FLAG, NULL, "print the answer as JSON" },
     { "help", 'h', OPT_FLAG, NULL, "print help" },
 };
@@ -72,7 +73,9 @@ static const struct opt audit_options[] = {
 };
 static const struct opt init_options[] = {
     { "force", 0, OPT_FLAG, NULL, "replace files that are there (they are kept with the ending .old)" },
-    { "demo", 0, OPT_MANY, "NAME=URL", "add an OpenAI-compatible server to the policy as a provider of this name" },
+    { "demo", 0, OPT_MANY, "NAME=URL",
+      "add an OpenAI-compatible server to the policy as a provider of this name; NAME=URL@IN/OUT says its prices in US "
+      "dollars per million tokens" },
 };
 static const struct opt up_options[] = {
     { "policy", 0, OPT_TEXT, "FILE",

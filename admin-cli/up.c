@@ -507,12 +507,40 @@ int run_up(struct cli *cli)
     return code;
 }
 
+static int is_lock(const struct dirent *entry)
+{
+    return span_ends(span_cstr(entry->d_name), SPAN(".lock"));
+}
+
+/* What else holds a lock in run/ asked to end with the house: the quickstart's simulated providers. After the house,
+ * so that no request meets a dead provider. True in *ret_any when there was one. */
+static bool stop_guests(const struct cli *cli, bool *ret_any)
+{
+    struct dirent **names = NULL;
+    char *dir = file_join(cli->home, HOME_RUN);
+    const int found = dir ? scandir(dir, &names, is_lock, alphasort) : -1;
+    bool stopped = true;
+    for (int i = 0; i < found; i++) {
+        char *lock = file_join(HOME_RUN, names[i]->d_name);
+        if (lock && holder(cli, lock) > 1) {
+            *ret_any = true;
+            stopped = stop_one(cli, names[i]->d_name, lock, 0) && stopped;
+        }
+        free(lock);
+        free(names[i]);
+    }
+    free(names);
+    free(dir);
+    return stopped;
+}
+
 int run_down(struct cli *cli)
 {
-    const bool was_up = holder(cli, HOME_UP_LOCK) || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK) ||
-                        holder(cli, HOME_PROBER_LOCK) || holder(cli, HOME_PRICEFEED_LOCK);
+    bool was_up = holder(cli, HOME_UP_LOCK) || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK) ||
+                  holder(cli, HOME_PROBER_LOCK) || holder(cli, HOME_PRICEFEED_LOCK);
     bool stopped = stop_one(cli, "fairlead up", HOME_UP_LOCK, 0);
     stopped = stop_house(cli, NULL) && stopped; /* what a dead supervisor left */
+    stopped = stop_guests(cli, &was_up) && stopped;
     if (!was_up)
         printf("nothing runs in %s\n", cli->home);
     else if (stopped)

@@ -38,7 +38,9 @@ struct daemon {
     uint64_t evidence_next, evidence_end; /* reserved sequences */
     uint64_t followed_generation, followed_epoch;
     int64_t decided_at_ms;
+    uint64_t evidence_refused; /* reports that made no sense */
     bool decide_now;
+    bool decide_failed;   /* the last time: the timer tries again, not every tick */
     bool prices_unstored; /* the last try failed */
     bool stopping;
     int lock_fd;
@@ -139,6 +141,7 @@ static void decide(struct daemon *d, int64_t now_ms)
     enum err err = d->followed_generation ? OK : follow_head(d, &arena);
     if (!err)
         err = publish_evidence(d, &arena, now_ms);
+    d->decide_failed = err != OK;
     if (err && err != ERR_NOT_FOUND) /* nothing pushed yet */
         log_error("evidence.publish", LOG_ERR(err));
     if (evidence_dirty(d->learned) || d->prices_unstored) {
@@ -168,7 +171,7 @@ static void on_tick(uv_timer_t *timer)
     struct daemon *d = timer->data;
     const int64_t now_ms = clock_wall_ms();
     const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
-    if (d->decide_now || due || evidence_significant(d->learned))
+    if (d->decide_now || due || (evidence_significant(d->learned) && !d->decide_failed))
         decide(d, now_ms);
     publisher_tick(d->publisher, clock_ms());
 }
@@ -199,6 +202,19 @@ static void on_wake(uv_async_t *async)
         channel_server_dispatch(d->admin);
 }
 
+static uint64_t frames_refused(const struct channel_server *server)
+{
+    return server ? channel_server_refused(server) : 0;
+}
+
+static struct link_refusals link_refusals(void *user)
+{
+    const struct daemon *d = user;
+    return (struct link_refusals){ .fetch = frames_refused(d->fetch) + publisher_refused(d->publisher),
+                                   .evidence = frames_refused(d->evidence) + d->evidence_refused,
+                                   .admin = frames_refused(d->admin) + d->service.refused };
+}
+
 static void on_fetch(void *user, struct channel_call *call, struct span request, UNUSED const struct channel_peer *peer)
 {
     struct daemon *d = user;
@@ -225,6 +241,7 @@ static void on_evidence(void *user, struct channel_call *call, struct span reque
     if (!err)
         err = evidence_take(d->learned, report, clock_wall_ms(), &arena, &reply);
     if (err) {
+        d->evidence_refused++;
         log_warn("evidence.refused", LOG_ERR(err), LOG_SPAN("why", reply.error));
         if (span_empty(reply.error))
             reply.error = span_cstr(err_name(err));
@@ -464,7 +481,8 @@ int daemon_run(const struct daemon_options *options)
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
                                        .changed = on_changed,
-                                       .changed_user = d };
+                                       .changed_user = d,
+                                       .link_refusals = link_refusals };
         status = open_links(d) == OK ? 0 : 1;
     }
     if (status == 0) {

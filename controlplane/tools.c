@@ -120,7 +120,9 @@ int tool_check(const char *file, const char *prices_file, bool json)
     }
     arena_init(&arena, POLICY_ARENA_MAX);
     diags_init(&diags, &arena);
-    err = check(&arena, file, evidence_book(state), &diags, &checked);
+    struct policy_book book = *evidence_book(state);
+    book.now_ms = clock_wall_ms();
+    err = check(&arena, file, &book, &diags, &checked);
     if (!err && !checked.has_policy && !checked.has_directory)
         diag_at(&diags, DIAG_ERROR, file, 1, 1, "neither a `kind: policy` nor a `kind: directory` document");
     const int status = err && err != ERR_INVALID ? trouble("checking", err) : print_check(&diags, &checked, json);

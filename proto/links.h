@@ -41,12 +41,12 @@ struct fetch_request {
     uint32_t artifact_count;
     struct nack *nacks; /* the present ones */
     uint32_t nack_count;
-    bool pinned;                   /* nodes pin --local: told, not followed */
-    uint64_t adopt_epoch;          /* epoch that the node accepts; another one in the reply is NACKed until adopted */
-    struct span directory_cursor;  /* continues a paged resync: last key hash seen (32 bytes), or empty */
-    uint64_t directory_resync_seq; /* sequence of the resync in progress, 0 without one */
+    bool pinned;                     /* nodes pin --local: told, not followed */
+    uint64_t adopt_epoch;            /* epoch that the node accepts; another one in the reply is NACKed until adopted */
+    struct span directory_cursor;    /* continues a paged resync: last key hash seen (32 bytes), or empty */
+    uint64_t directory_resync_seq;   /* sequence of the resync in progress, 0 without one */
     uint64_t directory_resync_epoch; /* and its epoch: a cursor of another one is not followed */
-    uint32_t wait_ms;              /* answer within this time, with nothing if there is nothing */
+    uint32_t wait_ms;                /* answer within this time, with nothing if there is nothing */
     struct span_list unresolved_credentials; /* names; those models are excluded on this node and shown */
 };
 struct fetch_reply {

@@ -126,10 +126,11 @@ static enum err check_trees(struct snapshot *s, int fd)
 {
     enum err err = ERR_AGAIN;
     for (unsigned tries = 0; err == ERR_AGAIN && tries < 1000; tries++) {
-        struct snapshot_txn *txn;
+        struct snapshot_txn *txn = NULL;
         err = snapshot_read_begin(s, &txn);
         if (err)
             return err;
+        REQUIRE(txn);
         err = snapshot_check_trees(fd, snapshot_txn_id(txn));
         snapshot_read_end(txn);
         if (err == ERR_AGAIN)

@@ -79,7 +79,7 @@ static void put_directory_result(struct command_call *call, struct teams_candida
 enum admin_status command_teams_diff(struct command_call *call)
 {
     struct teams_candidate c = { 0 };
-    struct policy_changes changes;
+    struct policy_changes changes = { 0 };
     struct versions_numbers numbers;
     const enum admin_status status = teams_changes(call, &c, &changes);
     if (status != ADMIN_OK)
@@ -96,7 +96,7 @@ enum admin_status command_teams_diff(struct command_call *call)
 enum admin_status command_teams_apply(struct command_call *call)
 {
     struct teams_candidate c = { 0 };
-    struct policy_changes changes;
+    struct policy_changes changes = { 0 };
     struct versions_numbers numbers;
     const enum admin_status status = teams_changes(call, &c, &changes);
     if (status != ADMIN_OK)

@@ -81,6 +81,12 @@ static enum admin_status override_expiry(struct command_call *call, int64_t *ret
     return ADMIN_OK;
 }
 
+/* What a target is while the override holds: "small is drained". */
+static const char *overridden(enum override_kind kind)
+{
+    return kind == OVERRIDE_FREEZE ? "frozen" : kind == OVERRIDE_BLOCK ? "blocked" : "drained";
+}
+
 static bool same_override(const struct override *o, enum override_kind kind, struct span target)
 {
     return o->kind == kind && span_eq(o->target, target);
@@ -148,7 +154,7 @@ static enum admin_status set_override(struct command_call *call, enum override_k
     }
     if (err)
         return command_fail_err(call, "storing the override", err);
-    command_fail(call, ADMIN_OK, "%s: " SPAN_FMT "%s", verb, SPAN_ARG(target),
+    command_fail(call, ADMIN_OK, SPAN_FMT " is %s%s", SPAN_ARG(target), overridden(kind),
                  expires_at_ms ? " until it expires or is lifted" : " until it is lifted; rollbacks do not lift it");
     return put_override_result(call, head, target);
 }
@@ -165,14 +171,14 @@ static enum admin_status lift_override(struct command_call *call, enum override_
     if (err)
         return command_fail_err(call, "reading the head", err);
     if (!was_there)
-        return command_fail(call, ADMIN_NOT_FOUND,
-                            "'" SPAN_FMT "' is not set so; `fairlead providers list` shows what is",
-                            SPAN_ARG(span_head(target, 100)));
+        return command_fail(call, ADMIN_NOT_FOUND, "'" SPAN_FMT "' is not %s; `fairlead %s` shows what is",
+                            SPAN_ARG(span_head(target, 100)), overridden(kind),
+                            kind == OVERRIDE_FREEZE ? "weights show" : "providers list");
     snprintf(why, sizeof(why), "%s " SPAN_FMT, verb, SPAN_ARG(span_head(target, NAME_BYTES_MAX)));
     err = command_head_change(call, head, why);
     if (err)
         return command_fail_err(call, "storing the head", err);
-    command_fail(call, ADMIN_OK, "%s: " SPAN_FMT, verb, SPAN_ARG(target));
+    command_fail(call, ADMIN_OK, SPAN_FMT " is no longer %s", SPAN_ARG(target), overridden(kind));
     return put_override_result(call, head, target);
 }
 

@@ -95,8 +95,9 @@ static enum admin_status compile_bundle(struct command_call *call, uint32_t vers
     if (!policy_has_policy(c->policy))
         return command_fail(call, ADMIN_INVALID,
                             "no document of `kind: policy` in it (a directory is applied by `fairlead teams apply`)");
-    const enum err err = policy_compile(call->arena, c->policy, evidence_book(call->service->evidence), version,
-                                        &c->diags, &c->artifact);
+    struct policy_book book = *evidence_book(call->service->evidence);
+    book.now_ms = call->now_ms;
+    const enum err err = policy_compile(call->arena, c->policy, &book, version, &c->diags, &c->artifact);
     if (err == ERR_INVALID)
         return command_refuse_diags(call, &c->diags);
     return err ? command_fail_err(call, "compiling the policy", err) : ADMIN_OK;

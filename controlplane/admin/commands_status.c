@@ -19,6 +19,18 @@ static void put_arms(struct command_call *call, const struct head *head)
     json_array_close(call->result);
 }
 
+static void put_refusals(const struct service *service, struct json_writer *w)
+{
+    const struct link_refusals refusals =
+        service->link_refusals ? service->link_refusals(service->changed_user) : (struct link_refusals){ 0 };
+    json_key(w, SPAN("refused_messages"));
+    json_object_open(w);
+    json_member_u64(w, "fetch", refusals.fetch);
+    json_member_u64(w, "evidence", refusals.evidence);
+    json_member_u64(w, "admin", refusals.admin);
+    json_object_close(w);
+}
+
 enum admin_status command_status(struct command_call *call)
 {
     struct service *service = call->service;
@@ -47,6 +59,7 @@ enum admin_status command_status(struct command_call *call)
     json_member_u64(w, "directory", n.directory_seq);
     json_member_u64(w, "teams", teams->count);
     json_member_u64(w, "store_bytes", snapshot_bytes_used(versions_snapshot(service->versions)));
+    put_refusals(service, w);
     json_key(w, SPAN("evidence"));
     evidence_json_summary(service->evidence, call->now_ms, w);
     json_key(w, SPAN("nodes"));

@@ -229,6 +229,8 @@ void service_execute(struct service *service, struct span bytes, enum role role,
     json_writer_init(&writer, &result);
     const enum err err = wire_decode_admin_request(&arena, bytes, &request);
     if (err) {
+        service->refused++;
+        log_warn("admin.refused", LOG_ERR(err));
         status = command_fail(&call, ADMIN_INVALID, "not a request of this protocol: %s", err_name(err));
     } else {
         call.request = request;

@@ -14,6 +14,11 @@
 
 enum role { ROLE_VIEWER, ROLE_OPERATOR, ROLE_ADMIN };
 
+/* Messages on a link that made no sense since the start: frames that are not ours, and what could not be decoded. */
+struct link_refusals {
+    uint64_t fetch, evidence, admin;
+};
+
 struct service {
     struct versions *versions;
     struct evidence_state *evidence;
@@ -23,6 +28,8 @@ struct service {
     const char *home;
     void (*changed)(void *user); /* after a commit that nodes must hear of: head, directory or evidence */
     void *changed_user;
+    struct link_refusals (*link_refusals)(void *user); /* user: changed_user; NULL: nobody counts */
+    uint64_t refused;                                  /* admin requests that could not be decoded */
 };
 
 /* What a command works with. */

@@ -31,7 +31,12 @@ static enum health probes_say(const struct health_input *in, char *why, size_t b
         snprintf(why, bytes, "probes answer%s%.150s", p->why[0] ? ": " : "", p->why);
         return HEALTH_UP;
     }
-    snprintf(why, bytes, "%.150s", in->previous->why);
+    /* Not often enough to change the verdict, but who looks wants to know what is coming. */
+    if (p->fail_streak > 0)
+        snprintf(why, bytes, "%u of the %u failed probes that mark it down: %.140s", p->fail_streak, HEALTH_DOWN_AFTER,
+                 p->why);
+    else
+        snprintf(why, bytes, "%u of the %u good probes that mark it up: %.140s", p->ok_streak, HEALTH_UP_AFTER, p->why);
     return in->previous->by_telemetry ? HEALTH_UNKNOWN : in->previous->health;
 }
 
@@ -78,7 +83,7 @@ void health_judge(const struct health_input *input, int64_t now_ms, struct healt
     } else if (input->recent >= 1 && input->recent_failures < HEALTH_ERRORS_DOWN * input->recent)
         v = turn(input->previous, HEALTH_UP, false, "requests are answered", now_ms);
     else
-        v = turn(input->previous, HEALTH_UNKNOWN, false, "nothing is known", now_ms);
+        v = turn(input->previous, HEALTH_UNKNOWN, false, probe_why[0] ? probe_why : "nothing is known", now_ms);
     *ret = v;
 }
 

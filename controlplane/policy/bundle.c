@@ -140,7 +140,7 @@ static enum err record_read(void *user, struct span path, struct buf *text)
     if (err == ERR_NOMEM)
         r->err = err;
     if (err) {
-        diag_at(r->diags, DIAG_ERROR, path.ptr, 0, 0, "cannot read this file: %s", err_name(err));
+        diag_unreadable(r->diags, path.ptr, err);
         return err;
     }
     if (!yaml_is_utf8(span_skip(buf_span(text), before))) { /* JSON could only carry something else in its place */

@@ -98,6 +98,15 @@ void diag_at(struct diags *diags, enum diag_severity severity, const char *file,
     va_end(args);
 }
 
+void diag_unreadable(struct diags *diags, const char *file, enum err err)
+{
+    const char *why = err == ERR_NOT_FOUND ? "it is not there"
+                      : err == ERR_DENIED  ? "permission denied"
+                      : err == ERR_IO      ? "it is a directory, or the disk failed"
+                                           : err_name(err);
+    diag_at(diags, DIAG_ERROR, file, 0, 0, "cannot read this file: %s", why);
+}
+
 bool diags_bad(const struct diags *diags)
 {
     return diags->errors > 0 || diags->failed;

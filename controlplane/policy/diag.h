@@ -38,6 +38,8 @@ void diag_error(struct diags *diags, const struct yaml_node *node, const char *f
 void diag_warning(struct diags *diags, const struct yaml_node *node, const char *fmt, ...) PRINTF_LIKE(3, 4);
 void diag_at(struct diags *diags, enum diag_severity severity, const char *file, uint32_t line, uint32_t column,
              const char *fmt, ...) PRINTF_LIKE(6, 7);
+/* Why reading a file failed, in words; the same whoever met it, so that two readers make one diagnostic. */
+void diag_unreadable(struct diags *diags, const char *file, enum err err);
 /* True when something is wrong (warnings are not). */
 bool diags_bad(const struct diags *diags);
 /* By file, line, column; errors before warnings at one place. */

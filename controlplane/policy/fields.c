@@ -14,7 +14,25 @@ const char *suggest_word(struct diags *diags, struct span name, const char *cons
             best_distance = distance;
         }
     }
+    for (size_t i = 0; !best && words[i] && name.len >= 3; i++) { /* "max_cost" for "max_cost_usd" */
+        if (span_find(span_cstr(words[i]), name) != SIZE_MAX)
+            best = words[i];
+    }
     const char *text = best ? arena_printf(diags->arena, " (did you mean '%s'?)", best) : "";
+    return text ? text : "";
+}
+
+#define FIELDS_LISTED_MAX 8u /* more of them help nobody in one line */
+
+/* "; it has a, b, c" for a few, else "". In the diags' arena. */
+static const char *listed(struct diags *diags, const char *const *words)
+{
+    const char *text = "";
+    size_t count = 0;
+    while (words[count])
+        count++;
+    for (size_t i = 0; text && i < count && count <= FIELDS_LISTED_MAX; i++)
+        text = arena_printf(diags->arena, "%s%s%s", text, i ? ", " : "; its fields: ", words[i]);
     return text ? text : "";
 }
 
@@ -34,7 +52,7 @@ bool fields_check(struct diags *diags, const struct yaml_node *node, const char 
         return false;
     if (node->kind != YAML_MAP) {
         if (!yaml_is_null(node))
-            diag_error(diags, node, "%s must be a map of fields", what);
+            diag_error(diags, node, "%s must be a map of fields%s", what, listed(diags, known));
         return false;
     }
     for (const struct yaml_node *child = node->first; child; child = child->next) {
@@ -42,9 +60,11 @@ bool fields_check(struct diags *diags, const struct yaml_node *node, const char 
         size_t i = 0;
         while (known[i] && !span_eq(name, span_cstr(known[i])))
             i++;
-        if (!known[i])
-            diag_error(diags, child->key, "%s has no field '" SPAN_FMT "'%s", what, SPAN_ARG(name),
-                       suggest_word(diags, name, known));
+        if (known[i])
+            continue;
+        const char *near = suggest_word(diags, name, known);
+        diag_error(diags, child->key, "%s has no field '" SPAN_FMT "'%s", what, SPAN_ARG(name),
+                   *near ? near : listed(diags, known));
     }
     return true;
 }

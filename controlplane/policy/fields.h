@@ -8,7 +8,7 @@
 /* Reports fields that are none of `known` (NULL-terminated), with a suggestion, and what is no map. `what` names the
  * map in messages ("provider openai"). True when node is a map. */
 bool fields_check(struct diags *diags, const struct yaml_node *node, const char *what, const char *const *known);
-/* `%s` of the nearest of the words, for "did you mean": " (did you mean 'x'?)" or "". In the diags' arena. */
+/* `%s` of the nearest of the words, else of one that it is a part of, for "did you mean": " (did you mean 'x'?)" or "". In the diags' arena. */
 const char *suggest_word(struct diags *diags, struct span name, const char *const *words);
 const char *suggest(struct diags *diags, struct span name, const struct strmap *known);
 

@@ -217,6 +217,12 @@ static enum err take_document(struct loader *l, const struct yaml_node *document
     size_t which;
     if (!kind)
         diag_error(l->diags, document, "'kind: policy' or 'kind: directory' is missing");
+    const bool node = kind && span_eq(kind->text, SPAN("node")), prices = kind && span_eq(kind->text, SPAN("prices"));
+    if (node || prices) { /* ours too, but of other programs */
+        diag_error(l->diags, kind, "this is neither a policy nor a directory; `fairlead-%s FILE` checks it",
+                   node ? "dataplane --check-config --config" : "pricefeed --check --file");
+        return OK;
+    }
     if (!field_word(l->diags, kind, kinds, &which))
         return OK;
     return which == 0 ? take_policy(l, document, path) : take_directory(l, document, path);
@@ -236,7 +242,7 @@ static enum err read_text(struct loader *l, struct span path, struct buf *text)
     if (err == ERR_NOMEM)
         return err;
     if (err) {
-        diag_at(l->diags, DIAG_ERROR, l->file, 0, 0, "cannot read this file: %s", err_name(err));
+        diag_unreadable(l->diags, l->file, err);
         return ERR_INVALID;
     }
     l->bytes += text->len;

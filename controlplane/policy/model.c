@@ -3,9 +3,11 @@
 #include "controlplane/policy/compiler.h"
 #include "controlplane/policy/names.h"
 #include "controlplane/policy/presets.h"
+#include <time.h>
 
 #define PRICE_MOST_NANO                                                                                                \
-    INT64_C(1000000000000000) /* a million dollars per million tokens: a slip; keeps sums in 64 bits */
+    INT64_C(1000000000000000)          /* a million dollars per million tokens: a slip; keeps sums in 64 bits */
+#define DEPRECATED_SOON_S (30 * 86400) /* time to move to another model */
 #define CAP_ALL                                                                                                        \
     (CAP_CHAT | CAP_COMPLETIONS | CAP_EMBEDDINGS | CAP_TOOLS | CAP_IMAGES | CAP_JSON | CAP_AUDIO | CAP_STREAM)
 #define CAP_USES (CAP_CHAT | CAP_COMPLETIONS | CAP_EMBEDDINGS) /* what our endpoints can ask for */
@@ -169,6 +171,31 @@ static void read_sizes(struct compiler *c, const struct chain *chain, struct mod
     field_count(c->diags, chain_get(chain, "max_output"), 1, TOKENS_MOST, &d->out.output_tokens_max);
 }
 
+/* Deprecated, or so before long. Dates of the book are ISO 8601, so they compare as text. */
+static bool is_deprecated(const struct compiler *c, const struct catalog_entry *entry, bool *ret_past)
+{
+    char today[16] = "", soon[16] = "";
+    const time_t now = (time_t)(c->book->now_ms / 1000), then = now + DEPRECATED_SOON_S;
+    struct tm tm;
+    if (c->book->now_ms <= 0 || entry->deprecated_on.len != 10 || !gmtime_r(&now, &tm) ||
+        strftime(today, sizeof today, "%Y-%m-%d", &tm) == 0 || !gmtime_r(&then, &tm) ||
+        strftime(soon, sizeof soon, "%Y-%m-%d", &tm) == 0)
+        return false;
+    *ret_past = span_cmp(entry->deprecated_on, span_cstr(today)) <= 0;
+    return span_cmp(entry->deprecated_on, span_cstr(soon)) <= 0;
+}
+
+static void warn_deprecated(struct compiler *c, const struct model_draft *d, const struct catalog_entry *entry,
+                            const struct yaml_node *at)
+{
+    bool past, expanded = d->out.from_wildcard && at == d->provider->wildcard->key; /* told of once for all of it */
+    if (!expanded && is_deprecated(c, entry, &past))
+        diag_warning(c->diags, at,
+                     past ? "'" SPAN_FMT "' is deprecated since " SPAN_FMT ", says the price book"
+                          : "'" SPAN_FMT "' will be deprecated on " SPAN_FMT ", says the price book",
+                     SPAN_ARG(d->out.name), SPAN_ARG(entry->deprecated_on));
+}
+
 /* From the policy, else from the book. */
 static void settle_price(struct compiler *c, const struct chain *chain, struct model_draft *d,
                          const struct yaml_node *at, const struct catalog_entry *entry,
@@ -244,6 +271,8 @@ static void model_read(struct compiler *c, struct model_draft *d, struct span mo
     const struct catalog_entry *entry = book_find(c, d, model, is, &candidates);
     if (is.len > 0 && c->book && !entry)
         diag_error(c->diags, is_node, "the price book has no '" SPAN_FMT "'%s", SPAN_ARG(is), suggest_book(c, is));
+    if (entry)
+        warn_deprecated(c, d, entry, at);
     d->out.capabilities = read_capabilities(c, chain, entry);
     if (!(d->out.capabilities & CAP_USES))
         diag_error(c->diags, at, "'" SPAN_FMT "' can do neither chat, completions nor embeddings",
@@ -339,7 +368,8 @@ static bool entry_is_usable(const struct catalog_entry *entry)
 static void expand_wildcard(struct compiler *c, struct provider_draft *provider)
 {
     const struct catalog_entry *entry;
-    uint32_t found = 0;
+    uint32_t found = 0, deprecated = 0;
+    struct span first = SPAN("");
     for (size_t i = 0; (entry = c->book->at(c->book->user, i)) && !c->models_full && !c->failed; i++) {
         struct span model;
         if (!names_model_of(provider->preset, entry->name, &model) || !wildcard_allows(provider, model))
@@ -352,9 +382,17 @@ static void expand_wildcard(struct compiler *c, struct provider_draft *provider)
         found++;
         if (!entry_is_usable(entry) || !name_is_good(span_cstr(name)) || strmap_has(&c->models, span_cstr(name)))
             continue;
+        bool past;
+        if (is_deprecated(c, entry, &past) && deprecated++ == 0)
+            first = span_cstr(name);
         model_from_wildcard(c, provider, span_cstr(name), span_skip(span_cstr(name), provider->out.name.len + 1),
                             provider->wildcard->key);
     }
+    if (deprecated > 0)
+        diag_warning(c->diags, provider->wildcard->key,
+                     "of what this wildcard lets through, the price book calls %u deprecated by now or within 30 days "
+                     "('" SPAN_FMT "' is one); 'deny' leaves them out",
+                     deprecated, SPAN_ARG(first));
     if (found == 0 && provider->preset && provider->preset->book_prefix)
         diag_warning(c->diags, provider->wildcard->key, "this wildcard matches no model of the price book");
 }
@@ -380,8 +418,8 @@ struct model_draft *model_require(struct compiler *c, struct span name, const st
         diag_error(c->diags, at, "there is no provider '" SPAN_FMT "'%s", SPAN_ARG(provider_name),
                    suggest(c->diags, provider_name, &c->providers));
     else if (provider->wildcard)
-        diag_error(c->diags, at, "'" SPAN_FMT "' is not allowed by the wildcard at %s:%u", SPAN_ARG(name),
-                   provider->wildcard->key->file, provider->wildcard->key->line);
+        diag_error(c->diags, at, "'" SPAN_FMT "' is not allowed by the wildcard at %s:%u%s", SPAN_ARG(name),
+                   provider->wildcard->key->file, provider->wildcard->key->line, suggest(c->diags, name, &c->models));
     else
         diag_error(c->diags, at, "there is no model '" SPAN_FMT "'%s", SPAN_ARG(name),
                    suggest(c->diags, name, &c->models));

@@ -61,6 +61,7 @@ struct policy_book {
     const struct catalog_entry *(*find)(void *user, struct span name); /* NULL: unknown */
     const struct catalog_entry *(*at)(void *user, size_t i); /* each once, in a fixed order; NULL after the last */
     uint64_t version;
+    int64_t now_ms; /* models that the book calls deprecated by then, or soon after, are warned of; 0: none */
 };
 
 /* ---- the work ---- */

@@ -150,6 +150,10 @@ static void read_proxy(struct compiler *c, struct provider_draft *d)
         return;
     if (!parse_url(c, url, &parsed) || parsed.tls || parsed.path.len > 0)
         diag_error(c->diags, node, "'proxy' must be http://host:port");
+    else if (d->out.host.len > 0 && !d->out.tls && d->out.credentials.count > 0)
+        /* The node checks the provider's host, not the proxy's: such a policy could have keys sent anywhere. */
+        diag_error(c->diags, node,
+                   "this proxy would see the credentials, since 'base_url' is not https; remove one of the three");
     else
         d->out.proxy = parsed.base_url;
 }

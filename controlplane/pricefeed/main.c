@@ -41,6 +41,7 @@ static volatile sig_atomic_t stop;
 struct program {
     struct opts_result given;
     char *home, *evidence, *lock_path, *path;
+    char *name; /* of the source, for people */
     uint64_t every_ms;
     struct source source;
     int lock;
@@ -86,9 +87,10 @@ static char *shipped_book(void)
     *slash = '\0';
     for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         char *path = file_join(self, places[i]);
-        if (path && file_exists(path))
-            return path;
+        char *real = path ? realpath(path, NULL) : NULL; /* people read it in `fairlead status` */
         free(path);
+        if (real)
+            return real;
     }
     return NULL;
 }
@@ -158,13 +160,13 @@ static int check(const struct program *p)
     if (!err)
         err = catalog_read(&arena, buf_span(&text), &c, &bad);
     if (err) {
-        fprintf(stderr, "%s: %s\n", p->source.url ? p->source.url : p->source.path, bad[0] ? bad : err_name(err));
+        fprintf(stderr, "%s: %s\n", p->name, bad[0] ? bad : err_name(err));
     } else {
         printf("source     %s\nform       %s\nentries    %u\nunpriced   %u\nunmapped   %u\nrounded    %u\nbad        "
                "%u\nskipped    "
                "%u\nduplicate  %u\n",
-               p->source.url ? p->source.url : p->source.path, catalog_form_name(c.form), c.count, c.unpriced,
-               c.unmapped.count, c.rounded, c.bad, c.skipped, c.duplicate);
+               p->name, catalog_form_name(c.form), c.count, c.unpriced, c.unmapped.count, c.rounded, c.bad, c.skipped,
+               c.duplicate);
         for (uint32_t i = 0; opts_flag(&p->given, "unmapped") && i < c.unmapped.count; i++)
             printf("unmapped " SPAN_FMT "\n", SPAN_ARG(c.unmapped.items[i]));
     }
@@ -220,7 +222,7 @@ static int run(struct program *p)
     if (sigaction(SIGTERM, &action, NULL) != 0 || sigaction(SIGINT, &action, NULL) != 0 ||
         sigprocmask(SIG_BLOCK, &mine, &before) != 0)
         return 1;
-    feed_init(&feed, p->evidence, p->source.url ? p->source.url : p->source.path);
+    feed_init(&feed, p->evidence, p->name);
     log_info("pricefeed.started", LOG_STR("version", FAIRLEAD_VERSION), LOG_STR("source", feed.origin),
              LOG_U64("every_ms", p->every_ms));
     while (!stop) {
@@ -265,6 +267,11 @@ static int with_options(struct program *p)
                 p->home);
         return 2;
     }
+    p->name = source_name(&p->source);
+    if (!p->name) {
+        fprintf(stderr, "fairlead-pricefeed: out of memory\n");
+        return 1;
+    }
     bool checks = opts_flag(&p->given, "check") || opts_flag(&p->given, "check-config");
     return checks ? check(p) : run(p);
 }
@@ -295,6 +302,7 @@ int main(int argc, char **argv)
     free(p.evidence);
     free(p.lock_path);
     free(p.path);
+    free(p.name);
     curl_global_cleanup();
     return status;
 }

@@ -63,6 +63,24 @@ static enum err download(const struct source *source, struct buf *text, char *wh
     return OK;
 }
 
+char *source_name(const struct source *source)
+{
+    if (!source->url)
+        return strdup(source->path);
+    static const CURLUPart secret[] = { CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY,
+                                        CURLUPART_FRAGMENT };
+    char *text = NULL, *name;
+    CURLU *url = curl_url();
+    bool good = url && curl_url_set(url, CURLUPART_URL, source->url, CURLU_GUESS_SCHEME) == CURLUE_OK;
+    for (size_t i = 0; i < ARRAY_LEN(secret) && good; i++)
+        good = curl_url_set(url, secret[i], NULL, 0) == CURLUE_OK;
+    good = good && curl_url_get(url, CURLUPART_URL, &text, 0) == CURLUE_OK;
+    name = strdup(good ? text : "(a URL that cannot be read)");
+    curl_free(text);
+    curl_url_cleanup(url);
+    return name;
+}
+
 enum err source_read(const struct source *source, struct buf *text, char *why, size_t why_bytes)
 {
     if (source->url)

@@ -13,5 +13,8 @@ struct source {
     const char *url;
     const volatile sig_atomic_t *stop; /* ends a download */
 };
+/* The path, or the URL without user, password, query and fragment, which may hold secrets: for logs and for the control
+ * plane. malloc'd; NULL: out of memory. */
+char *source_name(const struct source *source);
 /* Appends the catalog's bytes (at most CATALOG_BYTES_MAX). On error why holds a reason for people. */
 MUST_CHECK enum err source_read(const struct source *source, struct buf *text, char *why, size_t why_bytes);

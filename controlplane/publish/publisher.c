@@ -26,6 +26,7 @@ struct publisher {
     struct versions_numbers numbers;
     struct buf evidence; /* encoded */
     uint64_t evidence_seq;
+    uint64_t refused;
 };
 
 enum err publisher_new(struct versions *versions, struct nodes *nodes, publisher_reply *reply, void *user,
@@ -216,6 +217,11 @@ static enum err hold(struct publisher *p, void *call, struct span bytes, const s
     return OK;
 }
 
+uint64_t publisher_refused(const struct publisher *p)
+{
+    return p->refused;
+}
+
 void publisher_fetch(struct publisher *p, void *call, struct span bytes, int64_t wall_ms, uint64_t now_ms)
 {
     struct arena arena;
@@ -227,6 +233,7 @@ void publisher_fetch(struct publisher *p, void *call, struct span bytes, int64_t
     if (!err)
         err = nodes_report(p->nodes, request, wall_ms);
     if (err) {
+        p->refused++;
         log_warn("fetch.refused", LOG_ERR(err));
         send_nothing(p, call, span_cstr(err_name(err)));
     } else if (lacks(p, &request->committed, request->pinned, nodes_adopted(p->nodes, request->node))) {

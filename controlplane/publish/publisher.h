@@ -25,4 +25,5 @@ MUST_CHECK enum err publisher_evidence(struct publisher *publisher, uint64_t seq
  * who ask when a node was seen; now_ms: monotonic, for deadlines, so that a clock that is set neither holds polls for
  * hours nor answers them all at once. */
 void publisher_fetch(struct publisher *publisher, void *call, struct span request, int64_t wall_ms, uint64_t now_ms);
+uint64_t publisher_refused(const struct publisher *publisher);     /* fetch requests that made no sense */
 void publisher_tick(struct publisher *publisher, uint64_t now_ms); /* monotonic; answers polls whose time is up */

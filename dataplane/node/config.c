@@ -45,7 +45,7 @@ struct setting {
 #define AT(field)    offsetof(struct node_config, field)
 #define LIMIT(field) offsetof(struct node_config, limits.field)
 
-/* DESIGN section 7. Each limit says which accident or attack it stops. */
+/* Each limit says which accident or attack it stops. */
 static const struct setting settings[] = {
     { "name", SETTING_NAME, AT(name), 0, 0, 0, "the host's name",
       "how the control plane and the records call this node" },

@@ -10,15 +10,15 @@
  * ejection ends soonest are taken back.
  *
  * Order within a tier, w being the members' weights (evidence's while it is valid, else the policy's), renormalised
- * over who is eligible: hand-set weights   one draw by weight for the first place.            P(i) = w_i / W scored
- * lists       two draws by weight, with replacement; the one with the lower (outstanding + 1) x TTFT goes first, the
- *                      first drawn when equal.  P(i) = (w_i^2 + sum over j != i of c_ij w_i w_j) / W^2,
- *                      c_ij = 2 when i is less loaded than j, 1 when equal, 0 else.
- *                      DESIGN says "without replacement"; then two members would both be drawn always, and their
- * weights (price, errors) would never matter.
- *   ":floor", ":nitro" on scored lists: least estimated cost, or least (outstanding + 1) x TTFT first; nothing is
- * drawn. The places after the first follow by successive draws by weight without replacement; members of weight 0 come
- * last, in random order. A TTFT nobody has measured is taken to be the best known one of the tier, so that it gets
+ * over who is eligible:
+ *   hand-set weights   one draw by weight for the first place. P(i) = w_i / W.
+ *   scored lists       two draws by weight, with replacement; the one with the lower (outstanding + 1) x TTFT goes first,
+ *                      the first drawn when equal. P(i) = (w_i^2 + sum over j != i of c_ij w_i w_j) / W^2,
+ *                      c_ij = 2 when i is less loaded than j, 1 when equal, 0 else. Without replacement two members
+ *                      would both be drawn always, and their weights (price, errors) would never matter.
+ *   ":floor", ":nitro" on scored lists: least estimated cost, or least (outstanding + 1) x TTFT first; nothing is drawn.
+ * The places after the first follow by successive draws by weight without replacement; members of weight 0 come last,
+ * in random order. A TTFT nobody has measured is taken to be the best known one of the tier, so that it gets
  * measured. */
 #pragma once
 #include "common/digest.h"

@@ -204,7 +204,7 @@ static CURLM *new_multi(struct curl_lane *lane)
 static struct transfer *next_removed(struct curl_lane *lane)
 {
     struct transfer *t = lane->transfers;
-    while (t && t->added)
+    while (t && t->added) /* NOLINT(clang-analyzer-unix.Malloc): it does not see that finish takes it off the list */
         t = t->next;
     return t;
 }
@@ -422,7 +422,7 @@ static void lane_close(struct upstream_lane *base)
     lane->closing = true;
     while (lane->transfers) {
         struct transfer *t = lane->transfers;
-        detach(t);
+        detach(t); /* NOLINT(clang-analyzer-unix.Malloc): it does not see that this takes it off the list */
         free_transfer(t);
     }
     while (lane->pool_count)

@@ -59,7 +59,7 @@ static const char *state_name(enum conn_state state)
         [CONN_ANSWERING] = "answering", [CONN_SKIPPING] = "skipping", [CONN_FLUSHING] = "flushing",
         [CONN_LINGERING] = "lingering", [CONN_CLOSED] = "closed",
     };
-    return names[state];
+    return (unsigned)state < CONN_STATES ? names[state] : "none";
 }
 
 #define BIT(state) (1u << (state))

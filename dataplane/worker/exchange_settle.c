@@ -94,7 +94,7 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.generation = x->table->version.generation;
         r.book_version = x->table->evidence ? x->table->evidence->book_version : 0;
     }
-    if (x->last_model) {
+    if (x->arm && x->last_model) {
         const struct model_view *view = &x->arm->models[table_model_index(x->arm, x->last_model)];
         bool from_evidence = view->price != &x->last_model->price;
         r.price_source = view->price_source;

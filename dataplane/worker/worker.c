@@ -241,7 +241,7 @@ int worker_run(const struct worker_options *options)
         log_error("worker.failed", LOG_U64("slot", options->slot), LOG_ERR(err));
         return 1; /* the process ends: nothing of ours outlives it */
     }
-    log_info("worker.started", LOG_U64("slot", options->slot), LOG_U64("pid", getpid()));
+    log_info("worker.started", LOG_U64("slot", options->slot));
     uv_run(&w->loop, UV_RUN_DEFAULT);
     core_release(&w->core);
     (void)uv_loop_close(&w->loop);

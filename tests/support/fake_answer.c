@@ -118,7 +118,7 @@ static void put_usage(const struct fake_answer *answer, struct buf *out)
                          "\"completion_tokens_details\":{\"reasoning_tokens\":%llu,\"audio_tokens\":0,"
                          "\"accepted_prediction_tokens\":0,\"rejected_prediction_tokens\":0}}",
                          (unsigned long long)answer->prompt_tokens, (unsigned long long)completion,
-                         (unsigned long long)(answer->prompt_tokens + completion),
+                         (unsigned long long)answer->prompt_tokens + completion,
                          (unsigned long long)answer->shape.cached, (unsigned long long)reasoning));
 }
 

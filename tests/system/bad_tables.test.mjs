@@ -210,7 +210,7 @@ function attack(socketPath, chunks) {
     socket.on('data', (data) => (bytes += data.length));
     socket.on('error', () => {});
     socket.on('close', () => resolve(bytes));
-    socket.setTimeout(1000, () => socket.destroy());
+    socket.setTimeout(300, () => socket.destroy());
   });
 }
 
@@ -238,7 +238,10 @@ routes:
     }
     const status = await house.cli(['status', '--json']);
     assert.equal(status.code, 0, `status after ${link}: ${status.stderr}`);
-    const { generation, directory, nodes } = JSON.parse(status.stdout);
+    const { generation, directory, nodes, refused_messages: refusals } = JSON.parse(status.stdout);
+    t.diagnostic(`${link}: ${refusals[link]} messages refused and counted`);
+    assert.ok(refusals[link] >= 600, `those that nng hands on, 600 of one attack among them: ${refusals[link]}`);
+    assert.match((await house.cli(['status'])).stdout, new RegExp(`garbage +\\d+ messages on the ${link} link`));
     assert.deepEqual([generation, directory], [before.generation, before.directory], `${link}: nothing was changed`);
     assert.equal(nodes.length, 1, 'no node was made up');
     assert.equal(nodes[0].state, 'current');

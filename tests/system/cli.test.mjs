@@ -156,13 +156,16 @@ describe('up and down', () => {
     await expect(cli(['up', '--detach', ...anyPort]), code.good, [/Fairlead is up\. API http:\/\/127\.0\.0\.1:\d+\/v1/, /v1 is live at 100%/]);
     const pids = housePids(home);
     assert.ok(pids.every((pid) => pid > 0 && alive(pid)));
+    await startFakellm({ lock: path.join(home, 'run', 'guest.lock') }); // as the quickstart does
+    const guest = holderOf(home, 'guest');
+    assert.ok(alive(guest));
     const again = await expect(cli(['up', '--detach']), code.good, /Fairlead is up\./);
     assert.doesNotMatch(again.stderr, /counts only/);
     await expect(cli(['up', '--listen', '127.0.0.1:1', '--prices', 'x.yaml']), code.good, [/--listen counts only after/, /--prices counts only after/]);
     assert.deepEqual(housePids(home), pids);
     await expect(cli(['status']), code.good, [/v1 100% · generation 1 \(push v1/, /current/]);
     await expect(cli(['down']), code.good, /Fairlead is down\./);
-    await gone(pids);
+    await gone([...pids, guest]);
     await expect(cli(['down']), code.good, /nothing runs in/);
     await expect(cli(['status']), code.unreachable, /no control plane answers at .*`fairlead up` starts one/);
   });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { bundleOf, createKey, figures, holderOf, startParts, workersUp } from './support/control.mjs';
+import { aSecond, bundleOf, createKey, figures, holderOf, startParts, workersUp } from './support/control.mjs';
 import { chatBody, startFairlead } from './support/fairlead.mjs';
 import { run, startFakellm, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
@@ -45,7 +45,7 @@ test('a key made, rotated, expired or revoked is so on every worker within a sec
   }
   for (const [what, list] of Object.entries(times)) {
     t.diagnostic(`${what}: everywhere after ms ${JSON.stringify(figures(list))}`);
-    assert.ok(Math.max(...list) < 1000, `${what}: ${Math.max(...list)} ms`);
+    assert.ok(Math.max(...list) < aSecond(), `${what}: ${Math.max(...list)} ms`);
   }
   const old = await house.createKey();
   let from = performance.now();
@@ -91,7 +91,7 @@ test('teams apply changes what a key may use; a key may be narrower than its tea
     times.push(await everywhere(house, key, 200, { from }));
   }
   t.diagnostic(`teams apply: everywhere after ms ${JSON.stringify(figures(times))}`);
-  assert.ok(Math.max(...times) < 1000);
+  assert.ok(Math.max(...times) < aSecond());
   assert.equal((await chat(house, key, 'fake/one')).status, 200, 'a model by its name');
   const narrow = await house.createKey({ routes: 'chat' });
   assert.equal((await chat(house, narrow.key)).status, 200);

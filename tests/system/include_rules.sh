@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks who may include whom (DESIGN section 3), so that the house keeps its walls.
+# Checks who may include whom, so that the house keeps its walls.
 #
 #   include_rules.sh ROOT [--compile INCLUDE_DIR...]
 #

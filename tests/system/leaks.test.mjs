@@ -55,7 +55,7 @@ async function play(requests) {
   const load = (more) => runLoadgen({ url: `${house.api}/v1/chat/completions`, key, model: 'chat', connections: 8, requests: each, ...more });
   const whole = await load({});
   const streams = await load({ stream: true, includeUsage: true });
-  const left = await load({ stream: true, abortAfterEvents: 3, prompt: '[[fake token_ms=1 tokens=200]]' });
+  const left = await load({ stream: true, abortAfterEvents: 3, prompt: '[[fake token_ms=1 tokens=100000]]' });
   const faulty = await load({ stream: true, close: true, prompt: '[[fake:alpha fault=429@0.5]][[fake:beta fault=cut:2@0.1]]', expectStatus: '200,429' });
   const refused = await load({ model: 'no-such', expectStatus: '404' });
   assert.equal(whole.ok, each, whole.first_failure);
@@ -97,13 +97,13 @@ test(`${total} requests leave nothing behind`, async (t) => {
 });
 
 test('clients that do not read hold their providers back, not our memory', async (t) => {
-  const clients = 24;
+  const clients = 12;
   const sent = async () => (await Promise.all(house.fakes.map((fake) => fake.stats()))).reduce((sum, one) => sum + one.bytes_out, 0);
   for (const fake of house.fakes) await fake.reset();
   const before = await measure();
   // Each answer is some 200 MB. What the kernel's buffers take is theirs; then nothing more comes.
-  const load = await startProcess('loadgen', toOptions({ url: `${house.api}/v1/chat/completions`, key, model: 'chat', connections: clients, requests: clients, seconds: 30, drain: '1s', stream: true, hold: true, prompt: '[[fake tokens=1000000]]' }));
-  await waitFor(async () => (await gauges()).streams_open === clients, { what: 'all streams' });
+  const load = await startProcess('loadgen', toOptions({ url: `${house.api}/v1/chat/completions`, key, model: 'chat', connections: clients, requests: clients, seconds: 90, drain: '1s', stream: true, hold: true, prompt: '[[fake tokens=1000000]]' }));
+  await waitFor(async () => (await gauges()).streams_open === clients, { what: 'all streams', timeoutMs: 40_000 });
   let last = -Infinity;
   const stopped = await waitFor(async () => {
     const now = await sent();

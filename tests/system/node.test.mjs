@@ -249,6 +249,25 @@ test('a worker that crashes again and again is started later and later; its sibl
   assert.equal((await node.master.stop()).code, 0);
 });
 
+test('a lent socket is lent again when its holder dies', async () => {
+  const node = await startNode(await newHome(), { workers: 3 });
+  for (let i = 0; i < 10; i++) {
+    const { pid } = await waitFor(async () => (await node.status()).workers.find((worker) => worker.slot === 0 && worker.state === 'up'));
+    process.kill(pid, 'SIGKILL');
+    await waitFor(() => !alive(pid));
+  }
+  await node.master.waitForOutput(/event=worker\.backoff slot=0 ms=1600/, { from: 'stderr' });
+  const lent = () => [...node.master.stderr.matchAll(/event=listener\.lent slot=0 to=(\d)/g)].map((match) => Number(match[1]));
+  const times = lent().length;
+  const holder = (await node.status()).workers[lent().at(-1)];
+  process.kill(holder.pid, 'SIGKILL');
+  await waitFor(() => lent().length > times, { what: 'another holder' });
+  assert.ok(![0, holder.slot].includes(lent().at(-1)));
+  for (let i = 0; i < 12; i++) await ask(node);
+  assert.equal((await node.status()).workers[0].state, 'backing_off', 'it must have been down all the while');
+  assert.equal((await node.master.stop()).code, 0);
+});
+
 test('its configuration is checked, and said where it is wrong', async () => {
   const help = await run('fairlead-dataplane', ['--help-config']);
   assert.match(help.stdout, /limits\.head_bytes\n    default 32KiB; 1KiB to 32KiB\n/);
@@ -288,5 +307,7 @@ routes:
     return /"refusing"/.test(text) && /"crashed"/.test(text) && text;
   }, { what: 'the refusal to be known' });
   assert.match(nodes, new RegExp(`"seq": ?${before + 1}\\b`));
+  await house.cli(['down']);
+  assert.deepEqual(boards(house.home), []);
   await house.stop();
 });

@@ -115,6 +115,12 @@ test('reads over HTTP, follows no redirect, and ends at 64 MiB', async () => {
     const once = await run('fairlead-pricefeed', ['--home', home, '--url', url, '--once'], { env });
     assert.equal(once.code, 0, once.stderr);
     await until('the price from HTTP', async () => (await price('groq/model-0')).price.output === 2.5);
+    const secret = url.replace('://', '://user:hush@') + '?token=hush';
+    const quiet = await run('fairlead-pricefeed', ['--home', home, '--url', secret, '--once'], { env });
+    assert.equal(quiet.code, 0, quiet.stderr);
+    assert.doesNotMatch(quiet.stderr, /hush/);
+    const { feed: told } = await summary();
+    assert.equal(told.origin, url);
     answer = (_request, response) => response.writeHead(302, { location: 'http://127.0.0.1:1/' }).end();
     const moved = await run('fairlead-pricefeed', ['--home', home, '--url', url, '--once'], { env });
     assert.equal(moved.code, 1);

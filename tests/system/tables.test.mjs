@@ -5,7 +5,7 @@ import http from 'node:http';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { after, test } from 'node:test';
-import { bundleOf, figures, startAsker, sumOf, workersUp } from './support/control.mjs';
+import { aSecond, bundleOf, figures, startAsker, sumOf, workersUp } from './support/control.mjs';
 import { chatBody, eventsOf, startFairlead } from './support/fairlead.mjs';
 import { runLoadgen, stopAll, waitFor } from './support/process.mjs';
 
@@ -119,7 +119,7 @@ test('50 pushes and rollbacks under load: no failed request, none with two table
   assert.ok(requests > 500, `${requests} requests`);
   assert.ok(clients.seen.size > 5);
   for (const [version, models] of clients.seen) assert.deepEqual([...models], [modelOf.get(version)], `v${version}`);
-  assert.ok(Math.max(...rollbackTimes) < 1000, `${Math.max(...rollbackTimes)} ms`);
+  assert.ok(Math.max(...rollbackTimes) < aSecond(), `${Math.max(...rollbackTimes)} ms`);
   for (const load of await Promise.all(loads)) assert.equal(load.failed, 0, JSON.stringify(load.failures));
   const status = await house.cli(['status', '--json']);
   assert.equal(JSON.parse(status.stdout).nodes[0].state, 'current');
@@ -155,7 +155,7 @@ test('after --wait no request sees the version before', async (t) => {
 test('thousands of switches on a busy machine leave no worker behind', async (t) => {
   const house = await startHouse({ workers: 4 });
   const asker = await startAsker(house.home);
-  const busy = Array.from({ length: 4 }, () => spawn('nice', ['-n', '5', process.execPath, '-e', 'for (;;);'], { stdio: 'ignore' }));
+  const busy = Array.from({ length: 4 }, () => spawn('nice', ['-n', '5', process.execPath, '-e', 'const end = Date.now() + 90_000; while (Date.now() < end);'], { stdio: 'ignore' }));
   t.after(() => busy.forEach((child) => child.kill('SIGKILL')));
   const lags = [];
   const started = performance.now();

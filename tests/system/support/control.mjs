@@ -1,6 +1,7 @@
 // What tests of the control plane need beside the CLI: the admin link spoken directly, the processes of a house, figures.
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { availableParallelism, loadavg } from 'node:os';
 import path from 'node:path';
 import { request } from './fairlead.mjs';
 import { startProcess, temporaryDirectory, waitFor } from './process.mjs';
@@ -72,6 +73,9 @@ export const workersUp = (house, condition = () => true, options = {}) =>
     },
     { what: 'all workers', ...options },
   );
+
+// What "within a second" may take in milliseconds: that, but on a machine where many more want to run than can.
+export const aSecond = () => 1000 * Math.max(1, loadavg()[0] / (3 * availableParallelism()));
 
 // {p50, p99, max} of a list of milliseconds, for people.
 export function figures(list) {

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define ARGS_MAX 200
 
@@ -54,6 +56,8 @@ static void words(UNUSED void **state)
     check("stauts", EXIT_USAGE, NULL, "did you mean 'status'?");
     check("frobnicate", EXIT_USAGE, NULL, "unknown command 'frobnicate'\nTry");
     check("nodes frobnicate", EXIT_USAGE, NULL, "unknown command 'nodes frobnicate'\n  fairlead nodes");
+    check("audit one", EXIT_USAGE, NULL, "'one' is one argument too many\nusage: fairlead audit");
+    check("prices set a/b 3", EXIT_USAGE, NULL, "'3' is one argument too many\nusage: fairlead prices set NAME");
 }
 
 static void longest_match(UNUSED void **state)
@@ -164,6 +168,48 @@ static void too_many_options(UNUSED void **state)
     capture_release(&c);
 }
 
+#define RECORD(id, outcome, error, attempts, ttft)                                                                     \
+    "{\"time\":\"T\",\"request_id\":\"" id                                                                             \
+    "\",\"key_id\":\"key_a\",\"team\":\"t\",\"asked\":\"chat\",\"route\":\"chat\","                                    \
+    "\"arm\":\"stable\",\"policy_version\":1,\"generation\":2,\"attempts\":[" attempts                                 \
+    "],\"model\":\"p/m\",\"propensity_ppb\":500000000,\"status\":200,\"outcome\":\"" outcome "\",\"error\":" error     \
+    ",\"usage\":null,\"estimated\":false,\"cost_list_nano_usd\":0,\"cost_nano_usd\":10800,\"price_source\":"           \
+    "\"policy\","                                                                                                      \
+    "\"ttft_us\":" ttft ",\"total_us\":2000,\"overhead_us\":300}\n"
+
+static void records_by_their_whole_id(UNUSED void **state)
+{
+    char home[] = "/tmp/cli_test_XXXXXX", path[128], line[256];
+    assert_non_null(mkdtemp(home));
+    snprintf(path, sizeof(path), "%s/records", home);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof(path), "%s/records/records-1.jsonl", home);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(RECORD("req_aa", "ok", "null",
+                 "{\"model\":\"p/m\",\"because\":\"is first\",\"error\":null,\"duration_us\":5}", "1500")
+              RECORD("req_ab", "error", "\"no_model_available\"", "", "0"),
+          file);
+    assert_int_equal(fclose(file), 0);
+#define RECORDS(text) (snprintf(line, sizeof(line), "--home %s records %s", home, text), line)
+    check(RECORDS("req_aa"), EXIT_GOOD,
+          "generation 2; this first choice had a chance of 50.0%\n"
+          "attempt 1     p/m, which is first: answered after 0.0 ms\n"
+          "served by     p/m: answered, status 200\n",
+          NULL);
+    check(RECORDS("req_aa"), EXIT_GOOD, "time          first token 1.5 ms, in all 2.0 ms", NULL);
+    /* nothing was tried: no chance, no tokens, no cost, no first token to tell of */
+    check(RECORDS("req_ab"), EXIT_GOOD,
+          "generation 2\nended at      p/m: failed: no_model_available, status 200\ntime          in all 2.0 ms", NULL);
+    check(RECORDS("req_a"), EXIT_NOT_FOUND, NULL, "no record of 'req_a'"); /* a part of an id is none */
+    check(RECORDS("chat"), EXIT_NOT_FOUND, NULL, "no record of 'chat'");
+    check(RECORDS(""), EXIT_GOOD, "0.0000108  1.5ms  ok\n", NULL);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/records", home);
+    rmdir(path);
+    rmdir(home);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -176,6 +222,7 @@ int main(void)
         cmocka_unit_test(no_terminal_no_yes),
         cmocka_unit_test(said_before_asking),
         cmocka_unit_test(too_many_options),
+        cmocka_unit_test(records_by_their_whole_id),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -150,6 +150,8 @@ static void numbers(UNUSED void **state)
     check_cell("{\"v\":61000}", COLUMN_MS, "61s");
     check_cell("{\"v\":1234}", COLUMN_US, "1.2ms");
     check_cell("{\"v\":0}", COLUMN_US, "-");
+    check_cell("{\"v\":10800}", COLUMN_NANO_USD, "0.0000108");
+    check_cell("{\"v\":0}", COLUMN_NANO_USD, "-");
     check_cell("{\"v\":495463}", COLUMN_SHARE, "49.5%");
     check_cell("{\"v\":1000000}", COLUMN_SHARE, "100.0%");
     check_cell("{\"v\":2.5}", COLUMN_USD, "2.50");

@@ -29,6 +29,7 @@ static void probes_mark_down_and_up(void **state)
         v = judge(&v, 0, failed, 0, 0, 100 + failed);
         assert_int_equal(v.health, HEALTH_UP);
         assert_int_equal(v.since_ms, 100);
+        assert_non_null(strstr(v.why, "of the 3 failed probes that mark it down: test"));
     }
     v = judge(&v, 0, HEALTH_DOWN_AFTER, 0, 0, 200);
     assert_int_equal(v.health, HEALTH_DOWN);
@@ -38,6 +39,7 @@ static void probes_mark_down_and_up(void **state)
     assert_int_equal(v.since_ms, 200);
     v = judge(&v, 1, 0, 0, 0, 300);
     assert_int_equal(v.health, HEALTH_DOWN);
+    assert_string_equal(v.why, "1 of the 2 good probes that mark it up: test");
     v = judge(&v, HEALTH_UP_AFTER, 0, 0, 0, 400);
     assert_int_equal(v.health, HEALTH_UP);
     assert_int_equal(v.since_ms, 400);

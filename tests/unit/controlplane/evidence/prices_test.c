@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-#define HOUR 3600000ll
+#define HOUR 3600000LL
 
 struct row {
     const char *name;

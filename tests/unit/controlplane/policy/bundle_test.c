@@ -46,7 +46,7 @@ static void test_broken_text_is_carried(void **state)
     assert_string_equal(diags_shown(f), "p.yaml:2:1: error: flow sequence without a closing bracket\n");
     buf_clear(&json);
     assert_int_equal(policy_bundle_make(&f->arena, &source, SPAN("gone.yaml"), &f->diags, &json), ERR_INVALID);
-    assert_non_null(strstr(diags_shown(f), "gone.yaml: error: cannot read this file: not_found\n"));
+    assert_non_null(strstr(diags_shown(f), "gone.yaml: error: cannot read this file: it is not there\n"));
     buf_release(&json);
 }
 

@@ -91,6 +91,15 @@ static const struct catalog_entry book_entries[] = {
       .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(2750), .output = NANO(11000) } },
     { .name = { "groq/llama-3.3-70b-versatile", 28 },
       .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(590), .output = NANO(790) } },
+    { .name = { "mistral/later", 13 },
+      .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(1), .output = NANO(1) },
+      .deprecated_on = { "2027-06-01", 10 } },
+    { .name = { "mistral/old", 11 },
+      .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(1), .output = NANO(1) },
+      .deprecated_on = { "2026-12-31", 10 } },
+    { .name = { "mistral/soon", 12 },
+      .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(1), .output = NANO(1) },
+      .deprecated_on = { "2027-02-14", 10 } },
     { .name = { "deepseek-chat", 13 },
       .price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = NANO(280), .output = NANO(420) } },
 };
@@ -111,7 +120,9 @@ static inline const struct catalog_entry *test_book_at(void *user, size_t i)
     return i < ARRAY_LEN(book_entries) ? &book_entries[i] : NULL;
 }
 
-static const struct policy_book test_book = { .find = test_book_find, .at = test_book_at, .version = 1 };
+static const struct policy_book test_book = {
+    .find = test_book_find, .at = test_book_at, .version = 1, .now_ms = INT64_C(1800000000000)
+}; /* 2027-01-15 */
 
 /* ---- one policy in one text ---- */
 
