@@ -390,8 +390,10 @@ static void read_flags(struct compiler *c, struct provider_draft *d)
     field_bool(c->diags, chain_get(&d->chain, "http2"), &out->http2);
     if (field_word(c->diags, chain_get(&d->chain, "lane"), lane_words, &word))
         out->lane = lane_values[word];
-    if (out->lane == LANE_DIRECT)
-        diag_error(c->diags, chain_get(&d->chain, "lane"), "the direct lane is not in this version yet; remove 'lane'");
+    if (out->lane == LANE_DIRECT && (out->http2 || out->proxy.len > 0))
+        diag_error(c->diags, chain_get(&d->chain, "lane"),
+                   "the direct lane speaks HTTP/1.1 without a proxy; remove 'lane: direct' or '%s'",
+                   out->http2 ? "http2" : "proxy");
     field_share(c->diags, chain_get(&d->chain, "discount"), &out->discount_ppm);
     if (out->credentials.count > 0 && !out->tls && out->host.len > 0 && !host_is_loopback(out->host))
         diag_warning(c->diags, d->node->key, "credentials of '" SPAN_FMT "' go over plain http to " SPAN_FMT,

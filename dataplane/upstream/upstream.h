@@ -57,7 +57,7 @@ struct upstream_events {
     void (*done)(void *user, const struct upstream_result *result);
 };
 /* May be called inside any callback of any try. ERR_TOO_MANY: the lane's connection cap is reached. ERR_TOO_LARGE: a header or the
- * path. ERR_NOMEM. On error no callback comes. */
+ * path. ERR_INVALID (direct lane): a byte that may not stand in a head. ERR_NOMEM. On error no callback comes. */
 MUST_CHECK enum err upstream_start(struct upstream_lane *lane, const struct upstream_request *request,
                                    const struct upstream_events *events, void *user, struct upstream **ret);
 void upstream_pause(struct upstream *upstream);
@@ -80,8 +80,17 @@ struct upstream_lane_options {
     unsigned connections_max;      /* in all: bounds descriptors */
     unsigned connections_idle_max; /* kept for reuse */
     const char *ca_file;           /* NULL: the system's */
+    uint32_t idle_ms;              /* how long, in the direct lane; 0: a minute, as in the curl lane */
+    const char *name_servers;      /* "127.0.0.1:5353,..." for the direct lane; NULL: the system's */
 };
+/* All that a provider may ask for: proxies, HTTP/2. */
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* HTTP/1.1 without a proxy, plain and over TLS, at a fraction of the cost. */
+MUST_CHECK enum err direct_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* Both: each try goes by the one that upstream_goes_direct says. What is idle may be twice connections_idle_max. */
+MUST_CHECK enum err upstream_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
+/* True unless the provider asks for what only curl can do, or for curl. */
+bool upstream_goes_direct(const struct provider *provider);
 void upstream_lane_stats(const struct upstream_lane *lane, struct upstream_lane_stats *ret);
 /* Not inside head and body. Cancels what is running without callbacks; frees once the loop has closed its handles (run the loop until it is idle). */
 void upstream_lane_close(struct upstream_lane *lane);

@@ -168,7 +168,7 @@ static enum err open_core(struct worker *w, const struct worker_options *options
     struct upstream_lane *made = NULL;
     enum err err = store && board ? OK : ERR_NOMEM;
     if (err == OK)
-        err = curl_lane_new(&lane, &made);
+        err = upstream_lane_new(&lane, &made);
     if (err == OK) {
         const struct loader_events events = { .serving = on_serving, .bad = on_bad, .user = w };
         err = core_init(&w->core, &(struct core_options){ .loop = &w->loop,

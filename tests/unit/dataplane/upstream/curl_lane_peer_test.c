@@ -1,5 +1,4 @@
 /* The curl lane: whom it talks to. Proxies and certificates. */
-#include "dataplane/upstream/upstream.h"
 #include "tests/unit/dataplane/upstream/support.h"
 #include <fcntl.h>
 #include <sys/wait.h>
@@ -155,6 +154,7 @@ int main(int argc, char **argv)
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     signal(SIGPIPE, SIG_IGN);
+    make_lane = curl_lane_new;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(environment_is_ignored),

@@ -1,18 +1,20 @@
-/* support.h - a server scripted byte by byte and the owner of tries, on one loop, for the tests of this folder. */
+/* support.h - what the tests of lanes share: servers that a test scripts byte by byte (plain or with TLS), an owner that
+ * checks the order of callbacks, and a lane, all on one loop. */
 #pragma once
-#include "dataplane/upstream/upstream.h"
+#include "tests/unit/dataplane/upstream/support_tls.h"
 #include "common/buf.h"
 #include "common/fault.h"
+#include "dataplane/upstream/upstream.h"
 #include <arpa/inet.h>
-#include <setjmp.h>
+#include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <uv.h>
-#include <cmocka.h>
 
-#define WATCHDOG_MS 10000u /* of one test */
-#define BEAT_MS     5u
+#define WATCHDOG_MS   10000u /* of one test */
+#define BEAT_MS       5u
+#define PEER_IN_BYTES (128u << 10)
 
 /* ---- the scripted server ---- */
 
@@ -24,20 +26,23 @@ struct server {
     uv_tcp_t tcp;
     script *script;
     const char *answer; /* for scripts that use it */
-    unsigned accepted, requests;
+    unsigned accepted, requests, secured, resumed;
     struct peer *last;
     unsigned open;
-    bool hold_reading; /* new connections are not read */
+    bool hold_reading; /* new connections are not read (beyond a handshake) */
 };
 struct peer {
     uv_tcp_t tcp; /* first: tells peers from servers in a walk */
     struct server *server;
-    struct buf in;
+    struct buf in; /* what scripts see */
     unsigned requests;
     bool closing;
+    SSL *ssl; /* NULL: plain */
+    bool secure;
 };
 
 static uv_loop_t loop;
+static const struct tls_server *tls_of; /* all servers speak TLS with this, when there is one */
 
 static inline void on_peer_closed(uv_handle_t *handle)
 {
@@ -46,6 +51,7 @@ static inline void on_peer_closed(uv_handle_t *handle)
     if (peer->server->last == peer)
         peer->server->last = NULL;
     buf_release(&peer->in);
+    SSL_free(peer->ssl);
     free(peer);
 }
 
@@ -71,7 +77,7 @@ static inline void on_sent(uv_write_t *write, int status)
     free(write);
 }
 
-static inline void peer_send(struct peer *peer, struct span bytes)
+static inline void peer_send_raw(struct peer *peer, struct span bytes)
 {
     uv_write_t *write = malloc(sizeof(*write) + bytes.len);
     assert_non_null(write);
@@ -79,6 +85,25 @@ static inline void peer_send(struct peer *peer, struct span bytes)
     memcpy(copy, bytes.ptr, bytes.len);
     const uv_buf_t out = uv_buf_init(copy, (unsigned)bytes.len);
     assert_int_equal(uv_write(write, (uv_stream_t *)&peer->tcp, &out, 1, on_sent), 0);
+}
+
+static inline void peer_flush(struct peer *peer)
+{
+    char *records;
+    const long count = BIO_get_mem_data(SSL_get_wbio(peer->ssl), &records);
+    if (count > 0)
+        peer_send_raw(peer, span_of(records, (size_t)count));
+    BIO_reset(SSL_get_wbio(peer->ssl));
+}
+
+static inline void peer_send(struct peer *peer, struct span bytes)
+{
+    if (!peer->ssl) {
+        peer_send_raw(peer, bytes);
+    } else if (bytes.len) {
+        assert_int_equal(SSL_write(peer->ssl, bytes.ptr, (int)bytes.len), (int)bytes.len);
+        peer_flush(peer);
+    }
 }
 
 static inline void peer_say(struct peer *peer, const char *text)
@@ -94,6 +119,34 @@ static inline void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret
     *ret = uv_buf_init(bytes, sizeof(bytes));
 }
 
+/* True when there is something for the script. A client that gives up in the handshake is closed on. */
+static inline bool peer_decrypt(struct peer *peer, struct span records)
+{
+    char *at;
+    size_t before = peer->in.len, n = 0;
+    assert_int_equal(BIO_write(SSL_get_rbio(peer->ssl), records.ptr, (int)records.len), (int)records.len);
+    if (!peer->secure) {
+        const int done = SSL_accept(peer->ssl);
+        peer_flush(peer);
+        if (done != 1 && SSL_get_error(peer->ssl, done) != SSL_ERROR_WANT_READ)
+            peer_close(peer);
+        if (done != 1)
+            return false;
+        peer->secure = true;
+        peer->server->secured++;
+        peer->server->resumed += (unsigned)SSL_session_reused(peer->ssl);
+        if (peer->server->hold_reading)
+            uv_read_stop((uv_stream_t *)&peer->tcp);
+    }
+    do {
+        buf_commit(&peer->in, n);
+        assert_int_equal(buf_reserve(&peer->in, 16384, &at), OK);
+    } while (SSL_read_ex(peer->ssl, at, 16384, &n) == 1);
+    ERR_clear_error();
+    peer_flush(peer);
+    return peer->in.len > before;
+}
+
 static inline void on_peer_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *bytes)
 {
     struct peer *peer = stream->data;
@@ -101,8 +154,8 @@ static inline void on_peer_read(uv_stream_t *stream, ssize_t got, const uv_buf_t
         peer_close(peer);
         return;
     }
-    assert_int_equal(buf_append(&peer->in, span_of(bytes->base, (size_t)got)), OK);
-    if (peer->server->script)
+    if (peer->ssl ? peer_decrypt(peer, span_of(bytes->base, (size_t)got))
+                  : buf_append(&peer->in, span_of(bytes->base, (size_t)got)) == OK)
         peer->server->script(peer);
 }
 
@@ -115,13 +168,18 @@ static inline void on_connection(uv_stream_t *listener, int status)
     peer->server = server;
     peer->tcp.data = peer;
     buf_init(&peer->in, 64u << 20);
+    peer->in.cap = PEER_IN_BYTES; /* made here, so that no fault is spent on the server */
+    peer->in.data = malloc(PEER_IN_BYTES);
+    assert_non_null(peer->in.data);
+    if (tls_of)
+        peer->ssl = tls_server_accept(tls_of);
     assert_int_equal(uv_tcp_init(&loop, &peer->tcp), 0);
     assert_int_equal(uv_accept(listener, (uv_stream_t *)&peer->tcp), 0);
     uv_tcp_nodelay(&peer->tcp, 1);
     server->accepted++;
     server->open++;
     server->last = peer;
-    if (!server->hold_reading)
+    if (!server->hold_reading || peer->ssl)
         assert_int_equal(uv_read_start((uv_stream_t *)&peer->tcp, on_alloc, on_peer_read), 0);
 }
 
@@ -137,6 +195,23 @@ static inline void server_start(struct server *server, script *script_of)
     assert_int_equal(uv_listen((uv_stream_t *)&server->tcp, 512, on_connection), 0);
     assert_int_equal(uv_tcp_getsockname(&server->tcp, (struct sockaddr *)&at, &len), 0);
     server->port = ntohs(at.sin_port);
+}
+
+/* A listener whose queue is full answers no SYN. Port 0: the system's choice, see getsockname. */
+static inline int silent_listener(const char *address, uint16_t port, int *ret_fillers, int count)
+{
+    struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+    socklen_t len = sizeof(at);
+    const int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(inet_pton(AF_INET, address, &at.sin_addr), 1);
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(fd, 0), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &len), 0);
+    for (int i = 0; i < count; i++) {
+        ret_fillers[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        (void)!connect(ret_fillers[i], (struct sockaddr *)&at, sizeof(at));
+    }
+    return fd;
 }
 
 /* True once for each whole request in peer->in, which is then taken out. */
@@ -177,30 +252,25 @@ static inline void answer_and_close(struct peer *peer)
 {
     if (take_request(peer)) {
         peer_say(peer, peer->server->answer);
+        if (peer->ssl) {
+            SSL_shutdown(peer->ssl);
+            peer_flush(peer);
+        }
         uv_shutdown_t *shut = malloc(sizeof(*shut));
         assert_non_null(shut);
         assert_int_equal(uv_shutdown(shut, (uv_stream_t *)&peer->tcp, on_shut), 0);
     }
 }
 
+static inline void close_raw(struct peer *peer)
+{
+    peer_close(peer);
+}
+
 static inline void close_at_once(struct peer *peer)
 {
     if (take_request(peer))
         peer_close(peer);
-}
-
-static char request_seen[4096];
-
-static inline void keep_request(struct peer *peer)
-{
-    const struct span in = buf_span(&peer->in);
-    snprintf(request_seen, sizeof(request_seen), SPAN_FMT, SPAN_ARG(in));
-    answer_each(peer);
-}
-
-static inline void says_nothing(struct peer *peer)
-{
-    (void)peer;
 }
 
 /* ---- the owner of tries ---- */
@@ -222,6 +292,9 @@ struct owner {
     bool cancelled;
 };
 
+typedef enum err lane_maker(const struct upstream_lane_options *options, struct upstream_lane **ret);
+static lane_maker *make_lane;
+static const char *name_servers = "127.0.0.1:1"; /* nobody there: names fail at once */
 static struct upstream_lane *lane;
 static struct provider provider;
 static uv_timer_t watchdog;
@@ -357,21 +430,32 @@ static inline struct upstream_lane_stats stats(void)
 static inline void lane_open(unsigned connections_max, const char *ca_file)
 {
     const struct upstream_lane_options options = {
-        .loop = &loop, .connections_max = connections_max, .connections_idle_max = 8, .ca_file = ca_file
+        .loop = &loop,
+        .connections_max = connections_max,
+        .connections_idle_max = 8,
+        .ca_file = ca_file  ? ca_file
+                   : tls_of ? tls_of->ca_file
+                            : NULL,
+        .name_servers = name_servers,
     };
-    assert_int_equal(curl_lane_new(&options, &lane), OK);
+    assert_int_equal(make_lane(&options, &lane), OK);
 }
 
-static inline int set_up(void **state)
+static inline void start_watchdog(void)
 {
-    (void)state;
-    assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(uv_timer_init(&loop, &watchdog), 0);
     static unsigned beats;
     beats = 0;
     watchdog.data = &beats;
     uv_timer_start(&watchdog, on_watchdog, BEAT_MS, BEAT_MS);
     uv_unref((uv_handle_t *)&watchdog);
+}
+
+static inline int set_up(void **state)
+{
+    (void)state;
+    assert_int_equal(uv_loop_init(&loop), 0);
+    start_watchdog();
     lane = NULL;
     lane_open(64, NULL);
     return 0;
@@ -408,7 +492,8 @@ static inline void use(struct server *server, script *script_of, const char *ans
 {
     server_start(server, script_of);
     server->answer = answer;
-    provider = (struct provider){ .name = SPAN("p"), .host = SPAN("127.0.0.1"), .port = server->port };
+    provider =
+        (struct provider){ .name = SPAN("p"), .host = SPAN("127.0.0.1"), .port = server->port, .tls = tls_of != NULL };
 }
 
 static inline void expect_done(struct owner *o, const char *answer, script *script_of, enum err err,
@@ -431,4 +516,51 @@ static inline void expect_body(const struct owner *o, const char *text)
     const struct span body = buf_span(&o->body);
     assert_int_equal(body.len, strlen(text));
     assert_memory_equal(body.ptr, text, body.len);
+}
+
+static char request_seen[4096];
+
+static inline void keep_request(struct peer *peer)
+{
+    const struct span in = buf_span(&peer->in);
+    snprintf(request_seen, sizeof(request_seen), SPAN_FMT, SPAN_ARG(in));
+    answer_each(peer);
+}
+
+static inline void says_nothing(struct peer *peer)
+{
+    (void)peer;
+}
+
+/* ---- every lane ---- */
+
+static inline bool is_curl(void)
+{
+    return make_lane == curl_lane_new;
+}
+
+/* The tests over curl, direct, the choice of both, and direct with TLS. */
+#define RUN_OVER_LANES(tests) run_over_lanes(tests, ARRAY_LEN(tests))
+static inline int run_over_lanes(const struct CMUnitTest *tests, size_t count)
+{
+    static const struct {
+        const char *name;
+        lane_maker *maker;
+        bool tls;
+    } kinds[] = { { "curl", curl_lane_new, false },
+                  { "direct", direct_lane_new, false },
+                  { "both", upstream_lane_new, false },
+                  { "direct over TLS", direct_lane_new, true } };
+    struct tls_server tls;
+    int failed = 0;
+    tls_server_init(&tls, "IP:127.0.0.1", 30);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        print_message("---- %s ----\n", kinds[i].name);
+        make_lane = kinds[i].maker;
+        tls_of = kinds[i].tls ? &tls : NULL;
+        failed += _cmocka_run_group_tests(kinds[i].name, tests, count, NULL, NULL);
+    }
+    tls_of = NULL;
+    tls_server_release(&tls);
+    return failed;
 }
