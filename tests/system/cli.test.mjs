@@ -406,6 +406,13 @@ routes:
     await expect(cli(['teams', 'apply', two, '--wait']), code.good, [/2 teams/, /serving on every worker/]);
     await expect(cli(['teams', 'list']), code.good, [/^TEAM +ROUTES +MODELS +REQUIRE$/m, /^hr +chat +- +regions=eu$/m]);
     await expect(cli(['teams', 'apply', two]), code.good, /nothing to change/);
+    // Removing a team asks; without a terminal it says so and changes nothing.
+    const one = file('one.yaml', 'schema: fairlead/1\nkind: directory\nteams:\n  t: {routes: ["*"], models: ["*/*"]}\n');
+    await expect(cli(['teams', 'apply', one]), code.refused, /removes 1 team, whose keys stop working/);
+    assert.equal((await ask('teams', 'list')).length, 2);
+    await expect(cli(['teams', 'apply', one, '--yes']), code.good, /1 team, 1 change applied/);
+    assert.equal((await ask('teams', 'list')).length, 1);
+    await expect(cli(['teams', 'apply', two, '--wait']), code.good, /2 teams/);
   });
 
   test('providers: probed, drained, undrained', async () => {

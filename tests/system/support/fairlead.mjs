@@ -15,7 +15,9 @@ export async function startFairlead({ fakes: fakeOptions = [{}], policy, directo
   const fakes = await Promise.all(fakeOptions.map((options, i) => startFakellm({ name: 'abcdefghij'[i], ...options })));
   const text = (given) => (typeof given === 'function' ? given(fakes) : given);
   const write = (name, kind, body) => body !== undefined && writeFileSync(path.join(home, name), `schema: fairlead/1\nkind: ${kind}\n${body}\n`);
-  write('policy.yaml', 'policy', text(policy));
+  // FAIRLEAD_LANE: the same tests over one lane (tests/run does both).
+  const lane = process.env.FAIRLEAD_LANE;
+  write('policy.yaml', 'policy', lane ? text(policy).replace(/\{preset: ([a-z-]+),/g, `{preset: $1, lane: ${lane},`) : text(policy));
   write('directory.yaml', 'directory', text(directory) ?? 'teams:\n  t: {routes: ["*"], models: ["*/*"]}');
   write('node.yaml', 'node', text(node));
 
