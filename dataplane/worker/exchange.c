@@ -247,7 +247,8 @@ static bool body_in_the_way(const struct exchange *x)
 void exchange_refuse(struct exchange *x, const struct reply_error *error)
 {
     x->close = x->close || x->core->draining || body_in_the_way(x);
-    x->refusal = error->message;
+    /* A copy: callers make messages on their stacks. Without memory the record goes without. */
+    x->refusal = error->message ? arena_printf(&x->arena, "%.*s", (int)LEDGER_TEXT_MAX, error->message) : NULL;
     struct buf out = BUF_INIT(256u << 10);
     struct buf own = BUF_INIT(EXCHANGE_DOWN_BYTES);
     enum err err = OK;

@@ -76,7 +76,7 @@ struct exchange {
     struct upstream *tail; /* read to its end for nobody, so that its connection can serve again */
     enum exchange_state state;
     struct deadline timer;
-    const char *refusal; /* what the client was told, in the arena or static; for the record */
+    const char *refusal; /* what the client was told, in the arena; for the record */
     struct arena arena;
     struct arena ask_arena; /* goes with the body */
 

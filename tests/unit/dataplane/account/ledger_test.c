@@ -80,6 +80,11 @@ static void a_record_reads_back(void **state)
     says(&ix, second, "why", "next");
     assert_int_equal(number(&ix, second, "ttft_us"), 300);
     assert_int_equal(json_next(&ix, attempts, second), JSON_NONE);
+    assert_true(json_get(&ix, 0, SPAN("message")) == JSON_NONE);
+    struct ledger_record refused = sample;
+    refused.message = "No model may serve it: a/x is \"drained\".";
+    check(&refused, &arena, &ix);
+    says(&ix, 0, "message", "No model may serve it: a/x is \"drained\".");
     arena_release(&arena);
 }
 

@@ -197,6 +197,22 @@ static void all_fail_honestly(void **state)
     rig_stop(&rig);
 }
 
+/* The record keeps the sentence, not only the code: it is all that is left when somebody asks why. */
+static void a_refusal_is_recorded_as_it_was_told(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, "{\"model\":\"chat\",\"messages\":[]}");
+    UNTIL(&rig, has(c, "HTTP/1.1 400 "));
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 1);
+    assert_non_null(strstr(buf_cstr(&out), "\"message\":\"'messages' is empty"));
+    buf_release(&out);
+    rig_stop(&rig);
+}
+
 /* With b and c ejected, a alone is planned; when it fails they are tried after all. */
 static void ejected_models_are_the_last_resort(void **state)
 {
@@ -864,6 +880,7 @@ int main(void)
         cmocka_unit_test(fails_over_before_content),
         cmocka_unit_test(silence_fails_over),
         cmocka_unit_test(all_fail_honestly),
+        cmocka_unit_test(a_refusal_is_recorded_as_it_was_told),
         cmocka_unit_test(ejected_models_are_the_last_resort),
         cmocka_unit_test(holding_sends_comments_and_still_fails_over),
         cmocka_unit_test(holding_then_failure_is_an_event),
