@@ -141,15 +141,9 @@ void exchange_hold_passed(struct exchange *x)
                  LOG_STR("request", x->request_id)); /* out of memory: tried again after the next hold */
 }
 
-/* The provider's own answer to a mistake of the client's. */
-void exchange_pass(struct exchange *x)
+/* The buffered answer goes down whole, as it came; the attempt ends with this failure (NULL: it served). On error nothing was sent. */
+static enum err send_whole(struct exchange *x, const char *failure)
 {
-    if (x->last_failure != RETRY_STATUS || x->head_sent) {
-        exchange_attempt_close(x, retry_failure_name(x->last_failure));
-        exchange_refuse(x, &(struct reply_error){
-                               .outcome = OUTCOME_BAD_BODY, .message = x->feed_message, .code = "provider_refused" });
-        return;
-    }
     struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
     enum err err = reply_head_begin(&(struct reply_head){ .status = x->attempt.status,
                                                           .http10 = x->head->version_minor == 0,
@@ -164,13 +158,26 @@ void exchange_pass(struct exchange *x)
         err = exchange_own_headers(x, true, &head);
     if (err == OK)
         err = http1_write_head_end(&head);
-    exchange_attempt_close(x, retry_failure_name(RETRY_STATUS));
+    exchange_attempt_close(x, failure);
     if (err == OK) {
         x->status_sent = x->attempt.status;
         x->output_bytes += x->answer.len;
         x->sink->ops->write_body(x->sink, buf_span(&head), &x->answer);
     }
     buf_release(&head);
+    return err;
+}
+
+/* The provider's own answer to a mistake of the client's. */
+void exchange_pass(struct exchange *x)
+{
+    if (x->last_failure != RETRY_STATUS || x->head_sent) {
+        exchange_attempt_close(x, retry_failure_name(x->last_failure));
+        exchange_refuse(x, &(struct reply_error){
+                               .outcome = OUTCOME_BAD_BODY, .message = x->feed_message, .code = "provider_refused" });
+        return;
+    }
+    const enum err err = send_whole(x, retry_failure_name(RETRY_STATUS));
     if (err)
         exchange_refuse_with(x, OUTCOME_BUSY, NULL);
     else
@@ -373,33 +380,13 @@ static void on_body(void *user, struct span bytes)
 
 static void answer_whole(struct exchange *x, const struct event_facts *facts)
 {
-    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
     x->content_seen = true;
     exchange_attempt_succeeded(x);
     if (facts->usage.known)
         usage_merge(&x->usage, &facts->usage);
     x->content_bytes = facts->content_bytes;
     exchange_reckon(x);
-    enum err err = reply_head_begin(&(struct reply_head){ .status = x->attempt.status,
-                                                          .http10 = x->head->version_minor == 0,
-                                                          .close = x->close,
-                                                          .bytes = x->answer.len,
-                                                          .date = core_date(x->core),
-                                                          .content_type = x->attempt.content_type },
-                                    &head);
-    if (err == OK)
-        err = buf_append(&head, buf_span(&x->down));
-    if (err == OK)
-        err = exchange_own_headers(x, true, &head);
-    if (err == OK)
-        err = http1_write_head_end(&head);
-    exchange_attempt_close(x, NULL);
-    if (err == OK) {
-        x->status_sent = x->attempt.status;
-        x->output_bytes += x->answer.len;
-        x->sink->ops->write_body(x->sink, buf_span(&head), &x->answer);
-    }
-    buf_release(&head);
+    const enum err err = send_whole(x, NULL);
     exchange_finish(x, err ? OUTCOME_INTERNAL : OUTCOME_OK, err ? err_name(err) : NULL, err != OK);
 }
 
