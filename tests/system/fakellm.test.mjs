@@ -23,9 +23,11 @@ after(stopAll);
 function request(path, { method = 'POST', body, headers = {}, onData } = {}) {
   return new Promise((resolve, reject) => {
     const req = http.request(`${fake.url}${path}`, { method, agent: false, headers: { 'content-type': 'application/json', ...headers } });
-    req.on('error', reject);
+    let answer;
+    // A reset is told to the request, or to its response once that has begun: whichever sees it first.
+    req.on('error', (error) => (answer ? (answer.end = error.code) : reject(error)));
     req.on('response', (res) => {
-      const answer = { status: res.statusCode, headers: res.headers, text: '', end: 'end' };
+      answer = { status: res.statusCode, headers: res.headers, text: '', end: 'end' };
       res.setEncoding('utf8');
       res.on('data', (text) => {
         answer.text += text;
