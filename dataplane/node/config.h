@@ -6,7 +6,11 @@
  *   name: my-node                      # default: host name
  *   control: ipc:///.../fetch.ipc      # default: in the home (proto/home.h)
  *   evidence: ipc:///.../evidence.ipc  # default: in the home
- *   listen: 127.0.0.1:4000
+ *   listen: 127.0.0.1:4000             # or a list, of such and of maps:
+ *     - {address: 0.0.0.0:8443, tls: {certificate: FILE, key: FILE, client_ca: FILE, client_certificates: optional,
+ *        teams: {ci.example.com: build}}, http2: true, proxy_protocol: [10.0.0.0/8]}
+ *     - {address: "unix:/run/fairlead/api.sock", mode: "0660"}
+ *     - systemd:api                    # a socket that systemd passed (FileDescriptorName=api; "systemd:" takes all)
  *   operations: 127.0.0.1:4001
  *   workers: 2                         # default: one per core
  *   limits: {head_bytes: 32KiB, body_bytes: 32MiB, head_time: 10s, idle: 75s, connections: 10000, ...}
@@ -16,6 +20,7 @@
 #include "common/buf.h"
 #include "common/credentials.h"
 #include "common/err.h"
+#include "proto/limits.h"
 
 /* Defaults and reasons: config.c's table. */
 struct node_limits {
@@ -35,15 +40,41 @@ struct node_limits {
     uint64_t record_segment_bytes; /* rotation of records */
     uint64_t record_segments;
     uint64_t models_timeout_ms;
+    uint64_t http2_streams; /* at once, per connection: 100 */
+    uint64_t watchdog_ms;   /* a worker whose loop does not turn for so long is replaced; 0: never */
+};
+enum client_certificates { CLIENT_CERTIFICATES_NONE, CLIENT_CERTIFICATES_OPTIONAL, CLIENT_CERTIFICATES_REQUIRED };
+struct certificate_team {
+    char *name; /* a DNS name, e-mail address or URI of the certificate's alternative names, else its common name */
+    char *team; /* requests without a key are this team's */
+};
+struct network { /* 10.0.0.0/8, 2001:db8::/32; IPv4 as ::ffff:0:0/96 */
+    uint8_t bytes[16];
+    unsigned bits;
+};
+struct listener_config {
+    char *address;           /* ADDR:PORT, unix:PATH or systemd:NAME */
+    unsigned mode;           /* of a Unix socket's file */
+    bool http2;              /* by ALPN, and by its preface in plaintext */
+    char *certificate, *key; /* PEM files; NULL: plaintext. Read again at reload */
+    char *client_ca;         /* PEM file; NULL: no client certificates */
+    enum client_certificates client_certificates;
+    struct certificate_team *teams;
+    unsigned team_count;
+    struct network *proxies; /* connections from these begin with a PROXY v2 header; no others may */
+    unsigned proxy_count;
 };
 struct node_config {
     char *home; /* absolute */
     char *name;
     char *control;  /* channel address of the fetch link */
     char *evidence; /* of the evidence link */
-    char *listen;   /* ADDR:PORT */
+    char *listen;   /* ADDR:PORT; goes as soon as all read `listeners` */
+    struct listener_config listeners[NODE_LISTENERS_MAX];
+    unsigned listener_count;
     char *operations;
-    char *ca_file; /* NULL: the system's */
+    char *ca_file;   /* NULL: the system's */
+    char *resolvers; /* "127.0.0.1:53,[::1]:53": asked for names instead of the system's; NULL */
     unsigned workers;
     struct node_limits limits;
     struct credentials *credentials;
