@@ -5,6 +5,7 @@
 #include "dataplane/worker/deadline.h"
 #include "dataplane/worker/exchange.h"
 #include "dataplane/worker/http1.h"
+#include "dataplane/worker/http1_answer.h"
 #include "dataplane/worker/outbox.h"
 #include "dataplane/worker/reply.h"
 
@@ -42,7 +43,8 @@ struct conn {
     bool in_turn;  /* turn() is on the stack: it goes on by itself */
     bool turn_due; /* the timer calls go_on */
     bool trimmed;
-    bool close_after; /* the exchange's wish */
+    bool close_after; /* the client's wish, or the exchange's, or the drain's */
+    bool http10;      /* the request under way */
     size_t accounted;
     size_t lingered;
     uint64_t stall_due, phase_due;
@@ -241,20 +243,72 @@ static void wrote(struct conn *conn, enum err err)
     }
 }
 
-static void sink_write(struct sink *sink, const struct span *parts, unsigned count)
+static bool deaf(const struct conn *conn)
 {
-    struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    if (!conn->broken && conn->state != CONN_CLOSED)
+    return conn->broken || conn->state == CONN_CLOSED;
+}
+
+static void write_parts(struct conn *conn, const struct span *parts, unsigned count)
+{
+    if (!deaf(conn))
         wrote(conn, outbox_write(&conn->outbox, parts, count));
 }
 
-static void sink_write_body(struct sink *sink, struct span head, struct buf *body)
+static void sink_go_on(struct sink *sink)
+{
+    const struct span go_on = SPAN("HTTP/1.1 100 Continue\r\n\r\n");
+    write_parts(CONTAINER_OF(sink, struct conn, sink), &go_on, 1);
+}
+
+/* The head of an answer, in core->head. A connection that drains says so; one that said so keeps its word. */
+static enum err write_head(struct conn *conn, struct http1_answer answer)
+{
+    conn->close_after = conn->close_after || answer.head->close || conn->core->draining;
+    answer.http10 = conn->http10;
+    answer.close = conn->close_after;
+    answer.date = core_date(conn->core);
+    buf_clear(&conn->core->head);
+    return http1_answer_head(&answer, &conn->core->head) ? ERR_NOMEM : OK;
+}
+
+static enum err sink_whole(struct sink *sink, const struct sink_head *head, struct buf *body)
 {
     struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    if (!conn->broken && conn->state != CONN_CLOSED)
-        wrote(conn, outbox_write_body(&conn->outbox, head, body));
-    else
+    enum err err = write_head(conn, (struct http1_answer){ .head = head, .bytes = body->len });
+    if (err || deaf(conn) || head->bodiless)
         buf_release(body);
+    if (err == OK && !deaf(conn))
+        wrote(conn, outbox_write_body(&conn->outbox, buf_span(&conn->core->head), body));
+    return err;
+}
+
+static enum err sink_stream(struct sink *sink, const struct sink_head *head, struct span bytes, bool last)
+{
+    struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
+    const bool chunked = !conn->http10;
+    struct span parts[5];
+    unsigned count = 0;
+    char size[24];
+    if (head) {
+        conn->close_after = conn->close_after || !chunked; /* HTTP/1.0: the stream's end is the connection's */
+        const enum err err = write_head(conn, (struct http1_answer){ .head = head, .stream = true });
+        if (err)
+            return err;
+        parts[count++] = buf_span(&conn->core->head);
+    }
+    if (bytes.len > 0) {
+        const int digits = snprintf(size, sizeof(size), "%zx\r\n", bytes.len);
+        if (chunked)
+            parts[count++] = span_of(size, (size_t)digits);
+        parts[count++] = bytes;
+        if (chunked)
+            parts[count++] = HTTP1_CHUNK_END;
+    }
+    if (last && chunked)
+        parts[count++] = HTTP1_LAST_CHUNK;
+    if (count > 0)
+        write_parts(conn, parts, count);
+    return OK;
 }
 
 static size_t sink_queued(const struct sink *sink)
@@ -290,7 +344,7 @@ static void sink_end(struct sink *sink, bool close, bool abort)
 }
 
 static const struct sink_ops sink_ops = {
-    .write = sink_write, .write_body = sink_write_body, .queued = sink_queued, .end = sink_end
+    .go_on = sink_go_on, .whole = sink_whole, .stream = sink_stream, .queued = sink_queued, .end = sink_end
 };
 
 /* ---- input ---- */
@@ -298,23 +352,25 @@ static const struct sink_ops sink_ops = {
 /* A request that never became an exchange. */
 static void refuse(struct conn *conn, enum outcome outcome, const char *message)
 {
-    struct buf out = BUF_INIT(64u << 10);
-    struct buf headers = BUF_INIT(256);
+    struct buf *lines = &conn->core->lines;
+    struct buf body = BUF_INIT(64u << 10);
     char id[32];
     random_id("req_", 24, id);
     const struct reply_error error = { .outcome = outcome, .message = message };
-    enum err err = http1_write_header(&headers, SPAN("x-request-id"), span_cstr(id));
-    const struct reply_frame frame = { .close = true, .date = core_date(conn->core), .headers = buf_span(&headers) };
+    buf_clear(lines);
+    enum err err = http1_write_header(lines, SPAN("x-request-id"), span_cstr(id));
     if (err == OK)
-        err = reply_error_whole(&error, &frame, &out);
+        err = reply_error_lines(&error, lines);
+    if (err == OK)
+        err = reply_error_body(&error, &body);
     core_count(conn->core, WORKER_BAD_REQUESTS);
     log_debug("request.refused", LOG_STR("request", id), LOG_STR("outcome", outcome_name(outcome)));
-    if (err == OK) {
-        const struct span part = buf_span(&out);
-        sink_write(&conn->sink, &part, 1);
-    }
-    buf_release(&out);
-    buf_release(&headers);
+    const struct sink_head head = {
+        .status = outcome_status(outcome), .close = true, .content_type = REPLY_ERROR_TYPE, .lines = buf_span(lines)
+    };
+    if (err == OK)
+        err = sink_whole(&conn->sink, &head, &body);
+    buf_release(&body);
     if (err || conn->broken) {
         close_now(conn);
         return;
@@ -347,6 +403,8 @@ static void on_head(struct conn *conn, uint64_t began_ns)
         refuse(conn, OUTCOME_HEAD_TOO_LARGE, NULL);
         return;
     }
+    conn->http10 = head->version_minor == 0;
+    conn->close_after = conn->close_after || !head->keep_alive;
     go(conn, CONN_BODY);
     phase_due_in(conn, limits->body_time_ms);
     struct exchange *x = exchange_begin(conn->core, &conn->sink, head, began_ns, &ended);

@@ -3,7 +3,8 @@
 #include "common/fault.h"
 #include "dataplane/worker/exchange.h"
 
-#define SCRATCH_BYTES_MAX (8u << 20) /* one callback's output: an event of the largest size with its frame */
+#define SCRATCH_BYTES_MAX     (8u << 20)  /* one callback's output: an event of the largest size with its frame */
+#define ANSWER_HEAD_BYTES_MAX (64u << 10) /* an answer's head: a provider's lines that come down, and ours */
 
 enum err core_init(struct core *core, const struct core_options *options)
 {
@@ -11,7 +12,9 @@ enum err core_init(struct core *core, const struct core_options *options)
                            .config = options->config,
                            .slot = options->slot,
                            .lane = options->lane,
-                           .scratch = BUF_INIT(SCRATCH_BYTES_MAX) };
+                           .scratch = BUF_INIT(SCRATCH_BYTES_MAX),
+                           .lines = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
+                           .head = BUF_INIT(ANSWER_HEAD_BYTES_MAX) };
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
     prng_seed(&core->prng, seed);
@@ -41,6 +44,8 @@ void core_release(struct core *core)
     free(core->read_buffer);
     free(core->cool_until_ms);
     buf_release(&core->scratch);
+    buf_release(&core->lines);
+    buf_release(&core->head);
     if (core->board)
         board_close(core->board);
     core->read_buffer = NULL;

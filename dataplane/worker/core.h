@@ -23,7 +23,9 @@ struct core {
     struct upstream_lane *lane;
     struct prng prng;
     struct buf scratch; /* for the length of one callback */
-    char *read_buffer;  /* CORE_READ_BYTES; for the length of one read callback: idle connections hold no memory for
+    struct buf lines;   /* an answer's header lines, and its head as the protocol writes it: the same */
+    struct buf head;
+    char *read_buffer; /* CORE_READ_BYTES; for the length of one read callback: idle connections hold no memory for
                            reading */
     struct retry_budget retries;
     uint64_t buffered; /* bytes of bodies, answers and unsent output that are held now: against limits.buffered_bytes */

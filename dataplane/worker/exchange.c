@@ -154,7 +154,6 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     x->head = head;
     x->began_ns = began_ns;
     x->wall_ms = core_wall_ms(core);
-    x->close = !head->keep_alive || core->draining;
     random_id("req_", 24, x->request_id);
     exchange_busy(x, began_ns);
     core->retries.active++;
@@ -244,35 +243,53 @@ static bool body_in_the_way(const struct exchange *x)
            (head->expect_continue || head->content_length < 0 || head->content_length > EXCHANGE_DISCARD_BYTES);
 }
 
+enum err exchange_send_whole(struct exchange *x, unsigned status, struct span type, struct buf *body)
+{
+    const struct sink_head head = { .status = status,
+                                    .close = x->close,
+                                    .bodiless = x->head->method == HTTP1_HEAD_METHOD,
+                                    .content_type = type,
+                                    .lines = buf_span(&x->core->lines) };
+    const size_t bytes = body->len;
+    enum err err = x->sink->ops->whole(x->sink, &head, body);
+    if (err)
+        return err;
+    x->status_sent = status;
+    x->output_bytes += head.bodiless ? 0 : bytes;
+    return OK;
+}
+
+static enum err send_error(struct exchange *x, const struct reply_error *error)
+{
+    struct buf body = BUF_INIT(EXCHANGE_REFUSAL_BYTES);
+    buf_clear(&x->core->lines);
+    enum err err = reply_error_lines(error, &x->core->lines);
+    if (err == OK)
+        err = exchange_own_headers(x, true, &x->core->lines);
+    if (err == OK)
+        err = reply_error_body(error, &body);
+    if (err == OK)
+        err = exchange_send_whole(x, outcome_status(error->outcome), REPLY_ERROR_TYPE, &body);
+    buf_release(&body);
+    return err;
+}
+
+static enum err send_error_event(struct exchange *x, const struct reply_error *error)
+{
+    struct buf event = BUF_INIT(EXCHANGE_REFUSAL_BYTES);
+    enum err err = reply_error_event(error, &event);
+    if (err == OK)
+        err = exchange_write_stream(x, buf_span(&event), true);
+    buf_release(&event);
+    return err;
+}
+
 void exchange_refuse(struct exchange *x, const struct reply_error *error)
 {
-    x->close = x->close || x->core->draining || body_in_the_way(x);
+    x->close = x->close || body_in_the_way(x);
     /* A copy: callers make messages on their stacks. Without memory the record goes without. */
     x->refusal = error->message ? arena_printf(&x->arena, "%.*s", (int)LEDGER_TEXT_MAX, error->message) : NULL;
-    struct buf out = BUF_INIT(256u << 10);
-    struct buf own = BUF_INIT(EXCHANGE_DOWN_BYTES);
-    enum err err = OK;
-    if (x->head_sent) {
-        err = reply_error_event(error, &out);
-        if (err == OK)
-            err = exchange_write_stream(x, buf_span(&out), true);
-    } else {
-        err = exchange_own_headers(x, true, &own);
-        const struct reply_frame frame = { .http10 = x->head->version_minor == 0,
-                                           .close = x->close,
-                                           .date = core_date(x->core),
-                                           .head_only = x->head->method == HTTP1_HEAD_METHOD,
-                                           .headers = buf_span(&own) };
-        if (err == OK)
-            err = reply_error_whole(error, &frame, &out);
-        const struct span part = buf_span(&out);
-        if (err == OK)
-            x->sink->ops->write(x->sink, &part, 1);
-        x->status_sent = outcome_status(error->outcome);
-        x->output_bytes += part.len;
-    }
-    buf_release(&own);
-    buf_release(&out);
+    enum err err = x->head_sent ? send_error_event(x, error) : send_error(x, error);
     /* Not even an error could be written: cut, so that nobody waits. */
     exchange_finish(x, error->outcome, error->code ? error->code : outcome_name(error->outcome), err != OK);
 }

@@ -27,6 +27,7 @@
 #define EXCHANGE_EVENT_ARENA_KEPT (64u << 10)  /* after a larger event its scratch memory is given back at once */
 #define EXCHANGE_EVENT_BYTES      (4u << 20)   /* one event; images come whole in one */
 #define EXCHANGE_DOWN_BYTES       (16u << 10)  /* a provider's headers that come down */
+#define EXCHANGE_REFUSAL_BYTES    (256u << 10) /* an error of ours, with the message that explains a plan */
 #define EXCHANGE_HEAD_BYTES       (64u << 10)  /* a provider's response head */
 #define EXCHANGE_SPARE_MAX        64u          /* kept for the next requests; more are freed */
 #define EXCHANGE_WHOLE_IDLES                                                                                           \
@@ -85,7 +86,7 @@ struct exchange {
     struct header_pair *headers;
     struct openai_chat_place place;
     char request_id[32];
-    bool close;        /* no further request on this connection */
+    bool close;        /* no further request on this connection: our own wish, not the client's */
     bool head_sent;    /* of a stream */
     bool early_head;   /* before content, as holding took long: no model could be named */
     bool content_seen; /* first content has gone to the client: nothing is tried again */
@@ -156,6 +157,8 @@ void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *
 void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort);
 /* x-request-id and x-fairlead-* lines. ended: this is the whole answer, so its cost is known. */
 MUST_CHECK enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out);
+/* A complete answer with what stands in core->lines; the body is taken over. On error nothing was sent. */
+MUST_CHECK enum err exchange_send_whole(struct exchange *x, unsigned status, struct span type, struct buf *body);
 /* The tail has ended (x->tail NULL), or is cut here. */
 void exchange_tail_over(struct exchange *x);
 
@@ -183,7 +186,7 @@ void exchange_attempt_abandon(struct exchange *x);                  /* the clien
 
 /* exchange_relay.c */
 extern const struct upstream_events exchange_upstream_events;
-/* Bytes of a stream's body, in the client's framing; last: and its end. */
+/* Bytes of a stream's body, after its head if that has not gone yet; last: and its end. */
 MUST_CHECK enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last);
 void exchange_pass(struct exchange *x); /* the provider's own error, as it came: once; ends the exchange */
 void exchange_hold_passed(struct exchange *x);

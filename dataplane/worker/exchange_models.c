@@ -23,7 +23,6 @@ static enum err write_list(struct exchange *x, struct buf *body, int64_t made_s)
 void exchange_models(struct exchange *x)
 {
     struct buf body = BUF_INIT(MODELS_BODY_MAX);
-    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES);
     int64_t made_s = x->table->head->made_at_ms / 1000;
     enum err err = OK;
     if (x->place.endpoint == ENDPOINT_MODELS) {
@@ -40,27 +39,12 @@ void exchange_models(struct exchange *x)
         err = openai_chat_write_model(
             &body, &(struct openai_chat_listed){ .id = x->place.model, .owned_by = "fairlead" }, made_s);
     }
+    buf_clear(&x->core->lines);
     if (err == OK)
-        err = reply_head_begin(&(struct reply_head){ .status = 200,
-                                                     .http10 = x->head->version_minor == 0,
-                                                     .close = x->close,
-                                                     .bytes = body.len,
-                                                     .date = core_date(x->core),
-                                                     .content_type = SPAN("application/json") },
-                               &head);
+        err = exchange_own_headers(x, true, &x->core->lines);
     if (err == OK)
-        err = exchange_own_headers(x, true, &head);
-    if (err == OK)
-        err = http1_write_head_end(&head);
-    if (err == OK) {
-        if (x->place.head)
-            buf_clear(&body);
-        x->status_sent = 200;
-        x->output_bytes = body.len;
-        x->sink->ops->write_body(x->sink, buf_span(&head), &body);
-    }
+        err = exchange_send_whole(x, 200, SPAN("application/json"), &body);
     buf_release(&body);
-    buf_release(&head);
     if (err)
         exchange_refuse_with(x, OUTCOME_BUSY, NULL);
     else

@@ -121,10 +121,8 @@ bool exchange_let_in(struct exchange *x)
         return false;
     uint32_t arm = arms_pick(x->table->head, no_salt, x->key->id);
     x->arm = &x->table->arms[arm];
-    if (x->head->expect_continue && x->head->has_body) {
-        const struct span go_on = SPAN("HTTP/1.1 100 Continue\r\n\r\n");
-        x->sink->ops->write(x->sink, &go_on, 1);
-    }
+    if (x->head->expect_continue && x->head->has_body)
+        x->sink->ops->go_on(x->sink);
     return true;
 }
 

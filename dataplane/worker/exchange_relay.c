@@ -8,22 +8,20 @@
 
 /* ---- to the client ---- */
 
-static enum err stream_head(struct exchange *x, struct buf *out)
+static enum err stream_head(struct exchange *x, struct sink_head *ret)
 {
-    enum err err = reply_head_begin(&(struct reply_head){ .status = 200,
-                                                          .http10 = x->head->version_minor == 0,
-                                                          .close = x->close,
-                                                          .stream = true,
-                                                          .date = core_date(x->core),
-                                                          .content_type = SPAN("text/event-stream; charset=utf-8") },
-                                    out);
-    if (err == OK)
-        err = http1_write_header(out, SPAN("cache-control"), SPAN("no-cache"));
+    struct buf *lines = &x->core->lines;
+    buf_clear(lines);
+    enum err err = http1_write_header(lines, SPAN("cache-control"), SPAN("no-cache"));
     if (err == OK && x->content_seen)
-        err = buf_append(out, buf_span(&x->down));
+        err = buf_append(lines, buf_span(&x->down));
     if (err == OK)
-        err = exchange_own_headers(x, false, out);
-    return err == OK ? http1_write_head_end(out) : err;
+        err = exchange_own_headers(x, false, lines);
+    *ret = (struct sink_head){ .status = 200,
+                               .close = x->close,
+                               .content_type = SPAN("text/event-stream; charset=utf-8"),
+                               .lines = buf_span(lines) };
+    return err;
 }
 
 static void heed_queue(struct exchange *x)
@@ -37,38 +35,18 @@ static void heed_queue(struct exchange *x)
 
 enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last)
 {
-    struct span parts[5];
-    unsigned count = 0;
-    char size[24];
-    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
-    bool chunked = x->head->version_minor != 0;
+    struct sink_head head;
+    enum err err = x->head_sent ? OK : stream_head(x, &head);
+    if (err == OK)
+        err = x->sink->ops->stream(x->sink, x->head_sent ? NULL : &head, bytes, last);
+    if (err)
+        return err;
     if (!x->head_sent) {
-        if (!chunked)
-            x->close = true; /* HTTP/1.0: the stream's end is the connection's */
-        enum err err = stream_head(x, &head);
-        if (err) {
-            buf_release(&head);
-            return err;
-        }
-        parts[count++] = buf_span(&head);
         x->head_sent = true;
-        x->status_sent = 200;
+        x->status_sent = head.status;
         core_gauge(x->core, WORKER_STREAMS_OPEN, 1);
     }
-    if (bytes.len > 0) {
-        int digits = snprintf(size, sizeof(size), "%zx\r\n", bytes.len);
-        if (chunked)
-            parts[count++] = span_of(size, (size_t)digits);
-        parts[count++] = bytes;
-        if (chunked)
-            parts[count++] = HTTP1_CHUNK_END;
-    }
-    if (last && chunked)
-        parts[count++] = HTTP1_LAST_CHUNK;
-    if (count > 0)
-        x->sink->ops->write(x->sink, parts, count);
     x->output_bytes += bytes.len;
-    buf_release(&head);
     heed_queue(x);
     return OK;
 }
@@ -144,28 +122,13 @@ void exchange_hold_passed(struct exchange *x)
 /* The buffered answer goes down whole, as it came; the attempt ends with this failure (NULL: it served). On error nothing was sent. */
 static enum err send_whole(struct exchange *x, const char *failure)
 {
-    struct buf head = BUF_INIT(EXCHANGE_DOWN_BYTES * 2u);
-    enum err err = reply_head_begin(&(struct reply_head){ .status = x->attempt.status,
-                                                          .http10 = x->head->version_minor == 0,
-                                                          .close = x->close,
-                                                          .bytes = x->answer.len,
-                                                          .date = core_date(x->core),
-                                                          .content_type = x->attempt.content_type },
-                                    &head);
+    struct buf *lines = &x->core->lines;
+    buf_clear(lines);
+    enum err err = buf_append(lines, buf_span(&x->down));
     if (err == OK)
-        err = buf_append(&head, buf_span(&x->down));
-    if (err == OK)
-        err = exchange_own_headers(x, true, &head);
-    if (err == OK)
-        err = http1_write_head_end(&head);
+        err = exchange_own_headers(x, true, lines);
     exchange_attempt_close(x, failure);
-    if (err == OK) {
-        x->status_sent = x->attempt.status;
-        x->output_bytes += x->answer.len;
-        x->sink->ops->write_body(x->sink, buf_span(&head), &x->answer);
-    }
-    buf_release(&head);
-    return err;
+    return err == OK ? exchange_send_whole(x, x->attempt.status, x->attempt.content_type, &x->answer) : err;
 }
 
 /* The provider's own answer to a mistake of the client's. */
@@ -331,7 +294,6 @@ static void on_head(void *user, const struct upstream_head *head)
     struct exchange *x = user;
     struct attempt *a = &x->attempt;
     exchange_busy(x, clock_ns());
-    x->close = x->close || x->core->draining;
     core_count(x->core, head->reused ? WORKER_UPSTREAM_REUSED : WORKER_UPSTREAM_CONNECTS);
     a->status = head->status;
     keep_headers(x, head);

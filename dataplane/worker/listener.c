@@ -1,6 +1,7 @@
 #include "dataplane/worker/listener.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "dataplane/worker/http1_answer.h"
 #include "dataplane/worker/reply.h"
 #include "proto/limits.h"
 #include <unistd.h>
@@ -79,6 +80,27 @@ static void rest(struct listener_socket *socket)
     uv_timer_start(&socket->listener->rest, on_rested, LISTENER_REST_MS, 0);
 }
 
+static enum err write_refusal(struct core *core, struct buf *out)
+{
+    const struct reply_error error = { .outcome = OUTCOME_BUSY };
+    struct buf body = BUF_INIT(4096);
+    buf_clear(&core->lines);
+    enum err err = reply_error_lines(&error, &core->lines);
+    if (err == OK)
+        err = reply_error_body(&error, &body);
+    const struct sink_head head = { .status = outcome_status(error.outcome),
+                                    .close = true,
+                                    .content_type = REPLY_ERROR_TYPE,
+                                    .lines = buf_span(&core->lines) };
+    if (err == OK)
+        err =
+            http1_answer_head(&(struct http1_answer){ .head = &head, .bytes = body.len, .date = core_date(core) }, out);
+    if (err == OK)
+        err = buf_append(out, buf_span(&body));
+    buf_release(&body);
+    return err;
+}
+
 static void refuse(struct listener_socket *socket)
 {
     struct listener *listener = socket->listener;
@@ -94,10 +116,8 @@ static void refuse(struct listener_socket *socket)
     refusal->write.data = refusal;
     listener->refusals++;
     core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
-    const struct reply_error error = { .outcome = OUTCOME_BUSY };
-    const struct reply_frame frame = { .close = true, .date = core_date(listener->core), .headers = SPAN("") };
     bool told = uv_accept((uv_stream_t *)&socket->tcp, (uv_stream_t *)&refusal->tcp) == 0 &&
-                listener->refusals <= LISTENER_REFUSALS_MAX && reply_error_whole(&error, &frame, &refusal->text) == OK;
+                listener->refusals <= LISTENER_REFUSALS_MAX && write_refusal(listener->core, &refusal->text) == OK;
     if (told) {
         struct span text = buf_span(&refusal->text);
         uv_buf_t part = uv_buf_init((char *)(uintptr_t)text.ptr, (unsigned)text.len);

@@ -1,5 +1,6 @@
 #include "dataplane/worker/reply.h"
 #include "dataplane/dialect/openai_chat.h"
+#include "dataplane/worker/http1.h"
 
 static const struct {
     const char *name;
@@ -103,48 +104,17 @@ enum err reply_error_event(const struct reply_error *error, struct buf *out)
     return openai_chat_write_error_event(out, &w);
 }
 
-enum err reply_head_begin(const struct reply_head *head, struct buf *out)
+enum err reply_error_body(const struct reply_error *error, struct buf *out)
 {
-    enum err err = http1_write_status_line(out, head->status);
-    if (err == OK && !span_empty(head->date))
-        err = http1_write_header(out, SPAN("date"), head->date);
-    if (err == OK && !span_empty(head->content_type))
-        err = http1_write_header(out, SPAN("content-type"), head->content_type);
-    if (err == OK && !head->stream)
-        err = http1_write_header_u64(out, SPAN("content-length"), head->bytes);
-    if (err == OK && head->stream && !head->http10)
-        err = http1_write_header(out, SPAN("transfer-encoding"), SPAN("chunked"));
-    if (err == OK && head->close)
-        err = http1_write_header(out, SPAN("connection"), SPAN("close"));
-    else if (err == OK && head->http10)
-        err = http1_write_header(out, SPAN("connection"), SPAN("keep-alive"));
-    return err;
+    struct openai_chat_error w = words(error);
+    return openai_chat_write_error(out, &w);
 }
 
-enum err reply_error_whole(const struct reply_error *error, const struct reply_frame *frame, struct buf *out)
+enum err reply_error_lines(const struct reply_error *error, struct buf *out)
 {
-    struct buf body = BUF_INIT(64u << 10);
-    struct openai_chat_error w = words(error);
-    enum err err = openai_chat_write_error(&body, &w);
-    if (err == OK)
-        err = reply_head_begin(&(struct reply_head){ .status = outcomes[error->outcome].status,
-                                                     .http10 = frame->http10,
-                                                     .close = frame->close,
-                                                     .bytes = body.len,
-                                                     .date = frame->date,
-                                                     .content_type = SPAN("application/json") },
-                               out);
     const unsigned retry_after_s = error->retry_after_s ? error->retry_after_s : outcomes[error->outcome].retry_after_s;
-    if (err == OK && retry_after_s)
-        err = http1_write_header_u64(out, SPAN("retry-after"), retry_after_s);
+    enum err err = retry_after_s ? http1_write_header_u64(out, SPAN("retry-after"), retry_after_s) : OK;
     if (err == OK && !span_empty(error->allow))
         err = http1_write_header(out, SPAN("allow"), error->allow);
-    if (err == OK)
-        err = buf_append(out, frame->headers);
-    if (err == OK)
-        err = http1_write_head_end(out);
-    if (err == OK && !frame->head_only)
-        err = buf_append(out, buf_span(&body));
-    buf_release(&body);
     return err;
 }

@@ -7,7 +7,6 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/span.h"
-#include "dataplane/worker/http1.h"
 
 /* How a request ended. The name stands in records and logs. */
 enum outcome {
@@ -60,23 +59,8 @@ struct reply_error {
 /* As a server-sent event, for streams whose head has gone out. */
 MUST_CHECK enum err reply_error_event(const struct reply_error *error, struct buf *out);
 
-struct reply_head {
-    unsigned status;
-    bool http10;              /* the client's version: no chunks */
-    bool close;               /* "Connection: close" */
-    bool stream;              /* chunked, or until close for HTTP/1.0 */
-    uint64_t bytes;           /* Content-Length when not a stream */
-    struct span date;         /* as http1_format_date; empty: none */
-    struct span content_type; /* empty: none */
-};
-/* Status line and the headers of framing; the caller adds its own and http1_write_head_end. */
-MUST_CHECK enum err reply_head_begin(const struct reply_head *head, struct buf *out);
-struct reply_frame {
-    bool http10, close;
-    bool head_only;      /* for HEAD: without the body */
-    struct span date;    /* as in reply_head */
-    struct span headers; /* whole lines, already written: "x-request-id: ...\r\n" */
-};
-/* A complete error response. */
-MUST_CHECK enum err reply_error_whole(const struct reply_error *error, const struct reply_frame *frame,
-                                      struct buf *out);
+/* The same as the body of a whole answer of outcome_status, in JSON. */
+MUST_CHECK enum err reply_error_body(const struct reply_error *error, struct buf *out);
+/* The header lines that go with it: retry-after, allow. */
+MUST_CHECK enum err reply_error_lines(const struct reply_error *error, struct buf *out);
+#define REPLY_ERROR_TYPE SPAN("application/json")
