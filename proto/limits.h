@@ -28,7 +28,7 @@
 #define ADMIN_RESULT_BYTES_MAX       (32u << 20)
 #define PUSH_BYTES_MAX               (32u << 20) /* a policy with its includes */
 #define NODE_WORKERS_MAX             64u
-#define NODE_LISTENERS_MAX           16u /* descriptors handed to a worker in one message */
+#define NODE_LISTENERS_MAX           16u  /* descriptors handed to a worker in one message */
 #define NODE_REGIONS_MAX             256u /* worker processes at once, those that drain included */
 
 /* Elements in one message: a small frame must not stand for a huge table. */
