@@ -36,6 +36,9 @@ struct json_limits {
     uint32_t bytes_max;  /* stops one body from filling memory; at most UINT32_MAX - 1 */
     uint32_t depth_max;  /* stops "[[[[..." from costing a stack anywhere behind us */
     uint32_t tokens_max; /* stops "[0,0,0,..." from costing 8 times its size in tokens */
+    /* Values within more open containers than this are checked but get no token: a container at that depth seems empty,
+     * but for json_count. For readers of large texts that look only at their upper levels. 0: all are kept. */
+    uint32_t depth_kept;
 };
 extern const struct json_limits json_limits_default; /* 32 MiB, 128 deep, 4 Mi tokens */
 
@@ -60,6 +63,11 @@ static inline enum json_kind json_kind(const struct json_index *ix, uint32_t tok
 static inline struct span json_raw(const struct json_index *ix, uint32_t token)
 {
     return span_of(ix->text.ptr + ix->tokens[token].start, ix->tokens[token].end - ix->tokens[token].start);
+}
+/* Elements of an array, members of an object, also of one whose children were not kept; 0 for a scalar. */
+static inline uint32_t json_count(const struct json_index *ix, uint32_t token)
+{
+    return ix->tokens[token].count;
 }
 /* First child of an array or object (an object's first key), JSON_NONE when empty or a scalar. */
 uint32_t json_first(const struct json_index *ix, uint32_t parent);

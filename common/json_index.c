@@ -25,9 +25,10 @@ struct indexer {
     const unsigned char *end;
     struct chunk *first;
     struct chunk *last;
-    uint32_t count;           /* tokens in all chunks */
-    struct json_token **open; /* containers not closed yet, outermost first */
-    uint32_t depth;
+    uint32_t count;             /* tokens in all chunks */
+    struct json_token **open;   /* containers not closed yet, outermost first */
+    struct json_token *passing; /* by depth: values that are checked but not kept */
+    uint32_t depth, depth_kept;
     const char *message;
 };
 
@@ -59,6 +60,11 @@ static struct chunk *chunk_new(struct arena *arena, uint32_t cap)
 static enum err token_add(struct indexer *ix, enum json_kind kind, const unsigned char *start,
                           struct json_token **ret_token)
 {
+    if (ix->depth > ix->depth_kept) {
+        ix->passing[ix->depth] = (struct json_token){ .kind = (unsigned)kind & 7u };
+        *ret_token = &ix->passing[ix->depth];
+        return OK;
+    }
     if (ix->count >= ix->limits->tokens_max)
         return fail(ix, ERR_TOO_MANY, start, "too many values");
     if (ix->last->count == ix->last->cap) {
@@ -355,7 +361,10 @@ enum err json_index(struct arena *arena, struct span text, const struct json_lim
 {
     REQUIRE(limits->bytes_max < UINT32_MAX && limits->tokens_max <= TOKENS_CEILING);
     const char *bytes = text.ptr ? text.ptr : "";
-    struct indexer ix = { .arena = arena, .limits = limits, .text = (const unsigned char *)bytes };
+    struct indexer ix = { .arena = arena,
+                          .limits = limits,
+                          .text = (const unsigned char *)bytes,
+                          .depth_kept = limits->depth_kept ? limits->depth_kept : UINT32_MAX };
     ix.at = ix.text;
     enum err err;
     if (text.len > limits->bytes_max) {
@@ -366,8 +375,11 @@ enum err json_index(struct arena *arena, struct span text, const struct json_lim
     /* A token in eight bytes is what chat requests have; a small text should need one chunk, a large string should not
      * pay for it. */
     ix.first = ix.last = chunk_new(arena, (uint32_t)size_min(text.len / 8 + 4, 1024));
-    ix.open = ARENA_ARRAY(arena, size_min(limits->depth_max, text.len) + 1, struct json_token *);
-    if (!ix.first || !ix.open)
+    const size_t deepest = size_min(limits->depth_max, text.len) + 1;
+    ix.open = ARENA_ARRAY(arena, deepest, struct json_token *);
+    if (limits->depth_kept)
+        ix.passing = ARENA_ARRAY(arena, deepest, struct json_token);
+    if (!ix.first || !ix.open || (limits->depth_kept && !ix.passing))
         err = fail(&ix, ERR_NOMEM, ix.text, "out of memory");
     else
         err = read_text(&ix);

@@ -8,7 +8,7 @@ uint32_t json_first(const struct json_index *ix, uint32_t parent)
 {
     enum json_kind kind = json_kind(ix, parent);
     bool container = kind == JSON_ARRAY || kind == JSON_OBJECT;
-    return container && ix->tokens[parent].count > 0 ? parent + 1 : JSON_NONE;
+    return container && ix->tokens[parent].next > parent + 1 ? parent + 1 : JSON_NONE;
 }
 
 uint32_t json_next(const struct json_index *ix, uint32_t parent, uint32_t token)

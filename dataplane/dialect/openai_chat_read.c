@@ -1,9 +1,13 @@
 #include "dataplane/account/usage.h"
 #include "dataplane/dialect/openai_chat.h"
 
-/* An answer is read leniently, but not without bounds. */
+/* An answer is read leniently, but not without bounds. Its millions of small values (embeddings, log probabilities) lie
+ * deeper than anything that is looked at here: they cost no memory. */
 static const struct json_limits answer_limits = {
-    .bytes_max = 64u << 20, .depth_max = 128, .tokens_max = 8u << 20 /* embeddings are many numbers */
+    .bytes_max = 64u << 20, .depth_max = 128, .tokens_max = 512u << 10, .depth_kept = 4 /* choices[].message.content */
+};
+static const struct json_limits embeddings_limits = {
+    .bytes_max = 64u << 20, .depth_max = 128, .tokens_max = 512u << 10, .depth_kept = 3 /* usage.*_details.* */
 };
 
 static bool is_object(const struct json_index *ix, uint32_t token)
@@ -110,13 +114,13 @@ static uint64_t message_bytes(const struct json_index *ix, uint32_t message, boo
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         uint32_t value = json_get(ix, message, span_cstr(texts[i]));
         bytes += text_bytes(ix, value);
-        if (is_array(ix, value) && json_first(ix, value) != JSON_NONE) /* content in parts (Mistral) */
+        if (is_array(ix, value) && json_count(ix, value) > 0) /* content in parts (Mistral) */
             bytes += json_raw(ix, value).len;
     }
     *ret_any |= bytes > 0;
     for (size_t i = 0; i < ARRAY_LEN(others); i++) {
         uint32_t value = json_get(ix, message, span_cstr(others[i]));
-        if (value == JSON_NONE || (!is_array(ix, value) && !is_object(ix, value)) || json_first(ix, value) == JSON_NONE)
+        if ((!is_array(ix, value) && !is_object(ix, value)) || json_count(ix, value) == 0)
             continue;
         bytes += json_raw(ix, value).len;
         *ret_any = true;
@@ -219,8 +223,9 @@ enum err openai_chat_event(struct arena *arena, enum endpoint endpoint, const st
 enum err openai_chat_answer(struct arena *arena, enum endpoint endpoint, struct span body, struct event_facts *ret)
 {
     struct event_facts facts = { .class = EVENT_GARBAGE };
+    const struct json_limits *limits = endpoint == ENDPOINT_EMBEDDINGS ? &embeddings_limits : &answer_limits;
     struct json_index ix;
-    enum err err = json_index(arena, body, &answer_limits, &ix, NULL);
+    enum err err = json_index(arena, body, limits, &ix, NULL);
     if (err == ERR_NOMEM)
         return err;
     if (err || json_kind(&ix, 0) != JSON_OBJECT) {
@@ -232,7 +237,7 @@ enum err openai_chat_answer(struct arena *arena, enum endpoint endpoint, struct 
     uint32_t choices = json_get(&ix, 0, SPAN("choices")), data = json_get(&ix, 0, SPAN("data"));
     if (error != JSON_NONE) {
         err = read_error(arena, &ix, error, &facts);
-    } else if (endpoint == ENDPOINT_EMBEDDINGS && is_array(&ix, data) && json_first(&ix, data) != JSON_NONE) {
+    } else if (endpoint == ENDPOINT_EMBEDDINGS && is_array(&ix, data) && json_count(&ix, data) > 0) {
         facts.class = EVENT_CONTENT;
         facts.finished = true;
     } else if (endpoint != ENDPOINT_EMBEDDINGS && is_array(&ix, choices)) {

@@ -359,9 +359,8 @@ static void judge_whole(struct exchange *x)
         exchange_attempt_failed(x, RETRY_STATUS);
         return;
     }
-    /* The index of a large answer (embeddings) is large too; the ask's arena is bounded for just that. */
     struct arena scratch;
-    arena_init(&scratch, EXCHANGE_ASK_BYTES);
+    arena_init(&scratch, EXCHANGE_FACTS_BYTES);
     enum err err = openai_chat_answer(&scratch, x->ask.endpoint, buf_span(&x->answer), &facts);
     if (err == OK && facts.class == EVENT_ERROR)
         x->feed_message = arena_printf(&x->arena, SPAN_FMT, SPAN_ARG(facts.error_message));

@@ -198,6 +198,28 @@ static void limits_are_told_apart(void **state)
     assert_int_equal(json_index(&f->arena, SPAN("{}"), &limits, &f->ix, NULL), ERR_TOO_DEEP);
 }
 
+/* What lies deeper is checked all the same. */
+static void deep_values_can_go_without_tokens(void **state)
+{
+    struct fixture *f = *state;
+    const struct json_limits limits = { .bytes_max = 1000, .depth_max = 8, .tokens_max = 7, .depth_kept = 1 };
+    const struct span text = SPAN("{\"a\":[1,[2,{\"b\":\"c\"}],\"d\"],\"e\":{\"f\":[]},\"g\":7}");
+    assert_int_equal(json_index(&f->arena, text, &limits, &f->ix, NULL), OK);
+    assert_int_equal(f->ix.count, 7);
+    const uint32_t a = json_get(&f->ix, 0, SPAN("a")), e = json_get(&f->ix, 0, SPAN("e"));
+    assert_true(span_eq(json_raw(&f->ix, a), SPAN("[1,[2,{\"b\":\"c\"}],\"d\"]")));
+    assert_int_equal(json_count(&f->ix, a), 3);
+    assert_int_equal(json_first(&f->ix, a), JSON_NONE);
+    assert_int_equal(json_count(&f->ix, e), 1);
+    assert_int_equal(json_get(&f->ix, e, SPAN("f")), JSON_NONE);
+    assert_true(span_eq(json_raw(&f->ix, json_get(&f->ix, 0, SPAN("g"))), SPAN("7")));
+    static const char *const bad[] = { "{\"a\":[1,[2,{b}]]}", "[[[1,]]]", "[[{\"a\"}]]", "[[[[}]]]", "[[[[" };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(json_index(&f->arena, span_cstr(bad[i]), &limits, &f->ix, NULL), ERR_SYNTAX);
+    assert_int_equal(json_index(&f->arena, SPAN("[[[[[[[[[1]]]]]]]]]"), &limits, &f->ix, NULL), ERR_TOO_DEEP);
+    assert_int_equal(json_index(&f->arena, SPAN("[1,2,3,4,5,6,7]"), &limits, &f->ix, NULL), ERR_TOO_MANY);
+}
+
 static void deep_nesting_costs_no_stack(void **state)
 {
     struct fixture *f = *state;
@@ -516,6 +538,7 @@ int main(void)
         TEST(special_bytes_are_found_at_every_place_of_a_vector),
         TEST(utf8_is_judged_as_defined),
         TEST(limits_are_told_apart),
+        TEST(deep_values_can_go_without_tokens),
         TEST(deep_nesting_costs_no_stack),
         TEST(memory_follows_tokens_not_bytes),
         TEST(each_failed_allocation_is_reported),

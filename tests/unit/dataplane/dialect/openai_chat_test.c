@@ -236,6 +236,28 @@ static struct event_facts answer(enum endpoint endpoint, const char *body)
     return facts;
 }
 
+/* Two million numbers, as 1,024 texts of 2,048 dimensions have: no memory but for what is looked at. */
+static void embeddings_cost_no_index(void **state)
+{
+    (void)state;
+    struct event_facts facts;
+    struct arena small;
+    struct buf body = BUF_INIT(64u << 20);
+    arena_init(&small, 1u << 20);
+    assert_int_equal(buf_append_cstr(&body, "{\"data\":["), OK);
+    for (unsigned i = 0; i < 1024; i++) {
+        assert_int_equal(buf_append_cstr(&body, i ? ",{\"embedding\":[0" : "{\"embedding\":[0"), OK);
+        for (unsigned k = 1; k < 2048; k++)
+            assert_int_equal(buf_append_cstr(&body, ",-0.0125"), OK);
+        assert_int_equal(buf_append_cstr(&body, "]}"), OK);
+    }
+    assert_int_equal(buf_append_cstr(&body, "],\"usage\":{\"prompt_tokens\":7,\"total_tokens\":7}}"), OK);
+    assert_int_equal(openai_chat_answer(&small, ENDPOINT_EMBEDDINGS, buf_span(&body), &facts), OK);
+    assert_true(facts.class == EVENT_CONTENT && facts.usage.known && facts.usage.input == 7);
+    buf_release(&body);
+    arena_release(&small);
+}
+
 static void whole_bodies_are_judged(void **state)
 {
     (void)state;
@@ -365,6 +387,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_are_classified, setup, teardown),
         cmocka_unit_test_setup_teardown(events_carry_their_facts, setup, teardown),
         cmocka_unit_test_setup_teardown(whole_bodies_are_judged, setup, teardown),
+        cmocka_unit_test_setup_teardown(embeddings_cost_no_index, setup, teardown),
         cmocka_unit_test_setup_teardown(damage_does_no_harm, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_have_openais_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_have_openais_shape, setup, teardown),
