@@ -80,6 +80,8 @@ static void free_transfer(struct transfer *t)
 {
     if (t->easy)
         recycle_easy(transfer_lane(t), t->easy);
+    for (struct curl_slist *line = t->headers; line; line = line->next)
+        explicit_bzero(line->data, strlen(line->data)); /* one holds the credential */
     curl_slist_free_all(t->headers);
     free(t->copied_body);
     buf_release(&t->head);

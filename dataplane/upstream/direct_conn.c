@@ -20,15 +20,21 @@ void direct_conn_become(struct direct_conn *conn, enum direct_conn_state state)
     conn->state = state;
 }
 
+/* It may hold a head with a credential. */
+static void forget_out(struct direct_conn *conn)
+{
+    if (conn->out.data)
+        explicit_bzero(conn->out.data, conn->out.cap);
+    buf_release(&conn->out);
+}
+
 static void on_closed(uv_handle_t *handle)
 {
     struct direct_conn *conn = handle->data;
     struct direct_lane *lane = conn->lane;
     direct_tls_free(conn->tls);
     http1_release(&conn->parser);
-    if (conn->out.data)
-        explicit_bzero(conn->out.data, conn->out.cap); /* a head with a credential */
-    buf_release(&conn->out);
+    forget_out(conn);
     buf_release(&conn->held);
     free(conn);
     direct_handle_closed(lane);
@@ -125,7 +131,7 @@ static void on_written(uv_write_t *write, int status)
     if (conn->state == DIRECT_CONN_CLOSING)
         return;
     conn->writing = false;
-    buf_release(&conn->out);
+    forget_out(conn);
     struct direct_try *t = conn->try;
     enum err err = status < 0 ? direct_conn_write_failed(conn) : OK;
     if (!err && conn->tls)

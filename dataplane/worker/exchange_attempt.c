@@ -70,6 +70,7 @@ static enum err headers_of(struct exchange *x, struct upstream_header **ret, uns
         return ERR_NOMEM;
     for (unsigned i = 0; i < count; i++)
         all[i] = (struct upstream_header){ .name = pairs[i].name, .value = pairs[i].value };
+    a->secret = secret.value;
     if (needed)
         all[count++] = (struct upstream_header){ .name = secret.name, .value = secret.value };
     *ret = all;
@@ -366,6 +367,14 @@ void exchange_attempt_succeeded(struct exchange *x)
     board_hist_add(&series_of(x, a->label)->ttft_us, ttft_us);
 }
 
+/* The lane is through with its headers. What is freed may be read again by whoever gets the memory next. */
+static void forget_secret(struct attempt *a)
+{
+    if (a->secret.len)
+        explicit_bzero((char *)(uintptr_t)a->secret.ptr, a->secret.len);
+    a->secret = SPAN("");
+}
+
 void exchange_attempt_close(struct exchange *x, const char *error)
 {
     struct attempt *a = &x->attempt;
@@ -376,6 +385,7 @@ void exchange_attempt_close(struct exchange *x, const char *error)
         upstream_cancel(a->upstream);
         a->upstream = NULL;
     }
+    forget_secret(a);
     a->running = false;
     x->paused = false;
     struct ledger_attempt *row = &x->rows[x->attempts - 1];

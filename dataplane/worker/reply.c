@@ -114,6 +114,11 @@ enum err reply_error_lines(const struct reply_error *error, struct buf *out)
 {
     const unsigned retry_after_s = error->retry_after_s ? error->retry_after_s : outcomes[error->outcome].retry_after_s;
     enum err err = retry_after_s ? http1_write_header_u64(out, SPAN("retry-after"), retry_after_s) : OK;
+    if (err == OK && outcomes[error->outcome].status == 401) /* RFC 9110 section 15.5.2, RFC 6750 section 3 */
+        err = http1_write_header(out, SPAN("www-authenticate"),
+                                 error->outcome == OUTCOME_NO_KEY
+                                     ? SPAN("Bearer realm=\"fairlead\"")
+                                     : SPAN("Bearer realm=\"fairlead\", error=\"invalid_token\""));
     if (err == OK && !span_empty(error->allow))
         err = http1_write_header(out, SPAN("allow"), error->allow);
     return err;

@@ -673,6 +673,9 @@ static void refused_credential_tries_the_next(void **state)
     UNTIL(&rig, rig.lane.count == 2);
     assert_string_equal(TRY(rig, 1)->model, "a");
     assert_string_equal(TRY(rig, 1)->authorization, "Bearer secret-two");
+    static const char wiped[64];
+    assert_memory_equal(TRY(rig, 0)->secret.ptr, wiped, TRY(rig, 0)->secret.len);
+    assert_true(span_eq(TRY(rig, 1)->secret, SPAN("Bearer secret-two")));
     try_head(TRY(rig, 1), 401, "application/json", NULL, NULL);
     try_done(TRY(rig, 1), OK);
     UNTIL(&rig, rig.lane.count == 3);

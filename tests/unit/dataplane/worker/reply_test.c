@@ -21,6 +21,7 @@ static void every_outcome_is_complete(void **state)
         struct reply_error error = { .outcome = outcome };
         assert_int_equal(reply_error_lines(&error, &out), OK);
         assert_true((status == 503 || status == 429) == span_starts(buf_span(&out), SPAN("retry-after: ")));
+        assert_true((status == 401) == span_starts(buf_span(&out), SPAN("www-authenticate: Bearer realm=")));
         buf_clear(&out);
         assert_int_equal(reply_error_body(&error, &out), OK);
         struct span body = buf_span(&out);

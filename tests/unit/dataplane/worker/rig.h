@@ -32,6 +32,7 @@ try {
     struct upstream_events events;
     void *user;
     char model[64], path[128], authorization[128], body[4096];
+    struct span secret; /* where the authorization stood: in the exchange's memory */
     bool live, cancelled;
     int paused;
     unsigned pauses;
@@ -60,8 +61,10 @@ static enum err fake_start(struct upstream_lane *lane, const struct upstream_req
     snprintf(t->path, sizeof(t->path), SPAN_FMT, SPAN_ARG(request->path));
     snprintf(t->model, sizeof(t->model), SPAN_FMT, SPAN_ARG(request->provider->name));
     for (unsigned i = 0; i < request->header_count; i++)
-        if (span_eq(request->headers[i].name, SPAN("authorization")))
-            snprintf(t->authorization, sizeof(t->authorization), SPAN_FMT, SPAN_ARG(request->headers[i].value));
+        if (span_eq(request->headers[i].name, SPAN("authorization"))) {
+            t->secret = request->headers[i].value;
+            snprintf(t->authorization, sizeof(t->authorization), SPAN_FMT, SPAN_ARG(t->secret));
+        }
     size_t at = 0;
     for (unsigned i = 0; i < request->body_part_count; i++) {
         struct span part = span_head(request->body_parts[i], sizeof(t->body) - 1 - at);
