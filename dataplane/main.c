@@ -16,7 +16,8 @@
 static const struct opt options[] = {
     { "home", 0, OPT_TEXT, "DIR", "state directory (default: $FAIRLEAD_HOME, else the user's state directory)" },
     { "config", 0, OPT_TEXT, "FILE", "node configuration (default: node.yaml in the home, where it exists)" },
-    { "listen", 0, OPT_TEXT, "ADDR:PORT", "address of the API, instead of the configuration's" },
+    { "listen", 0, OPT_MANY, "ADDRESS",
+      "serve the API on ADDR:PORT, unix:PATH or systemd:NAME, instead of the configuration's listeners; may repeat" },
     { "operations", 0, OPT_TEXT, "ADDR:PORT",
       "address of /metrics, /readyz and /status, instead of the configuration's" },
     { "workers", 0, OPT_TEXT, "N", "worker processes, instead of the configuration's" },
@@ -84,8 +85,14 @@ static int run_worker(const struct opts_result *given, const struct node_config 
 /* Options that stand for settings of the same name. */
 static enum err override_config(const struct opts_result *given, struct node_config *config, char **ret_message)
 {
-    static const char *const names[] = { "listen", "operations", "workers", "control", "evidence" };
-    enum err err = OK;
+    static const char *const names[] = { "operations", "workers", "control", "evidence" };
+    const char *listen[OPTS_VALUES_MAX];
+    unsigned listen_count = 0;
+    for (unsigned i = 0; i < given->given_count; i++) {
+        if (strcmp(given->given[i].opt->name, "listen") == 0)
+            listen[listen_count++] = given->given[i].value;
+    }
+    enum err err = listen_count ? node_config_listen(config, listen, listen_count, ret_message) : OK;
     for (size_t i = 0; i < ARRAY_LEN(names) && !err; i++) {
         const char *value = opts_text(given, names[i], NULL);
         if (value)

@@ -6,6 +6,7 @@
 #include "common/units.h"
 #include "common/yaml.h"
 #include "dataplane/node/address.h"
+#include "dataplane/node/config_internal.h"
 #include "proto/home.h"
 #include "proto/limits.h"
 #include <errno.h>
@@ -22,12 +23,16 @@
 #define MIB                (1024ull * KIB)
 #define GIB                (1024ull * MIB)
 #define SECOND             1000ull
+#define WATCHDOG_LEAST_MS                                                                                              \
+    500u /* a worker tells every 100 ms that it turns; shorter, and a busy machine is taken for a hang */
 
 enum setting_kind {
     SETTING_NAME,
     SETTING_LINK,
     SETTING_ADDRESS,
     SETTING_FILE,
+    SETTING_LISTENERS,
+    SETTING_RESOLVERS,
     SETTING_WORKERS,
     SETTING_COUNT,
     SETTING_BYTES,
@@ -51,11 +56,13 @@ static const struct setting settings[] = {
       "how the control plane and the records call this node" },
     { "control", SETTING_LINK, AT(control), 0, 0, 0, "ipc://HOME/" HOME_FETCH_SOCKET, "where tables are fetched" },
     { "evidence", SETTING_LINK, AT(evidence), 0, 0, 0, "ipc://HOME/" HOME_EVIDENCE_SOCKET, "where telemetry goes" },
-    { "listen", SETTING_ADDRESS, AT(listen), 0, 0, 0, "127.0.0.1:4000",
-      "where clients connect; port 0: the system chooses" },
+    { "listen", SETTING_LISTENERS, AT(listeners), 0, 0, 0, "127.0.0.1:4000",
+      "where clients connect: one address or a list of such and of maps, see below" },
     { "operations", SETTING_ADDRESS, AT(operations), 0, 0, 0, "127.0.0.1:4001",
       "/metrics, /livez, /readyz and /status" },
     { "ca_file", SETTING_FILE, AT(ca_file), 0, 0, 0, "the system's", "certificates that providers are verified by" },
+    { "resolvers", SETTING_RESOLVERS, AT(resolvers), 0, 0, 0, "the system's",
+      "name servers that are asked for providers' addresses: a list of IP[:port]" },
     { "workers", SETTING_WORKERS, AT(workers), 0, 1, NODE_WORKERS_MAX, "one per core", "processes that serve" },
     { "limits.head_bytes", SETTING_BYTES, LIMIT(head_bytes), 32 * KIB, KIB, 32 * KIB, NULL,
       "a head without end fills memory: 431" },
@@ -87,12 +94,15 @@ static const struct setting settings[] = {
     { "limits.record_segments", SETTING_COUNT, LIMIT(record_segments), 16, 1, 100000, NULL, "records fill the disk" },
     { "limits.models_timeout", SETTING_TIME, LIMIT(models_timeout_ms), 5 * SECOND, 100, 600 * SECOND, NULL,
       "a provider that does not list its models holds GET /v1/models" },
+    { "limits.http2_streams", SETTING_COUNT, LIMIT(http2_streams), 100, 1, 10000, NULL,
+      "at once, per connection: one HTTP/2 client opens requests without end" },
+    { "limits.watchdog", SETTING_TIME, LIMIT(watchdog_ms), SECOND, WATCHDOG_LEAST_MS, 600 * SECOND, NULL,
+      "a worker that hangs holds its clients for ever: it is replaced; 0: never" },
 };
 
 /* ---- what is said ---- */
 
-static enum err complain(char **ret_message, const char *fmt, ...) PRINTF_LIKE(2, 3);
-static enum err complain(char **ret_message, const char *fmt, ...)
+enum err config_complain(char **ret_message, const char *fmt, ...)
 {
     char text[MESSAGE_BYTES];
     va_list args;
@@ -118,7 +128,7 @@ static void format_number(const struct setting *setting, uint64_t value, char *o
 
 /* ---- one value ---- */
 
-static enum err set_text(char **at, struct span text)
+enum err config_set_text(char **at, struct span text)
 {
     char *copy = fault_malloc(text.len + 1);
     if (!copy)
@@ -130,7 +140,7 @@ static enum err set_text(char **at, struct span text)
     return OK;
 }
 
-static bool printable(struct span text)
+bool config_printable(struct span text)
 {
     for (size_t i = 0; i < text.len; i++) {
         if ((unsigned char)text.ptr[i] <= ' ' || (unsigned char)text.ptr[i] >= 0x7f)
@@ -143,17 +153,18 @@ static enum err set_checked_text(const struct setting *setting, char **at, struc
 {
     struct address address;
     if (setting->kind == SETTING_ADDRESS && address_parse(text, &address))
-        return complain(ret_message, "%s: '" SPAN_FMT "' is not an address such as 127.0.0.1:4000 or [::1]:4000",
-                        setting->name, SPAN_ARG(text));
-    if (setting->kind == SETTING_NAME && (!printable(text) || text.len > NAME_BYTES_MAX))
-        return complain(ret_message, "%s: printable characters without spaces, at most %u", setting->name,
-                        NAME_BYTES_MAX);
+        return config_complain(ret_message, "%s: '" SPAN_FMT "' is not an address such as 127.0.0.1:4000 or [::1]:4000",
+                               setting->name, SPAN_ARG(text));
+    if (setting->kind == SETTING_NAME && (!config_printable(text) || text.len > NAME_BYTES_MAX))
+        return config_complain(ret_message, "%s: printable characters without spaces, at most %u", setting->name,
+                               NAME_BYTES_MAX);
     if (setting->kind == SETTING_LINK && !span_starts(text, SPAN("ipc:///")) && !span_starts(text, SPAN("tcp://")) &&
         !span_starts(text, SPAN("tls+tcp://")))
-        return complain(ret_message, "%s: ipc:///PATH, tcp://127.0.0.1:PORT or tls+tcp://HOST:PORT", setting->name);
+        return config_complain(ret_message, "%s: ipc:///PATH, tcp://127.0.0.1:PORT or tls+tcp://HOST:PORT",
+                               setting->name);
     if (setting->kind == SETTING_FILE && span_empty(text))
-        return complain(ret_message, "%s: the path of a file", setting->name);
-    return set_text(at, text);
+        return config_complain(ret_message, "%s: the path of a file", setting->name);
+    return config_set_text(at, text);
 }
 
 static enum err set_number(const struct setting *setting, struct node_config *config, struct span text,
@@ -167,13 +178,14 @@ static enum err set_number(const struct setting *setting, struct node_config *co
     format_number(setting, setting->least, least);
     format_number(setting, setting->most, most);
     if (err)
-        return complain(ret_message, "%s: '" SPAN_FMT "' is not %s, such as %s", setting->name, SPAN_ARG(text),
-                        setting->kind == SETTING_TIME    ? "a time"
-                        : setting->kind == SETTING_BYTES ? "a size"
-                                                         : "a whole number",
-                        most);
-    if (value < setting->least || value > setting->most)
-        return complain(ret_message, "%s: between %s and %s (%s)", setting->name, least, most, setting->why);
+        return config_complain(ret_message, "%s: '" SPAN_FMT "' is not %s, such as %s", setting->name, SPAN_ARG(text),
+                               setting->kind == SETTING_TIME    ? "a time"
+                               : setting->kind == SETTING_BYTES ? "a size"
+                                                                : "a whole number",
+                               most);
+    const bool never = value == 0 && setting->offset == LIMIT(watchdog_ms);
+    if (!never && (value < setting->least || value > setting->most))
+        return config_complain(ret_message, "%s: between %s and %s (%s)", setting->name, least, most, setting->why);
     if (setting->kind == SETTING_WORKERS)
         config->workers = (unsigned)value;
     else
@@ -189,6 +201,10 @@ static enum err set(const struct setting *setting, struct node_config *config, s
     case SETTING_ADDRESS:
     case SETTING_FILE:
         return set_checked_text(setting, (char **)(void *)((char *)config + setting->offset), text, ret_message);
+    case SETTING_LISTENERS:
+        return config_listen(config, &text, 1, ret_message);
+    case SETTING_RESOLVERS:
+        return config_set_resolvers(config, &text, 1, ret_message);
     case SETTING_WORKERS:
     case SETTING_COUNT:
     case SETTING_BYTES:
@@ -216,6 +232,16 @@ enum err node_config_set(struct node_config *config, const char *field, const ch
     return set(setting, config, span_cstr(value), ret_message);
 }
 
+enum err node_config_listen(struct node_config *config, const char *const *addresses, unsigned count,
+                            char **ret_message)
+{
+    struct span texts[NODE_LISTENERS_MAX + 1];
+    count = (unsigned)size_min(count, ARRAY_LEN(texts)); /* one too many is told below */
+    for (unsigned i = 0; i < count; i++)
+        texts[i] = span_cstr(addresses[i]);
+    return config_listen(config, texts, count, ret_message);
+}
+
 /* ---- defaults ---- */
 
 static unsigned cores(void)
@@ -228,23 +254,23 @@ static enum err set_link(char **at, const char *home, const char *socket)
 {
     char text[PATH_MAX + 64];
     (void)snprintf(text, sizeof(text), "ipc://%s/%s", home, socket);
-    return set_text(at, span_cstr(text));
+    return config_set_text(at, span_cstr(text));
 }
 
 static enum err set_defaults(struct node_config *config)
 {
-    char host[HOST_NAME_MAX + 1] = "node";
-    if (gethostname(host, sizeof(host) - 1) || !printable(span_cstr(host)))
+    char host[HOST_NAME_MAX + 1] = "node", *unused = NULL;
+    if (gethostname(host, sizeof(host) - 1) || !config_printable(span_cstr(host)))
         (void)snprintf(host, sizeof(host), "node");
-    enum err err = set_text(&config->name, span_cstr(host));
+    enum err err = config_set_text(&config->name, span_cstr(host));
     if (!err)
         err = set_link(&config->control, config->home, HOME_FETCH_SOCKET);
     if (!err)
         err = set_link(&config->evidence, config->home, HOME_EVIDENCE_SOCKET);
     if (!err)
-        err = set_text(&config->listen, SPAN("127.0.0.1:4000"));
+        err = config_listen(config, &SPAN("127.0.0.1:4000"), 1, &unused);
     if (!err)
-        err = set_text(&config->operations, SPAN("127.0.0.1:4001"));
+        err = config_set_text(&config->operations, SPAN("127.0.0.1:4001"));
     config->workers = cores();
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         if (settings[i].kind >= SETTING_COUNT)
@@ -262,9 +288,9 @@ static enum err set_home(struct node_config *config, const char *home)
         return ERR_NOMEM;
     enum err err;
     if (realpath(given, path))
-        err = set_text(&config->home, span_cstr(path));
+        err = config_set_text(&config->home, span_cstr(path));
     else if (given[0] == '/')
-        err = set_text(&config->home, span_cstr(given));
+        err = config_set_text(&config->home, span_cstr(given));
     else if (getcwd(cwd, sizeof(cwd)) && (config->home = file_join(cwd, given)))
         err = OK;
     else
@@ -275,107 +301,116 @@ static enum err set_home(struct node_config *config, const char *home)
 
 /* ---- the file ---- */
 
-struct reading {
-    const char *file;
-    char **message;
-    bool failed; /* a fault of the text was told */
-};
-
 static void on_fault(void *user, uint32_t line, uint32_t column, const char *message)
 {
-    struct reading *r = user;
+    struct config_reading *r = user;
     if (r->failed)
         return; /* the first */
-    (void)complain(r->message, "%s:%u:%u: %s", r->file, line, column, message);
+    (void)config_complain(r->message, "%s:%u:%u: %s", r->file, line, column, message);
     r->failed = true;
 }
 
-static enum err fault_at(const struct reading *r, const struct yaml_node *node, const char *what)
+enum err config_fault_at(const struct config_reading *r, const struct yaml_node *node, const char *fmt, ...)
 {
-    return complain(r->message, "%s:%u:%u: %s", r->file, node->line, node->column, what);
+    char text[MESSAGE_BYTES];
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    return config_complain(r->message, "%s:%u:%u: %s", r->file, node->line, node->column, text);
 }
 
-/* Top-level fields that are no settings. */
-static const char *const others[] = { "schema", "kind", "limits", "credentials" };
-
-static void consider(const char *known, struct span name, const char **best, unsigned *bound)
-{
-    const unsigned distance = span_distance(name, span_cstr(known), *bound);
-    if (distance <= *bound) {
-        *best = known;
-        *bound = distance ? distance - 1 : 0;
-    }
-}
-
-static enum err unknown_field(const struct reading *r, const struct yaml_node *key, const char *prefix)
+enum err config_unknown_field(const struct config_reading *r, const struct yaml_node *key, const char *prefix,
+                              const char *const *known, size_t count)
 {
     const char *best = NULL;
     unsigned bound = 1 + (unsigned)(size_min(key->text.len, SPAN_DISTANCE_LEN_MAX) / 4);
+    for (size_t i = 0; i < count; i++) {
+        const unsigned distance = span_distance(key->text, span_cstr(known[i]), bound);
+        if (distance <= bound) {
+            best = known[i];
+            bound = distance ? distance - 1 : 0;
+        }
+    }
+    return config_fault_at(r, key, "unknown field '%s" SPAN_FMT "'%s%s%s", prefix,
+                           SPAN_ARG(span_head(key->text, NAME_BYTES_MAX)), best ? "; did you mean '" : "",
+                           best ? best : "", best ? "'?" : "");
+}
+
+/* Fields at the top that are no settings. */
+static const char *const others[] = { "schema", "kind", "limits", "credentials" };
+
+static enum err unknown_setting(const struct config_reading *r, const struct yaml_node *key, const char *prefix)
+{
+    const char *known[ARRAY_LEN(settings) + ARRAY_LEN(others)];
+    size_t count = 0;
     const size_t skip = strlen(prefix);
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         const char *name = settings[i].name;
         if (strncmp(name, prefix, skip) == 0 && !strchr(name + skip, '.'))
-            consider(name + skip, key->text, &best, &bound);
+            known[count++] = name + skip;
     }
     for (size_t i = 0; skip == 0 && i < ARRAY_LEN(others); i++)
-        consider(others[i], key->text, &best, &bound);
-    return complain(r->message, "%s:%u:%u: unknown field '%s" SPAN_FMT "'%s%s%s", r->file, key->line, key->column,
-                    prefix, SPAN_ARG(span_head(key->text, NAME_BYTES_MAX)), best ? "; did you mean '" : "",
-                    best ? best : "", best ? "'?" : "");
+        known[count++] = others[i];
+    return config_unknown_field(r, key, prefix, known, count);
 }
 
-static enum err read_setting(const struct reading *r, struct node_config *config, const char *prefix,
+static enum err read_setting(const struct config_reading *r, struct node_config *config, const char *prefix,
                              const struct yaml_node *value)
 {
     const struct setting *setting = find(prefix, value->key->text);
     char *why = NULL;
     if (!setting || memchr(value->key->text.ptr, '.', value->key->text.len))
-        return unknown_field(r, value->key, prefix);
+        return unknown_setting(r, value->key, prefix);
+    if (setting->kind == SETTING_LISTENERS)
+        return config_read_listeners(r, config, value);
+    if (setting->kind == SETTING_RESOLVERS)
+        return config_read_resolvers(r, config, value);
     if (value->kind != YAML_SCALAR || yaml_is_null(value))
-        return fault_at(r, value, "one value must stand here");
+        return config_fault_at(r, value, "one value must stand here");
     enum err err = set(setting, config, value->text, &why);
     if (err == ERR_INVALID)
-        err = fault_at(r, value, why);
+        err = config_fault_at(r, value, "%s", why);
     free(why);
     return err;
 }
 
-static enum err read_limits(const struct reading *r, struct node_config *config, const struct yaml_node *map)
+static enum err read_limits(const struct config_reading *r, struct node_config *config, const struct yaml_node *map)
 {
     enum err err = OK;
     if (yaml_is_null(map))
         return OK;
     if (map->kind != YAML_MAP)
-        return fault_at(r, map, "limits: a map of limits must stand here");
+        return config_fault_at(r, map, "limits: a map of limits must stand here");
     for (const struct yaml_node *child = map->first; child && !err; child = child->next)
         err = read_setting(r, config, "limits.", child);
     return err;
 }
 
-static enum err read_credentials(const struct reading *r, struct node_config *config, const struct yaml_node *map)
+static enum err read_credentials(const struct config_reading *r, struct node_config *config,
+                                 const struct yaml_node *map)
 {
     const struct yaml_node *where = map;
     const char *why = "";
     enum err err = credentials_from_yaml(config->credentials, yaml_is_null(map) ? NULL : map, &where, &why);
-    return err == ERR_INVALID ? fault_at(r, where, why) : err;
+    return err == ERR_INVALID ? config_fault_at(r, where, "%s", why) : err;
 }
 
-static enum err expect(const struct reading *r, const struct yaml_node *root, const char *name, const char *value)
+static enum err expect(const struct config_reading *r, const struct yaml_node *root, const char *name,
+                       const char *value)
 {
     const struct yaml_node *node = yaml_get(root, name);
-    char text[128];
     if (node && node->kind == YAML_SCALAR && span_eq(node->text, span_cstr(value)))
         return OK;
-    (void)snprintf(text, sizeof(text), "%s: must be %s", name, value);
-    return fault_at(r, node ? node : root, text);
+    return config_fault_at(r, node ? node : root, "%s: must be %s", name, value);
 }
 
-static enum err read_root(const struct reading *r, struct node_config *config, const struct yaml_node *root)
+static enum err read_root(const struct config_reading *r, struct node_config *config, const struct yaml_node *root)
 {
     if (root->kind != YAML_MAP)
-        return fault_at(r, root, "a map of settings must stand here");
+        return config_fault_at(r, root, "a map of settings must stand here");
     if (root->next)
-        return fault_at(r, root->next, "one document only");
+        return config_fault_at(r, root->next, "one document only");
     enum err err = expect(r, root, "schema", "fairlead/1");
     if (!err)
         err = expect(r, root, "kind", "node");
@@ -395,18 +430,18 @@ static enum err read_root(const struct reading *r, struct node_config *config, c
 
 static enum err read_file(struct node_config *config, char **ret_message)
 {
-    struct reading r = { .file = config->source, .message = ret_message };
+    struct config_reading r = { .file = config->source, .message = ret_message };
     struct buf text = BUF_INIT(CONFIG_BYTES_MAX);
     struct arena arena;
     const struct yaml_node *root = NULL;
     arena_init(&arena, CONFIG_ARENA_BYTES);
     enum err err = file_read(config->source, CONFIG_BYTES_MAX, &text);
     if (err)
-        (void)complain(ret_message, "%s: %s", r.file, err == ERR_IO ? strerror(errno) : err_name(err));
+        (void)config_complain(ret_message, "%s: %s", r.file, err == ERR_IO ? strerror(errno) : err_name(err));
     if (!err) {
         err = yaml_parse(&arena, r.file, buf_span(&text), on_fault, &r, &root);
         if (err && !r.failed)
-            (void)complain(ret_message, "%s: %s", r.file, err_name(err));
+            (void)config_complain(ret_message, "%s: %s", r.file, err_name(err));
     }
     if (!err && root)
         err = read_root(&r, config, root);
@@ -418,7 +453,7 @@ static enum err read_file(struct node_config *config, char **ret_message)
 static enum err choose_file(struct node_config *config, const char *file)
 {
     if (file)
-        return set_text(&config->source, span_cstr(file));
+        return config_set_text(&config->source, span_cstr(file));
     char *path = file_join(config->home, HOME_NODE_CONFIG);
     if (path && file_exists(path)) {
         config->source = path;
@@ -460,9 +495,10 @@ void node_config_release(struct node_config *config)
     free(config->name);
     free(config->control);
     free(config->evidence);
-    free(config->listen);
+    config_release_listeners(config);
     free(config->operations);
     free(config->ca_file);
+    free(config->resolvers);
     free(config->source);
     credentials_free(config->credentials);
     *config = (struct node_config){ .home = NULL };
@@ -483,6 +519,8 @@ enum err node_config_describe(struct buf *out)
         if (!err)
             err = buf_printf(out, "\n    %s\n", s->why);
     }
+    if (!err)
+        err = buf_append_cstr(out, config_listeners_text);
     if (!err)
         err =
             buf_append_cstr(out, "credentials\n    default none\n    {NAME: {from: env:VARIABLE or file:PATH, hosts: "

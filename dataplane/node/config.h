@@ -10,7 +10,7 @@
  *     - {address: 0.0.0.0:8443, tls: {certificate: FILE, key: FILE, client_ca: FILE, client_certificates: optional,
  *        teams: {ci.example.com: build}}, http2: true, proxy_protocol: [10.0.0.0/8]}
  *     - {address: "unix:/run/fairlead/api.sock", mode: "0660"}
- *     - systemd:api                    # a socket that systemd passed (FileDescriptorName=api; "systemd:" takes all)
+ *     - systemd:api                    # a socket that systemd passed (FileDescriptorName=api; "systemd:": the only one)
  *   operations: 127.0.0.1:4001
  *   workers: 2                         # default: one per core
  *   limits: {head_bytes: 32KiB, body_bytes: 32MiB, head_time: 10s, idle: 75s, connections: 10000, ...}
@@ -20,6 +20,7 @@
 #include "common/buf.h"
 #include "common/credentials.h"
 #include "common/err.h"
+#include "dataplane/node/address.h"
 #include "proto/limits.h"
 
 /* Defaults and reasons: config.c's table. */
@@ -48,10 +49,7 @@ struct certificate_team {
     char *name; /* a DNS name, e-mail address or URI of the certificate's alternative names, else its common name */
     char *team; /* requests without a key are this team's */
 };
-struct network { /* 10.0.0.0/8, 2001:db8::/32; IPv4 as ::ffff:0:0/96 */
-    uint8_t bytes[16];
-    unsigned bits;
-};
+enum listener_kind { LISTENER_TCP, LISTENER_UNIX, LISTENER_SYSTEMD };
 struct listener_config {
     char *address;           /* ADDR:PORT, unix:PATH or systemd:NAME */
     unsigned mode;           /* of a Unix socket's file */
@@ -82,11 +80,17 @@ struct node_config {
 };
 /* file NULL: home/node.yaml when it exists, else defaults. home NULL: file_default_home(). On error *ret_message (malloc'd) holds file:line:column: text. */
 MUST_CHECK enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message);
-/* A flag overrides the file: the value is judged like the file's. ERR_INVALID (and *ret_message, malloc'd), ERR_NOMEM. field is one of the table's. */
+/* A flag overrides the file: the value is judged like the file's. ERR_INVALID (and *ret_message, malloc'd), ERR_NOMEM. field is one of the table's;
+ * "listen" replaces all listeners by one plain one. */
 MUST_CHECK enum err node_config_set(struct node_config *config, const char *field, const char *value,
                                     char **ret_message);
+/* Replaces all listeners by plain ones. Errors as above. */
+MUST_CHECK enum err node_config_listen(struct node_config *config, const char *const *addresses, unsigned count,
+                                       char **ret_message);
 void node_config_release(struct node_config *config);      /* wipes credentials */
 MUST_CHECK enum err node_config_describe(struct buf *out); /* the table, for --help-config */
 /* Paths in the home, malloc'd: "db/node", "run/board", "run/node.sock", "records". Board may be in /dev/shm when run/ is not tmpfs. */
 char *node_config_path(const struct node_config *config, const char *relative);
 char *node_config_board_path(const struct node_config *config);
+/* *ret_rest: ADDR:PORT, PATH or NAME (""), borrowed from the address. */
+enum listener_kind listener_kind(const struct listener_config *listener, const char **ret_rest);

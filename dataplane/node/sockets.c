@@ -74,15 +74,6 @@ enum err socket_listen(struct address *address, bool exclusive, int *ret_fd)
     return OK;
 }
 
-bool address_agrees(const struct address *wanted, const struct address *have)
-{
-    struct address same = *have;
-    char a[ADDRESS_TEXT_BYTES], b[ADDRESS_TEXT_BYTES];
-    if (address_port(wanted) == 0)
-        address_set_port(&same, 0);
-    return strcmp(address_format(wanted, a), address_format(&same, b)) == 0;
-}
-
 enum err socket_listen_unix(const char *path, int *ret_fd)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };

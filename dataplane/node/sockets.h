@@ -13,8 +13,6 @@
  * address here. ERR_IO. */
 MUST_CHECK enum err socket_listen(struct address *address, bool exclusive, int *ret_fd);
 MUST_CHECK enum err socket_address(int fd, struct address *ret); /* ERR_IO, ERR_INVALID: not a listening TCP socket */
-/* Host and port agree; port 0 of `wanted` agrees with any. */
-bool address_agrees(const struct address *wanted, const struct address *have);
 /* A Unix stream socket, mode 0600, replacing a file that nobody listens on. ERR_EXISTS, ERR_TOO_LARGE (path), ERR_IO.
  */
 MUST_CHECK enum err socket_listen_unix(const char *path, int *ret_fd);

@@ -31,7 +31,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         MUST(message && message[0]);
         free(message);
     } else {
-        MUST(config.name[0] && config.control[0] && config.evidence[0] && config.listen[0] && config.operations[0]);
+        MUST(config.name[0] && config.control[0] && config.evidence[0] && config.listener_count > 0 &&
+             config.operations[0]);
+        for (unsigned i = 0; i < config.listener_count; i++)
+            MUST(config.listeners[i].address[0] && !config.listeners[i].certificate == !config.listeners[i].key);
         MUST(config.limits.head_bytes > 0 && config.limits.body_bytes > 0 && config.limits.connections > 0);
         for (unsigned i = 0; i < credentials_count(config.credentials); i++)
             MUST(credentials_name(config.credentials, i).len > 0);
