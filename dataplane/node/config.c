@@ -62,7 +62,9 @@ static const struct setting settings[] = {
       "/metrics, /livez, /readyz and /status" },
     { "ca_file", SETTING_FILE, AT(ca_file), 0, 0, 0, "the system's", "certificates that providers are verified by" },
     { "resolvers", SETTING_RESOLVERS, AT(resolvers), 0, 0, 0, "the system's",
-      "name servers that are asked for providers' addresses: a list of IP[:port]" },
+      "name servers that are asked for providers' addresses: a list of IP[:port] (a libcurl without c-ares, as "
+      "Debian's is, "
+      "asks the system's for what goes through it: proxies, HTTP/2)" },
     { "workers", SETTING_WORKERS, AT(workers), 0, 1, NODE_WORKERS_MAX, "one per core", "processes that serve" },
     { "limits.head_bytes", SETTING_BYTES, LIMIT(head_bytes), 32 * KIB, KIB, 32 * KIB, NULL,
       "a head without end fills memory: 431" },

@@ -51,7 +51,7 @@ struct curl_lane {
     struct transfer *with_errand;
     unsigned active, connections_max;
     unsigned idle_max;
-    char *ca_file;
+    char *ca_file, *name_servers;
     CURL *pool[EASY_POOL_MAX];
     unsigned pool_count;
     uint64_t connects, reused;

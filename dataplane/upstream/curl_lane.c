@@ -434,7 +434,8 @@ static void lane_close(struct upstream_lane *base)
         curl_multi_cleanup(lane->multi); /* closes the idle connections: their watches go by on_socket */
     lane->in_curl--;
     free(lane->ca_file);
-    lane->ca_file = NULL;
+    free(lane->name_servers);
+    lane->ca_file = lane->name_servers = NULL;
     uv_close((uv_handle_t *)&lane->timer, on_timer_closed);
     uv_close((uv_handle_t *)&lane->errands, on_timer_closed);
 }
@@ -464,17 +465,12 @@ enum err curl_lane_new(const struct upstream_lane_options *options, struct upstr
     lane->loop = options->loop;
     lane->connections_max = options->connections_max;
     lane->idle_max = options->connections_idle_max;
-    if (options->ca_file) {
-        const size_t bytes = strlen(options->ca_file) + 1;
-        lane->ca_file = fault_malloc(bytes);
-        if (lane->ca_file)
-            memcpy(lane->ca_file, options->ca_file, bytes);
-    }
-    lane->multi = new_multi(lane);
-    if (!lane->multi || (options->ca_file && !lane->ca_file)) {
-        if (lane->multi)
-            curl_multi_cleanup(lane->multi);
+    const bool copied = upstream_copy_text(options->ca_file, &lane->ca_file) &&
+                        upstream_copy_text(options->name_servers, &lane->name_servers);
+    lane->multi = copied ? new_multi(lane) : NULL;
+    if (!lane->multi) {
         free(lane->ca_file);
+        free(lane->name_servers);
         free(lane);
         return ERR_NOMEM;
     }

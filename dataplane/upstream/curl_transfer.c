@@ -294,6 +294,14 @@ static enum err set_tls(struct transfer *t)
     return ca_file && curl_easy_setopt(t->easy, CURLOPT_CAINFO, ca_file) != CURLE_OK ? ERR_NOMEM : OK;
 }
 
+/* A libcurl whose resolver is the system's knows no such option: then the system's name servers are asked. */
+static enum err set_name_servers(struct transfer *t)
+{
+    const char *servers = transfer_lane(t)->name_servers;
+    const CURLcode rc = servers ? curl_easy_setopt(t->easy, CURLOPT_DNS_SERVERS, servers) : CURLE_OK;
+    return rc == CURLE_OK || rc == CURLE_UNKNOWN_OPTION || rc == CURLE_NOT_BUILT_IN ? OK : ERR_NOMEM;
+}
+
 static enum err set_transport(struct transfer *t, const struct upstream_request *request)
 {
     CURL *easy = t->easy;
@@ -320,6 +328,8 @@ static enum err set_transport(struct transfer *t, const struct upstream_request 
 enum err transfer_set_up(struct transfer *t, const struct upstream_request *request)
 {
     enum err err = set_transport(t, request);
+    if (!err)
+        err = set_name_servers(t);
     if (!err && t->tls)
         err = set_tls(t);
     if (!err)

@@ -59,6 +59,7 @@ struct direct_destination {
     unsigned address_count, address_first; /* the one that answered last is asked first */
     uint64_t addresses_until_ms;
     bool asking;                    /* a query is under way */
+    struct direct_names *names;     /* that it goes by */
     struct ssl_session_st *session; /* to resume; the newest ticket */
     int64_t certificate_expires_at_ms;
     uint16_t port;
@@ -143,9 +144,9 @@ struct direct_lane {
     struct buf cipher;          /* scratch: TLS records on their way out; for the length of one call */
     char *read_buffer;          /* DIRECT_READ_BYTES: for the length of one read callback, shared by all connections */
     char *plain_in, *plain_out; /* DIRECT_PLAIN_BYTES each: one TLS record's content */
-    char *ca_file, *name_servers;
-    struct ssl_ctx_st *tls; /* made for the first connection that needs it */
-    struct direct_names *names;
+    char *ca_file, *name_servers, *resolv_conf;
+    struct ssl_ctx_st *tls;     /* made for the first connection that needs it */
+    struct direct_names *names; /* the present ones, then those that were retired */
     unsigned open_handles;
     bool closing;
 };

@@ -418,6 +418,7 @@ static void free_lane(struct direct_lane *lane)
     free(lane->plain_out);
     free(lane->ca_file);
     free(lane->name_servers);
+    free(lane->resolv_conf);
     free(lane);
 }
 
@@ -464,17 +465,6 @@ static const struct upstream_ops direct_ops = {
     .close = lane_close,
 };
 
-static bool copy_text(const char *text, char **ret)
-{
-    if (!text)
-        return true;
-    const size_t bytes = strlen(text) + 1;
-    *ret = fault_malloc(bytes);
-    if (*ret)
-        memcpy(*ret, text, bytes);
-    return *ret != NULL;
-}
-
 enum err direct_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret)
 {
     struct direct_lane *lane = fault_calloc(1, sizeof(*lane));
@@ -490,8 +480,10 @@ enum err direct_lane_new(const struct upstream_lane_options *options, struct ups
     lane->read_buffer = fault_malloc(DIRECT_READ_BYTES);
     lane->plain_in = fault_malloc(DIRECT_PLAIN_BYTES);
     lane->plain_out = fault_malloc(DIRECT_PLAIN_BYTES);
-    if (!lane->read_buffer || !lane->plain_in || !lane->plain_out || !copy_text(options->ca_file, &lane->ca_file) ||
-        !copy_text(options->name_servers, &lane->name_servers)) {
+    if (!lane->read_buffer || !lane->plain_in || !lane->plain_out ||
+        !upstream_copy_text(options->ca_file, &lane->ca_file) ||
+        !upstream_copy_text(options->name_servers, &lane->name_servers) ||
+        !upstream_copy_text(options->resolv_conf, &lane->resolv_conf)) {
         free_lane(lane);
         return ERR_NOMEM;
     }

@@ -1,11 +1,18 @@
-/* Names to addresses: c-ares on the loop, so that a resolver that hangs delays only who waits for it. */
+/* Names to addresses: c-ares on the loop, so that a resolver that hangs delays only who waits for it.
+ *
+ * c-ares reads resolv.conf once, when a channel is made. So the file is looked at again, at most once a second and only
+ * when somebody asks: when it is another, new questions go by a new channel, and the old one ends with its last
+ * question. */
 #include "dataplane/upstream/direct_internal.h"
 #include "common/fault.h"
 #include <ares.h>
+#include <sys/stat.h>
 
 #define QUERY_TIMEOUT_MS 1000 /* of one try at one server; c-ares doubles it with each round */
 #define QUERY_TRIES      3
 #define TTL_LEAST_MS     5000u /* a name of TTL 0 must not cost a query for each request; also what a hosts file gets */
+#define RESOLV_CONF      "/etc/resolv.conf"
+#define LOOK_EVERY_MS    1000u
 #define TTL_MOST_MS      300000u /* an address that was wrong, or forged, does not stay for a day */
 
 struct watch { /* one socket of c-ares */
@@ -21,16 +28,34 @@ struct direct_names {
     ares_channel channel;
     uv_timer_t timer; /* c-ares's time-outs */
     struct watch *watches;
+    struct direct_names *older; /* retired, with questions still open */
+    unsigned questions;
+    struct stat seen; /* of resolv.conf, before it was read; all-zero: there was none */
+    uint64_t looked_ms;
 };
 
 /* ---- c-ares on the loop ---- */
 
 static void rearm(struct direct_names *names);
+static void close_names(struct direct_names *names);
+
+/* The caller has left c-ares. */
+static void leave_retired(struct direct_names *names)
+{
+    struct direct_names **at = &names->lane->names;
+    if (*at == names || names->questions > 0)
+        return;
+    while (*at != names)
+        at = &(*at)->older;
+    *at = names->older;
+    close_names(names);
+}
 
 static void process(struct direct_names *names, ares_socket_t readable, ares_socket_t writable)
 {
     ares_process_fd(names->channel, readable, writable);
     rearm(names);
+    leave_retired(names);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -179,6 +204,7 @@ static void on_answer(void *user, int status, int timeouts, struct ares_addrinfo
     struct direct_destination *d = user;
     (void)timeouts;
     d->asking = false;
+    d->names->questions--;
     if (status == ARES_SUCCESS && info)
         take_addresses(d, info);
     else if (does_not_exist(status))
@@ -196,6 +222,45 @@ static void on_answer(void *user, int status, int timeouts, struct ares_addrinfo
     direct_destination_unuse(d);
 }
 
+static const char *resolv_conf(const struct direct_lane *lane)
+{
+    return lane->resolv_conf ? lane->resolv_conf : RESOLV_CONF;
+}
+
+static struct stat look(const struct direct_lane *lane)
+{
+    struct stat now;
+    return stat(resolv_conf(lane), &now) == 0 ? now : (struct stat){ .st_ino = 0 };
+}
+
+static bool has_changed(struct direct_names *names)
+{
+    const struct stat *then = &names->seen, now = look(names->lane);
+    names->looked_ms = direct_now_ms(names->lane);
+    return now.st_ino != then->st_ino || now.st_dev != then->st_dev || now.st_size != then->st_size ||
+           now.st_mtim.tv_sec != then->st_mtim.tv_sec || now.st_mtim.tv_nsec != then->st_mtim.tv_nsec;
+}
+
+static enum err open_channel(struct direct_names *names)
+{
+    const char *servers = names->lane->name_servers;
+    struct ares_options options = { .timeout = QUERY_TIMEOUT_MS,
+                                    .tries = QUERY_TRIES,
+                                    .sock_state_cb = on_socket,
+                                    .sock_state_cb_data = names,
+                                    .resolvconf_path = (char *)(uintptr_t)resolv_conf(names->lane) }; /* copied */
+    if (ares_init_options(&names->channel, &options,
+                          ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB | ARES_OPT_RESOLVCONF) !=
+        ARES_SUCCESS)
+        return ERR_NOMEM;
+    if (servers && ares_set_servers_ports_csv(names->channel, servers) != ARES_SUCCESS) {
+        ares_destroy(names->channel);
+        return ERR_INVALID;
+    }
+    return OK;
+}
+
+/* What the lane had is retired. */
 static enum err open_names(struct direct_lane *lane)
 {
     static bool initialised;
@@ -205,24 +270,31 @@ static enum err open_names(struct direct_lane *lane)
     struct direct_names *names = fault_calloc(1, sizeof(*names));
     if (!names)
         return ERR_NOMEM;
-    struct ares_options options = {
-        .timeout = QUERY_TIMEOUT_MS, .tries = QUERY_TRIES, .sock_state_cb = on_socket, .sock_state_cb_data = names
-    };
     names->lane = lane;
-    if (ares_init_options(&names->channel, &options, ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_SOCK_STATE_CB) !=
-        ARES_SUCCESS) {
+    names->seen = look(lane); /* before it is read: what changes meanwhile is seen the next time */
+    names->looked_ms = direct_now_ms(lane);
+    const enum err err = open_channel(names);
+    if (err) {
         free(names);
-        return ERR_NOMEM;
-    }
-    if (lane->name_servers && ares_set_servers_ports_csv(names->channel, lane->name_servers) != ARES_SUCCESS) {
-        ares_destroy(names->channel);
-        free(names);
-        return ERR_INVALID;
+        return err;
     }
     uv_timer_init(lane->loop, &names->timer);
     names->timer.data = names;
     lane->open_handles++;
+    names->older = lane->names;
     lane->names = names;
+    if (names->older && names->older->questions == 0) /* soon: it may be c-ares that has called us */
+        uv_timer_start(&names->older->timer, on_timer, 0, 0);
+    return OK;
+}
+
+/* The present names, or new ones. Without memory for new ones the old go on. */
+static enum err renew(struct direct_lane *lane)
+{
+    if (!lane->names)
+        return open_names(lane);
+    if (direct_now_ms(lane) - lane->names->looked_ms >= LOOK_EVERY_MS && has_changed(lane->names))
+        (void)!open_names(lane);
     return OK;
 }
 
@@ -230,14 +302,16 @@ void direct_names_ask(struct direct_destination *d)
 {
     struct direct_lane *lane = d->lane;
     const struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
-    const enum err err = lane->names ? OK : open_names(lane);
+    const enum err err = renew(lane);
     if (err) {
         direct_dial_named(d, err, err == ERR_NOMEM ? "out of memory for the resolver" : "bad name servers");
         return;
     }
     d->asking = true;
     d->users++;
-    ares_getaddrinfo(lane->names->channel, d->host, NULL, &hints, on_answer, d);
+    d->names = lane->names;
+    d->names->questions++;
+    ares_getaddrinfo(d->names->channel, d->host, NULL, &hints, on_answer, d);
     rearm(lane->names);
 }
 
@@ -249,14 +323,19 @@ static void on_timer_closed(uv_handle_t *handle)
     direct_handle_closed(lane);
 }
 
-void direct_names_close(struct direct_lane *lane)
+static void close_names(struct direct_names *names)
 {
-    struct direct_names *names = lane->names;
-    if (!names)
-        return;
-    lane->names = NULL;
     ares_destroy(names->channel); /* ends the queries and closes the sockets, by which the watches go */
     while (names->watches)
         unwatch(names, names->watches->fd);
     uv_close((uv_handle_t *)&names->timer, on_timer_closed);
+}
+
+void direct_names_close(struct direct_lane *lane)
+{
+    while (lane->names) {
+        struct direct_names *names = lane->names;
+        lane->names = names->older;
+        close_names(names);
+    }
 }

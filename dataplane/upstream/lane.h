@@ -5,6 +5,7 @@
  * through `ops`, whose functions obey the contracts of upstream.h (a lane sets base.lane of each try before start
  * returns it). upstream_cancel(NULL) never reaches a lane. */
 #pragma once
+#include "common/fault.h"
 #include "dataplane/upstream/upstream.h"
 
 struct upstream_ops {
@@ -25,3 +26,13 @@ struct upstream_lane {
 struct upstream {
     struct upstream_lane *lane;
 };
+
+/* For options: they outlive nothing. NULL stays NULL. False: no memory. */
+static inline bool upstream_copy_text(const char *text, char **ret)
+{
+    const size_t bytes = text ? strlen(text) + 1 : 0;
+    *ret = text ? fault_malloc(bytes) : NULL;
+    if (*ret)
+        memcpy(*ret, text, bytes);
+    return *ret || !text;
+}

@@ -81,7 +81,9 @@ struct upstream_lane_options {
     unsigned connections_idle_max; /* kept for reuse */
     const char *ca_file;           /* NULL: the system's */
     uint32_t idle_ms;              /* how long, in the direct lane; 0: a minute, as in the curl lane */
-    const char *name_servers;      /* "127.0.0.1:5353,..." for the direct lane; NULL: the system's */
+    const char
+        *name_servers; /* "127.0.0.1:5353,..."; NULL: the system's. The curl lane: only where libcurl has c-ares */
+    const char *resolv_conf; /* of the direct lane; NULL: /etc/resolv.conf. A change is seen within a second */
 };
 /* All that a provider may ask for: proxies, HTTP/2. */
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);

@@ -164,7 +164,8 @@ static enum err open_core(struct worker *w, const struct worker_options *options
     const struct upstream_lane_options lane = { .loop = &w->loop,
                                                 .connections_max = (unsigned)config->limits.upstream_connections,
                                                 .connections_idle_max = (unsigned)config->limits.upstream_idle,
-                                                .ca_file = config->ca_file };
+                                                .ca_file = config->ca_file,
+                                                .name_servers = config->resolvers };
     struct upstream_lane *made = NULL;
     enum err err = store && board ? OK : ERR_NOMEM;
     if (err == OK)

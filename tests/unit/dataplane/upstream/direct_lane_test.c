@@ -3,6 +3,7 @@
 #include "tests/unit/dataplane/upstream/support.h"
 #include "tests/unit/dataplane/upstream/support_dns.h"
 #include "common/clock.h"
+#include "common/file.h"
 #include <ares.h>
 
 static const char OK_ANSWER[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -607,6 +608,82 @@ static void close_while_names_are_asked(void **state)
     owner_release(&o);
 }
 
+static void say_in_resolv_conf(const char *text)
+{
+    assert_int_equal(file_write_atomic(resolv_conf, span_cstr(text), 0600), OK);
+}
+
+/* For `name`, on the port of `provider`; *of holds the provider as long as the try runs. */
+static void ask_for(struct span name, struct provider *of, struct owner *o)
+{
+    struct upstream_request request = request_of(NULL, 0);
+    *of = provider;
+    of->host = name;
+    request.provider = of;
+    request.connect_timeout_ms = 60000; /* names are part of it */
+    owner_init(o);
+    assert_int_equal(upstream_start(lane, &request, &events, o, &o->upstream), OK);
+}
+
+static void pass_a_second(void)
+{
+    for (const uint64_t until_ms = uv_now(&loop) + 1001; uv_now(&loop) < until_ms;)
+        turn();
+}
+
+/* What another file says is heeded, and who asked before it changed gets an answer all the same. */
+static void a_changed_resolv_conf_is_read_again(void **state)
+{
+    struct server server;
+    struct owner early, late;
+    struct provider of_early, of_late;
+    char path[] = "/tmp/fl-resolv-XXXXXX";
+    const int fd = mkstemp(path);
+    (void)state;
+    assert_true(fd >= 0);
+    (void)close(fd);
+    upstream_lane_close(lane);
+    resolv_conf = path;
+    say_in_resolv_conf("search one.test\n");
+    lane_open(64, NULL);
+    use(&server, answer_each, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    dns_says(&dns, "first.one.test", "127.0.0.1", 60);
+    provider.host = SPAN("first");
+    expect_ok(false);
+    assert_int_equal(dns_asked(&dns, "first.one.test"), 1);
+
+    dns_ignores(&dns, "silent.test");
+    ask_for(SPAN("silent.test"), &of_early, &early);
+    say_in_resolv_conf("search two.test\n");
+    pass_a_second();
+    dns_says(&dns, "second.two.test", "127.0.0.1", 60);
+    provider.host = SPAN("second");
+    expect_ok(false);
+    assert_int_equal(dns_asked(&dns, "second.two.test"), 1);
+    assert_int_equal(dns_asked(&dns, "second.one.test"), 0);
+
+    dns_says(&dns, "silent.test", "127.0.0.1", 60); /* when it is asked again */
+    dns_name(&dns, "silent.test", false)->silent = false;
+    finish(&early);
+    assert_int_equal(early.err, OK);
+    owner_release(&early);
+    dns_ignores(&dns, "never.test"); /* and a lane that closes with an old question open leaks nothing */
+    ask_for(SPAN("never.test"), &of_late, &late);
+    say_in_resolv_conf("search three.test\n");
+    pass_a_second();
+    dns_says(&dns, "third.three.test", "127.0.0.1", 60);
+    provider.host = SPAN("third");
+    expect_ok(false);
+    late.cancelled = true;
+    upstream_lane_close(lane);
+    lane = NULL;
+    turns(5);
+    owner_release(&late);
+    server_stop(&server);
+    resolv_conf = NULL;
+    (void)unlink(path);
+}
+
 static void localhost_needs_no_server(void **state)
 {
     struct server server;
@@ -655,6 +732,7 @@ int main(int argc, char **argv)
         NAMES(the_next_address_is_tried),
         NAMES(a_silent_address_is_overtaken),
         NAMES(close_while_names_are_asked),
+        NAMES(a_changed_resolv_conf_is_read_again),
         NAMES(localhost_needs_no_server),
         NAMES(each_allocation_fails),
     };

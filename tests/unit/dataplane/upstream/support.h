@@ -294,6 +294,7 @@ struct owner {
 
 typedef enum err lane_maker(const struct upstream_lane_options *options, struct upstream_lane **ret);
 static lane_maker *make_lane;
+static const char *resolv_conf;                  /* NULL: the system's */
 static const char *name_servers = "127.0.0.1:1"; /* nobody there: names fail at once */
 static struct upstream_lane *lane;
 static struct provider provider;
@@ -437,6 +438,7 @@ static inline void lane_open(unsigned connections_max, const char *ca_file)
                    : tls_of ? tls_of->ca_file
                             : NULL,
         .name_servers = name_servers,
+        .resolv_conf = resolv_conf,
     };
     assert_int_equal(make_lane(&options, &lane), OK);
 }
