@@ -339,7 +339,7 @@ static enum err open_supervisor(struct master *m)
     char *path = node_config_path(m->config, HOME_NODE_SOCKET);
     int fd;
     const bool successor = path && file_exists(path); /* a master that ends well takes it away */
-    enum err err = path ? socket_listen_unix(path, &fd) : ERR_NOMEM;
+    enum err err = path ? socket_listen_unix(path, 0600, false, &fd) : ERR_NOMEM;
     if (err)
         log_error("hub.listen", LOG_STR("path", path ? path : ""), LOG_ERR(err),
                   LOG_STR("hint", err == ERR_TOO_LARGE

@@ -109,7 +109,7 @@ export async function startParts({ policy, directory, controlArgs = [], workers 
       child.kill('SIGKILL');
       await waitFor(() => child.signalCode !== null, { everyMs: 1, what: `the end of ${name}` });
     },
-    request: (where, options) => request(`http://${readFileSync(path.join(home, 'run/listen'), 'utf8').trim()}${where}`, options),
+    request: (where, options) => request(`http://${readFileSync(path.join(home, 'run/listen'), 'utf8').split('\n', 1)[0]}${where}`, options),
     status: async () => JSON.parse((await request(`http://${readFileSync(path.join(home, 'run/operations'), 'utf8').trim()}/status`, { method: 'GET' })).text),
   };
   return house;

@@ -26,7 +26,7 @@ export async function startFairlead({ fakes: fakeOptions = [{}], policy, directo
     ['up', '--home', home, '--listen', '127.0.0.1:0', '--operations', '127.0.0.1:0', '--workers', workers, '--prices', shippedPrices, ...toOptions(args)],
     { env, readyPattern: /^Fairlead is up\. /m, timeoutMs: 60_000 },
   );
-  const address = (name) => readFileSync(path.join(home, 'run', name), 'utf8').trim();
+  const address = (name) => readFileSync(path.join(home, 'run', name), 'utf8').split('\n', 1)[0];
   const operations = `http://${address('operations')}`;
   const page = (name) => fetch(`${operations}/${name}`, { headers: { connection: 'close' } });
 
