@@ -69,6 +69,7 @@ static void free_blocks(struct arena *arena, const struct arena_block *kept)
     }
     arena->blocks = NULL;
     arena->used = 0;
+    arena->held = kept ? kept->cap : 0;
 }
 
 void arena_release(struct arena *arena)
@@ -106,6 +107,7 @@ static struct arena_block *block_add(struct arena *arena, size_t least)
         return NULL;
     *block = (struct arena_block){ .cap = cap };
     POISON(block->data, cap);
+    arena->held += cap;
     if (arena->blocks && least > arena->block_bytes) {
         /* It is filled by this one allocation: the block in front of it still has room for the next. */
         block->next = arena->blocks->next;

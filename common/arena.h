@@ -15,6 +15,7 @@ struct arena {
     struct arena_block *blocks;      /* newest first */
     struct arena_deferred *deferred; /* newest first */
     size_t used;                     /* bytes given out, with padding */
+    size_t held;                     /* bytes of all blocks: what it costs */
     size_t max;                      /* used never exceeds this */
     size_t block_bytes;              /* least size of a block */
 };

@@ -5,7 +5,8 @@
 struct choice {
     struct upstream_lane base; /* first */
     struct upstream_lane *curl, *direct;
-    unsigned connections_max;
+    unsigned connections_max, idle_max;
+    bool curl_used;
 };
 
 static const struct choice *choice_of(const struct upstream_lane *base)
@@ -30,16 +31,27 @@ bool upstream_goes_direct(const struct provider *provider)
     return possible && provider->lane != LANE_CURL;
 }
 
+/* Most workers never need the curl lane: it has no share before it does. */
+static void share_idle(struct choice *choice)
+{
+    const unsigned curls = choice->idle_max > 1 ? (choice->idle_max + 3) / 4 : 0;
+    choice->curl_used = true;
+    choice->curl->ops->keep_idle(choice->curl, curls);
+    choice->direct->ops->keep_idle(choice->direct, choice->idle_max - curls);
+}
+
 /* The try that comes back knows its own lane: nothing but start goes through here. */
 static enum err choice_start(struct upstream_lane *base, const struct upstream_request *request,
                              const struct upstream_events *events, void *user, struct upstream **ret)
 {
-    const struct choice *choice = choice_of(base);
+    struct choice *choice = (struct choice *)(void *)base;
     struct upstream_lane_stats stats;
     choice_stats(base, &stats);
     if (stats.active >= choice->connections_max)
         return ERR_TOO_MANY;
     struct upstream_lane *lane = upstream_goes_direct(request->provider) ? choice->direct : choice->curl;
+    if (lane == choice->curl && !choice->curl_used)
+        share_idle(choice);
     return upstream_start(lane, request, events, user, ret);
 }
 
@@ -59,6 +71,7 @@ enum err upstream_lane_new(const struct upstream_lane_options *options, struct u
         return ERR_NOMEM;
     choice->base.ops = &ops;
     choice->connections_max = options->connections_max;
+    choice->idle_max = options->connections_idle_max;
     enum err err = direct_lane_new(options, &choice->direct);
     if (!err) {
         err = curl_lane_new(options, &choice->curl);

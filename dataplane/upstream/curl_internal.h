@@ -9,6 +9,10 @@
 #define RESPONSE_HEADERS_MAX 128u /* more is an attack or a fault; counted against the head limit as well */
 #define EASY_POOL_MAX        64u  /* idle handles kept: a handle costs some 20 KiB */
 #define RECEIVE_BUFFER_BYTES 65536L
+#define HTTP2_PAUSED_BYTES                                                                                             \
+    (33u                                                                                                               \
+     << 20) /* what libcurl 7.88 may take in for a paused HTTP/2 stream: the window that it has announced, 32 MiB, \
+                   which cannot be set */
 
 struct transfer {
     struct upstream base;             /* first */
@@ -22,6 +26,7 @@ struct transfer {
     unsigned part_count, part_at;
     size_t part_offset;
     char *copied_body;
+    size_t copied_bytes;
     struct buf head; /* lower-cased names and values of the response's head */
     struct head_line {
         size_t name, name_len, value, value_len;
@@ -37,7 +42,8 @@ struct transfer {
     bool is_paused;  /* what curl was told */
     bool cancelled;  /* no callback any more, and what the owner lent is gone */
     bool finished;   /* done was given; freed next */
-    bool tls;
+    bool tls, http2;
+    size_t accounted;
     char error[CURL_ERROR_SIZE];
 };
 
@@ -52,6 +58,8 @@ struct curl_lane {
     unsigned active, connections_max;
     unsigned idle_max;
     char *ca_file, *name_servers;
+    bool (*account)(void *user, size_t before, size_t after);
+    void *account_user;
     CURL *pool[EASY_POOL_MAX];
     unsigned pool_count;
     uint64_t connects, reused;
@@ -68,5 +76,7 @@ static inline struct curl_lane *transfer_lane(const struct transfer *t)
 /* Tells t->easy all about the request. ERR_NOMEM, ERR_TOO_LARGE (a header line); what was made so far is the caller's
  * to free with the transfer. */
 MUST_CHECK enum err transfer_set_up(struct transfer *t, const struct upstream_request *request);
+/* Charges what the transfer holds now; false: that is more than the worker may hold. */
+bool transfer_account(struct transfer *t);
 /* curl's result in our words. */
 enum err transfer_result(const struct transfer *t, CURLcode code, const char **ret_why);

@@ -85,6 +85,9 @@ static void free_transfer(struct transfer *t)
     curl_slist_free_all(t->headers);
     free(t->copied_body);
     buf_release(&t->head);
+    t->copied_bytes = 0;
+    t->is_paused = false;
+    (void)transfer_account(t);
     free(t);
 }
 
@@ -285,6 +288,7 @@ static void run_errand(struct transfer *t)
             finish(t, ERR_NOMEM, "the transfer engine takes no more");
     } else if (t->is_paused && !t->want_pause) {
         t->is_paused = false;
+        (void)transfer_account(t);
         lane->in_curl++;
         curl_easy_pause(t->easy, CURLPAUSE_CONT); /* may call on_body; its failure shows in act */
         lane->in_curl--;
@@ -333,6 +337,7 @@ static enum err lane_start(struct upstream_lane *base, const struct upstream_req
     t->events = *events;
     t->user = user;
     t->tls = request->provider->tls;
+    t->http2 = request->provider->http2;
     t->head_bytes_max = request->response_head_bytes_max;
     buf_init(&t->head, t->head_bytes_max);
     t->easy = lane->pool_count ? lane->pool[--lane->pool_count] : curl_easy_init();
@@ -349,6 +354,7 @@ static enum err lane_start(struct upstream_lane *base, const struct upstream_req
         free_transfer(t);
         return ERR_NOMEM;
     }
+    (void)transfer_account(t);
     *ret = &t->base;
     return OK;
 }
@@ -393,7 +399,7 @@ static enum upstream_phase lane_phase(const struct upstream *upstream)
 static size_t lane_buffered(const struct upstream *upstream)
 {
     const struct transfer *t = transfer_of(upstream);
-    return t->is_paused ? (size_t)RECEIVE_BUFFER_BYTES : 0;
+    return t->accounted;
 }
 
 static bool lane_release_body(struct upstream *upstream)
@@ -440,6 +446,12 @@ static void lane_close(struct upstream_lane *base)
     uv_close((uv_handle_t *)&lane->errands, on_timer_closed);
 }
 
+static void lane_keep_idle(struct upstream_lane *base, unsigned most)
+{
+    struct curl_lane *lane = (struct curl_lane *)(void *)base;
+    lane->idle_max = most; /* heeded when a transfer begins or ends */
+}
+
 static const struct upstream_ops curl_ops = {
     .start = lane_start,
     .pause = lane_pause,
@@ -449,6 +461,7 @@ static const struct upstream_ops curl_ops = {
     .buffered = lane_buffered,
     .release_body = lane_release_body,
     .stats = lane_stats,
+    .keep_idle = lane_keep_idle,
     .close = lane_close,
 };
 
@@ -465,6 +478,8 @@ enum err curl_lane_new(const struct upstream_lane_options *options, struct upstr
     lane->loop = options->loop;
     lane->connections_max = options->connections_max;
     lane->idle_max = options->connections_idle_max;
+    lane->account = options->account;
+    lane->account_user = options->account_user;
     const bool copied = upstream_copy_text(options->ca_file, &lane->ca_file) &&
                         upstream_copy_text(options->name_servers, &lane->name_servers);
     lane->multi = copied ? new_multi(lane) : NULL;

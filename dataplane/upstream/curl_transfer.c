@@ -7,6 +7,15 @@
 #define IDLE_CONNECTION_S                                                                                              \
     60L /* many servers close idle connections after a minute or more: do not send on one that may be closing */
 
+bool transfer_account(struct transfer *t)
+{
+    const struct curl_lane *lane = transfer_lane(t);
+    const size_t paused = t->http2 ? HTTP2_PAUSED_BYTES : (size_t)RECEIVE_BUFFER_BYTES;
+    const size_t before = t->accounted;
+    t->accounted = t->copied_bytes + t->head.cap + (t->is_paused ? paused : 0);
+    return !lane->account || lane->account(lane->account_user, before, t->accounted);
+}
+
 /* ---- curl's callbacks ---- */
 
 static size_t on_read(char *out, size_t size, size_t count, void *user)
@@ -117,6 +126,7 @@ static void give_head(struct transfer *t, unsigned status)
     if (!t->cancelled)
         t->events.head(t->user, &head);
     buf_release(&t->head);
+    (void)transfer_account(t);
 }
 
 static const char head_too_large[] = "the response's head is too large";
@@ -173,6 +183,10 @@ static size_t on_body(char *data, size_t size, size_t count, void *user)
     }
     if (t->want_pause) { /* curl keeps these bytes and gives them again after the resume */
         t->is_paused = true;
+        if (!transfer_account(t) && t->http2) {
+            fail(t, ERR_FULL, "no memory is left to pause a stream of HTTP/2");
+            return 0;
+        }
         return CURL_WRITEFUNC_PAUSE;
     }
     t->phase = UPSTREAM_BODY;
@@ -244,6 +258,7 @@ static enum err set_body(struct transfer *t, const struct upstream_request *requ
         t->copied_body = fault_malloc(bytes + 1);
         if (!t->copied_body)
             return ERR_NOMEM;
+        t->copied_bytes = bytes + 1;
         size_t at = 0;
         for (unsigned i = 0; i < request->body_part_count; i++) {
             if (request->body_parts[i].len)

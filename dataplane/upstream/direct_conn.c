@@ -20,6 +20,24 @@ void direct_conn_become(struct direct_conn *conn, enum direct_conn_state state)
     conn->state = state;
 }
 
+size_t direct_conn_memory(const struct direct_conn *conn)
+{
+    return conn->held.cap + conn->out.cap + http1_memory(&conn->parser) + direct_tls_buffered(conn);
+}
+
+static void account(struct direct_conn *conn, size_t now)
+{
+    const struct direct_lane *lane = conn->lane;
+    if (lane->account && now != conn->accounted)
+        (void)lane->account(lane->account_user, conn->accounted, now);
+    conn->accounted = now;
+}
+
+void direct_conn_account(struct direct_conn *conn)
+{
+    account(conn, direct_conn_memory(conn));
+}
+
 /* It may hold a head with a credential. */
 static void forget_out(struct direct_conn *conn)
 {
@@ -32,6 +50,7 @@ static void on_closed(uv_handle_t *handle)
 {
     struct direct_conn *conn = handle->data;
     struct direct_lane *lane = conn->lane;
+    account(conn, 0);
     direct_tls_free(conn->tls);
     http1_release(&conn->parser);
     forget_out(conn);
@@ -146,6 +165,7 @@ static void on_written(uv_write_t *write, int status)
         direct_try_broken(t, err, why);
     else if (err)
         direct_conn_close(conn);
+    direct_conn_account(conn); /* its memory lives until its handle is closed */
 }
 
 enum err direct_conn_write_later(struct direct_conn *conn, const uv_buf_t *bufs, unsigned count)
@@ -369,6 +389,7 @@ void direct_conn_resume(struct direct_conn *conn)
         direct_tls_resume(conn);
     else
         resume_plain(conn);
+    direct_conn_account(conn);
 }
 
 void direct_conn_ended(struct direct_conn *conn, int uv_error)
@@ -393,7 +414,7 @@ static void take_handshake(struct direct_conn *conn, struct span bytes)
     if (err == ERR_AGAIN)
         return;
     if (err) {
-        direct_try_finish(conn->try, err, why);
+        direct_dial_insecure(conn, err, why);
         return;
     }
     direct_dial_secured(conn);
@@ -423,7 +444,7 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
         break;
     case DIRECT_CONN_SECURING:
         if (got < 0)
-            direct_try_finish(conn->try, ERR_CLOSED, "the connection was closed in the TLS handshake");
+            direct_dial_insecure(conn, ERR_CLOSED, "the connection was closed in the TLS handshake");
         else
             take_handshake(conn, bytes);
         break;
@@ -439,6 +460,7 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buf)
     case DIRECT_CONN_CLOSING:
         break;
     }
+    direct_conn_account(conn);
 }
 
 int direct_conn_read(struct direct_conn *conn)

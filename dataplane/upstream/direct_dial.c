@@ -20,11 +20,17 @@ static void connect_failure(struct direct_try *t, int uv_error)
     t->failure_why = uv_strerror(uv_error);
 }
 
+/* The only dial that is left shakes hands: others are tried when it fails, not beside it. */
+static bool securing(const struct direct_try *t)
+{
+    return t->dials && t->dials->state == DIRECT_CONN_SECURING;
+}
+
 static void arm(struct direct_try *t)
 {
     const uint64_t now_ms = direct_now_ms(t->destination->lane);
     uint64_t due_ms = t->connect_due_ms;
-    if (!t->waits && t->dialed < t->destination->address_count && due_ms > now_ms + DIRECT_STAGGER_MS)
+    if (!t->waits && !securing(t) && t->dialed < t->destination->address_count && due_ms > now_ms + DIRECT_STAGGER_MS)
         due_ms = now_ms + DIRECT_STAGGER_MS;
     direct_try_wake_in(t, due_ms > now_ms ? due_ms - now_ms : 0);
 }
@@ -104,12 +110,11 @@ void direct_dial_named(struct direct_destination *d, enum err err, const char *w
 void direct_dial_due(struct direct_try *t)
 {
     if (direct_now_ms(t->destination->lane) >= t->connect_due_ms) {
-        const bool securing = t->dials && t->dials->state == DIRECT_CONN_SECURING;
         direct_try_finish(t, ERR_TIMEOUT,
-                          t->waits   ? "the name was not found in time"
-                          : securing ? "the TLS handshake took too long"
-                                     : "the connection took too long");
-    } else if (!t->waits && t->dialed < t->destination->address_count) {
+                          t->waits      ? "the name was not found in time"
+                          : securing(t) ? "the TLS handshake took too long"
+                                        : "the connection took too long");
+    } else if (!t->waits && !securing(t) && t->dialed < t->destination->address_count) {
         dial_next(t);
     } else {
         arm(t);
@@ -141,6 +146,7 @@ static void use(struct direct_conn *conn)
     struct direct_lane *lane = conn->lane;
     t->dials = NULL;
     t->conn = conn;
+    t->destination->address_first = conn->address;
     uv_timer_stop(&t->timer);
     t->phase = UPSTREAM_SENDING;
     direct_conn_become(conn, DIRECT_CONN_BUSY);
@@ -154,27 +160,8 @@ static void use(struct direct_conn *conn)
         direct_try_finish(t, err, err == ERR_NOMEM ? "out of memory" : "the request could not be written");
 }
 
-static void secure(struct direct_conn *conn)
-{
-    struct direct_try *t = conn->try;
-    const char *why = "the connection could not be read";
-    direct_conn_become(conn, DIRECT_CONN_SECURING);
-    t->dials = conn;
-    t->dialed = DIRECT_ADDRESSES_MAX; /* no other address is tried after this one */
-    arm(t);
-    enum err err = direct_tls_open(conn, &why);
-    if (!err)
-        err = direct_conn_read(conn) == 0 ? direct_tls_handshake(conn, SPAN(""), &why) : ERR_IO;
-    if (err && err != ERR_AGAIN)
-        direct_try_finish(t, err, why);
-}
-
-void direct_dial_secured(struct direct_conn *conn)
-{
-    use(conn);
-}
-
-static void dial_failed(struct direct_conn *conn, int uv_error)
+/* This address was no good, as t->failure says: the next one, if there is one. */
+static void try_another(struct direct_conn *conn)
 {
     struct direct_try *t = conn->try;
     for (struct direct_conn **at = &t->dials; *at; at = &(*at)->next_dial) {
@@ -185,22 +172,51 @@ static void dial_failed(struct direct_conn *conn, int uv_error)
     }
     conn->next_dial = NULL;
     direct_conn_close(conn);
-    connect_failure(t, uv_error);
     if (t->dialed < t->destination->address_count)
         dial_next(t);
     else if (!t->dials)
         direct_try_finish(t, t->failure, t->failure_why);
 }
 
+void direct_dial_insecure(struct direct_conn *conn, enum err err, const char *why)
+{
+    struct direct_try *t = conn->try;
+    t->failure = err;
+    t->failure_why = why;
+    try_another(conn);
+}
+
+static void secure(struct direct_conn *conn)
+{
+    struct direct_try *t = conn->try;
+    const char *why = "the connection could not be read";
+    direct_conn_become(conn, DIRECT_CONN_SECURING);
+    t->dials = conn;
+    arm(t);
+    enum err err = direct_tls_open(conn, &why);
+    if (err) { /* of ours: no address is to blame */
+        direct_try_finish(t, err, why);
+        return;
+    }
+    err = direct_conn_read(conn) == 0 ? direct_tls_handshake(conn, SPAN(""), &why) : ERR_IO;
+    if (err && err != ERR_AGAIN)
+        direct_dial_insecure(conn, err, why);
+}
+
+void direct_dial_secured(struct direct_conn *conn)
+{
+    use(conn);
+}
+
 void direct_dial_connected(struct direct_conn *conn, int status)
 {
     struct direct_try *t = conn->try;
     if (status < 0) {
-        dial_failed(conn, status);
+        connect_failure(t, status);
+        try_another(conn);
         return;
     }
     close_dials(t, conn);
-    t->destination->address_first = conn->address;
     if (t->destination->tls)
         secure(conn);
     else

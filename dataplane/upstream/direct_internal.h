@@ -121,6 +121,7 @@ struct direct_conn {
     struct direct_tls *tls;
     enum direct_conn_state state;
     unsigned address; /* of the destination */
+    size_t accounted; /* of its buffers' memory, told to lane->account */
     bool writing;     /* a uv_write is under way */
     bool reading;
     bool reused;
@@ -140,6 +141,8 @@ struct direct_lane {
     unsigned unused_destinations;
     uv_timer_t idle_timer;
     uint64_t connects, reused;
+    bool (*account)(void *user, size_t before, size_t after); /* NULL: nobody asks */
+    void *account_user;
     struct buf head;            /* scratch: a request's head; for the length of one call */
     struct buf cipher;          /* scratch: TLS records on their way out; for the length of one call */
     char *read_buffer;          /* DIRECT_READ_BYTES: for the length of one read callback, shared by all connections */
@@ -184,6 +187,8 @@ void direct_dial(struct direct_try *t);
 void direct_dial_named(struct direct_destination *destination, enum err err, const char *why);
 /* The socket is connected, or not. */
 void direct_dial_connected(struct direct_conn *conn, int status);
+/* The TLS handshake failed: `why` is static, or OpenSSL's and as lasting. */
+void direct_dial_insecure(struct direct_conn *conn, enum err err, const char *why);
 /* TLS is up. */
 void direct_dial_secured(struct direct_conn *conn);
 /* The timer's work while connecting. */
@@ -192,6 +197,11 @@ void direct_dial_due(struct direct_try *t);
 void direct_dial_stop(struct direct_try *t);
 
 /* ---- direct_conn.c ---- */
+
+/* Bytes of its buffers, without what OpenSSL has. */
+size_t direct_conn_memory(const struct direct_conn *conn);
+/* Tells the owner of the lane when that has changed. */
+void direct_conn_account(struct direct_conn *conn);
 
 /* Begins to connect; errors are libuv's (negative). */
 MUST_CHECK int direct_conn_open(struct direct_try *t, unsigned address, struct direct_conn **ret);

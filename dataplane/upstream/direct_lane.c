@@ -125,6 +125,7 @@ static void pool_add(struct direct_conn *conn)
     struct direct_destination *d = conn->destination;
     http1_reset(&conn->parser);
     buf_release(&conn->held); /* a pause left its memory */
+    direct_conn_account(conn);
     conn->idle_since_ms = direct_now_ms(lane);
     conn->older = lane->newest_idle;
     if (conn->older)
@@ -154,7 +155,7 @@ static void on_timer(uv_timer_t *timer)
     else if (t->phase == UPSTREAM_CONNECTING)
         direct_dial_due(t);
     else if (t->conn && !t->paused)
-        direct_conn_resume(t->conn);
+        direct_conn_resume(t->conn); /* accounts by itself: the try may be gone */
 }
 
 void direct_try_wake_in(struct direct_try *t, uint64_t ms)
@@ -343,6 +344,8 @@ static enum err lane_start(struct upstream_lane *base, const struct upstream_req
         send_on_idle(t);
     else
         direct_dial(t);
+    if (t->conn)
+        direct_conn_account(t->conn);
     *ret = &t->base;
     return OK;
 }
@@ -387,7 +390,7 @@ static enum upstream_phase lane_phase(const struct upstream *upstream)
 static size_t lane_buffered(const struct upstream *upstream)
 {
     const struct direct_conn *conn = try_of(upstream)->conn;
-    return conn ? conn->held.len + conn->out.len + direct_tls_buffered(conn) : 0;
+    return conn ? direct_conn_memory(conn) : 0;
 }
 
 static bool lane_release_body(struct upstream *upstream)
@@ -453,6 +456,14 @@ static void lane_close(struct upstream_lane *base)
     uv_close((uv_handle_t *)&lane->idle_timer, on_idle_timer_closed);
 }
 
+static void lane_keep_idle(struct upstream_lane *base, unsigned most)
+{
+    struct direct_lane *lane = (struct direct_lane *)(void *)base;
+    lane->idle_max = most;
+    while (lane->idle > most)
+        direct_pool_drop_oldest(lane);
+}
+
 static const struct upstream_ops direct_ops = {
     .start = lane_start,
     .pause = lane_pause,
@@ -462,6 +473,7 @@ static const struct upstream_ops direct_ops = {
     .buffered = lane_buffered,
     .release_body = lane_release_body,
     .stats = lane_stats,
+    .keep_idle = lane_keep_idle,
     .close = lane_close,
 };
 
@@ -474,6 +486,8 @@ enum err direct_lane_new(const struct upstream_lane_options *options, struct ups
     lane->loop = options->loop;
     lane->connections_max = options->connections_max;
     lane->idle_max = options->connections_idle_max;
+    lane->account = options->account;
+    lane->account_user = options->account_user;
     lane->idle_ms = options->idle_ms ? options->idle_ms : DIRECT_IDLE_MS;
     buf_init(&lane->head, DIRECT_REQUEST_HEAD_BYTES_MAX);
     buf_init(&lane->cipher, DIRECT_CIPHER_BYTES_MAX);

@@ -426,5 +426,5 @@ bool direct_tls_ended(const struct direct_conn *conn)
 
 size_t direct_tls_buffered(const struct direct_conn *conn)
 {
-    return conn->tls ? conn->tls->plain.len + conn->tls->backlog.len : 0;
+    return conn->tls ? conn->tls->plain.cap + conn->tls->backlog.cap : 0;
 }

@@ -18,6 +18,7 @@ struct upstream_ops {
     size_t (*buffered)(const struct upstream *upstream);
     bool (*release_body)(struct upstream *upstream); /* NULL: never (the lane reads body_parts until the end) */
     void (*stats)(const struct upstream_lane *lane, struct upstream_lane_stats *ret);
+    void (*keep_idle)(struct upstream_lane *lane, unsigned most); /* from now on; NULL: there is no pool */
     void (*close)(struct upstream_lane *lane);
 };
 struct upstream_lane {

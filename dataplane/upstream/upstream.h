@@ -44,7 +44,7 @@ enum upstream_phase {
 };
 struct upstream_result {
     /* OK: the response is complete. ERR_REFUSED, ERR_TIMEOUT (connect), ERR_CLOSED (cut), ERR_DENIED (TLS verification),
-     * ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO. */
+     * ERR_FULL (to pause it would take the worker over its buffered bytes), ERR_SYNTAX (not HTTP), ERR_TOO_LARGE, ERR_NOT_FOUND (name), ERR_NOMEM, ERR_IO. */
     enum err err;
     enum upstream_phase phase;
     const char *why; /* static or until the callback returns: for logs and records; never contains a secret */
@@ -81,6 +81,10 @@ struct upstream_lane_options {
     unsigned connections_idle_max; /* kept for reuse */
     const char *ca_file;           /* NULL: the system's */
     uint32_t idle_ms;              /* how long, in the direct lane; 0: a minute, as in the curl lane */
+    /* What the lane holds for its tries was `before` bytes and is `after` now. False: the worker holds more than it may;
+     * only what can do without heeds it. NULL: nobody asks. */
+    bool (*account)(void *user, size_t before, size_t after);
+    void *account_user;
     const char
         *name_servers; /* "127.0.0.1:5353,..."; NULL: the system's. The curl lane: only where libcurl has c-ares */
     const char *resolv_conf; /* of the direct lane; NULL: /etc/resolv.conf. A change is seen within a second */
@@ -89,7 +93,8 @@ struct upstream_lane_options {
 MUST_CHECK enum err curl_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
 /* HTTP/1.1 without a proxy, plain and over TLS, at a fraction of the cost. */
 MUST_CHECK enum err direct_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
-/* Both: each try goes by the one that upstream_goes_direct says. What is idle may be twice connections_idle_max. */
+/* Both: each try goes by the one that upstream_goes_direct says. Once the curl lane is used, a quarter of
+ * connections_idle_max is its own. */
 MUST_CHECK enum err upstream_lane_new(const struct upstream_lane_options *options, struct upstream_lane **ret);
 /* True unless the provider asks for what only curl can do, or for curl. */
 bool upstream_goes_direct(const struct provider *provider);

@@ -9,10 +9,11 @@
 #include "dataplane/worker/outbox.h"
 #include "dataplane/worker/reply.h"
 
-#define CONN_WAITING_BYTES (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
-#define CONN_LINGER_MS     1000u /* after an early answer: for the client to read it before a reset could destroy it */
-#define CONN_LINGER_BYTES  (4u << 20) /* a client that goes on sending what nobody reads is cut */
-#define CONN_TRIM_MS       1000u      /* idle for so long, a connection gives its buffers back */
+#define CONN_WAITING_BYTES   (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
+#define CONN_LINGER_MS       1000u /* after an early answer: for the client to read it before a reset could destroy it */
+#define CONN_LINGER_BYTES    (4u << 20)  /* a client that goes on sending what nobody reads is cut */
+#define CONN_BODY_STEP_BYTES (64u << 10) /* of a body, in body_time each: one that trickles holds its memory for ever */
+#define CONN_TRIM_MS         1000u       /* idle for so long, a connection gives its buffers back */
 
 enum conn_state {
     CONN_IDLE,      /* between requests */
@@ -46,7 +47,7 @@ struct conn {
     bool close_after; /* the client's wish, or the exchange's, or the drain's */
     bool http10;      /* the request under way */
     size_t accounted;
-    size_t lingered;
+    size_t lingered, body_step; /* dropped after the answer; of the body since its time was last set */
     uint64_t stall_due, phase_due;
     unsigned closing; /* handles still open */
 };
@@ -100,7 +101,7 @@ static void go(struct conn *conn, enum conn_state to)
 
 static void account(struct conn *conn)
 {
-    size_t now = conn->waiting.cap + outbox_memory(&conn->outbox);
+    size_t now = conn->waiting.cap + outbox_memory(&conn->outbox) + http1_memory(&conn->parser);
     core_account(conn->core, conn->accounted, now);
     conn->accounted = now;
 }
@@ -133,8 +134,8 @@ static void on_handle_closed(uv_handle_t *handle)
     core_gauge(conn->core, WORKER_CONNECTIONS_OPEN, -1);
     buf_release(&conn->waiting);
     outbox_release(&conn->outbox);
-    account(conn);
     http1_release(&conn->parser);
+    account(conn);
     conn->owner->closed(conn->owner, conn);
     free(conn);
 }
@@ -196,7 +197,7 @@ static void close_when_flushed(struct conn *conn)
 
 static void below_half(struct conn *conn)
 {
-    if (!conn->full || outbox_queued(&conn->outbox) > conn->core->config->limits.write_queue_bytes / 2)
+    if (!conn->full || outbox_queued(&conn->outbox) > core_write_queue_max(conn->core) / 2)
         return;
     conn->full = false;
     if (conn->exchange)
@@ -236,7 +237,7 @@ static void wrote(struct conn *conn, enum err err)
     account(conn);
     if (!conn->outbox.active)
         return;
-    conn->full = conn->full || outbox_queued(&conn->outbox) > conn->core->config->limits.write_queue_bytes;
+    conn->full = conn->full || outbox_queued(&conn->outbox) > core_write_queue_max(conn->core);
     if (conn->stall_due == DEADLINE_NONE) {
         conn->stall_due = core_now_ms(conn->core) + conn->core->config->limits.write_stall_ms;
         rearm(conn);
@@ -406,6 +407,7 @@ static void on_head(struct conn *conn, uint64_t began_ns)
     conn->http10 = head->version_minor == 0;
     conn->close_after = conn->close_after || !head->keep_alive;
     go(conn, CONN_BODY);
+    conn->body_step = 0;
     phase_due_in(conn, limits->body_time_ms);
     struct exchange *x = exchange_begin(conn->core, &conn->sink, head, began_ns, &ended);
     if (!x) {
@@ -420,7 +422,11 @@ static void on_head(struct conn *conn, uint64_t began_ns)
 static void on_body(struct conn *conn, struct span bytes)
 {
     if (conn->state == CONN_BODY) {
-        phase_due_in(conn, conn->core->config->limits.body_time_ms);
+        conn->body_step += bytes.len;
+        if (conn->body_step >= CONN_BODY_STEP_BYTES) {
+            conn->body_step = 0;
+            phase_due_in(conn, conn->core->config->limits.body_time_ms);
+        }
         if (!exchange_body(conn->exchange, bytes))
             return;
     }
@@ -473,8 +479,12 @@ static void turn(struct conn *conn, struct span *input, uint64_t began_ns)
             parser_failed(conn, err);
             break;
         }
-        if (event == HTTP1_MORE)
+        if (event == HTTP1_MORE) {
+            account(conn);
+            if (conn->state == CONN_HEAD && core_is_full(conn->core))
+                refuse(conn, OUTCOME_BUSY, NULL);
             break;
+        }
         if (event == HTTP1_HEAD)
             on_head(conn, began_ns);
         else if (event == HTTP1_BODY)

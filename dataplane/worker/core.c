@@ -6,6 +6,8 @@
 #define SCRATCH_BYTES_MAX     (8u << 20)  /* one callback's output: an event of the largest size with its frame */
 #define ANSWER_HEAD_BYTES_MAX (64u << 10) /* an answer's head: a provider's lines that come down, and ours */
 
+#define EVENT_ARENA_BYTES_MAX (32u << 20) /* the index of the largest event */
+
 enum err core_init(struct core *core, const struct core_options *options)
 {
     *core = (struct core){ .loop = options->loop,
@@ -15,6 +17,7 @@ enum err core_init(struct core *core, const struct core_options *options)
                            .scratch = BUF_INIT(SCRATCH_BYTES_MAX),
                            .lines = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
                            .head = BUF_INIT(ANSWER_HEAD_BYTES_MAX) };
+    arena_init(&core->event_arena, EVENT_ARENA_BYTES_MAX);
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
     prng_seed(&core->prng, seed);
@@ -43,6 +46,7 @@ void core_release(struct core *core)
     loader_release(&core->loader);
     free(core->read_buffer);
     free(core->cool_until_ms);
+    arena_release(&core->event_arena);
     buf_release(&core->scratch);
     buf_release(&core->lines);
     buf_release(&core->head);

@@ -1,5 +1,6 @@
 /* core.h - what one worker owns and all its connections and exchanges share. One loop, one thread. */
 #pragma once
+#include "common/arena.h"
 #include "common/buf.h"
 #include "common/digest.h"
 #include "dataplane/node/config.h"
@@ -12,6 +13,8 @@
 
 #define CORE_READ_BYTES (64u << 10) /* one read from a client: bounds what one busy client takes of a turn */
 
+#define CORE_WRITE_QUEUE_LEAST 4096u /* a full worker's streams go on, in small steps */
+
 struct exchange;
 struct core {
     uv_loop_t *loop;
@@ -22,8 +25,9 @@ struct core {
     struct loader loader;
     struct upstream_lane *lane;
     struct prng prng;
-    struct buf scratch; /* for the length of one callback */
-    struct buf lines;   /* an answer's header lines, and its head as the protocol writes it: the same */
+    struct buf scratch;       /* for the length of one callback */
+    struct arena event_arena; /* the same: what one event of a stream is read with */
+    struct buf lines;         /* an answer's header lines, and its head as the protocol writes it: the same */
     struct buf head;
     char *read_buffer; /* CORE_READ_BYTES; for the length of one read callback: idle connections hold no memory for
                            reading */
@@ -74,6 +78,16 @@ static inline void core_account(struct core *core, size_t before, size_t after)
     core->buffered += after;
     core->buffered -= before;
     atomic_store_explicit(&core->region->counters[WORKER_BYTES_BUFFERED], core->buffered, memory_order_relaxed);
+}
+/* More is held than may be: nobody gets more, what is held goes on. */
+static inline bool core_is_full(const struct core *core)
+{
+    return core->buffered > core->config->limits.buffered_bytes;
+}
+/* What one client's unsent answer may come to before its upstream is paused: next to nothing when the worker is full. */
+static inline uint64_t core_write_queue_max(const struct core *core)
+{
+    return core_is_full(core) ? CORE_WRITE_QUEUE_LEAST : core->config->limits.write_queue_bytes;
 }
 static inline void core_count(struct core *core, enum worker_counter counter)
 {

@@ -124,7 +124,6 @@ static void clean(struct exchange *x)
     x->first_due = x->idle_due = x->total_due = x->content_due = x->hold_due = x->tail_due = DEADLINE_NONE;
     arena_init(&x->arena, EXCHANGE_ARENA_BYTES);
     arena_init(&x->ask_arena, EXCHANGE_ASK_BYTES);
-    arena_init(&x->event_arena, EXCHANGE_EVENT_BYTES * 8u);
     buf_init(&x->body, (size_t)core->config->limits.body_bytes);
     buf_init(&x->answer, EXCHANGE_ANSWER_BYTES);
     buf_init(&x->down, EXCHANGE_DOWN_BYTES);
@@ -162,6 +161,7 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     if (!*ret_ended) {
         exchange_go(x, EXCHANGE_READING);
         exchange_rest(x);
+        exchange_account(x);
     }
     return x;
 }
@@ -171,9 +171,8 @@ bool exchange_body(struct exchange *x, struct span bytes)
     REQUIRE(x->state == EXCHANGE_READING);
     enum err err = buf_append(&x->body, bytes);
     x->input_bytes += bytes.len;
-    core_account(x->core, x->body_accounted, x->body.cap);
-    x->body_accounted = x->body.cap;
-    if (err == OK && x->core->buffered <= x->core->config->limits.buffered_bytes)
+    exchange_account(x);
+    if (err == OK && !core_is_full(x->core))
         return true;
     x->close = true; /* the rest of the body would have to be read */
     exchange_refuse_with(x, err == ERR_FULL ? OUTCOME_BODY_TOO_LARGE : OUTCOME_BUSY, NULL);
@@ -191,21 +190,21 @@ void exchange_body_end(struct exchange *x, uint64_t began_ns)
     exchange_next_attempt(x);
 }
 
+void exchange_account(struct exchange *x)
+{
+    size_t now = x->arena.held + x->body.cap + x->ask_arena.held + x->answer.cap + x->down.cap;
+    if (x->framing)
+        now += x->framer.pending.cap + x->framer.data.cap;
+    if (now != x->accounted)
+        core_account(x->core, x->accounted, now);
+    x->accounted = now;
+}
+
 void exchange_free_body(struct exchange *x)
 {
     buf_release(&x->body);
     arena_release(&x->ask_arena);
-    core_account(x->core, x->body_accounted + x->ask_accounted, 0);
-    x->body_accounted = x->ask_accounted = 0;
-}
-
-void exchange_account_answer(struct exchange *x)
-{
-    size_t now = x->answer.cap;
-    if (x->framing)
-        now += x->framer.pending.cap + x->framer.data.cap;
-    core_account(x->core, x->answer_accounted, now);
-    x->answer_accounted = now;
+    exchange_account(x);
 }
 
 enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out)
@@ -304,6 +303,7 @@ static void dispose(struct exchange *x)
 {
     exchange_go(x, EXCHANGE_SETTLED);
     arena_release(&x->arena);
+    exchange_account(x);
     table_unref(x->table);
     give_back(x);
 }
@@ -341,11 +341,9 @@ void exchange_finish(struct exchange *x, enum outcome outcome, const char *error
     core_gauge(core, WORKER_REQUESTS_OPEN, -1);
     if (x->head_sent)
         core_gauge(core, WORKER_STREAMS_OPEN, -1);
-    exchange_free_body(x);
     buf_release(&x->answer);
-    exchange_account_answer(x);
     buf_release(&x->down);
-    arena_release(&x->event_arena);
+    exchange_free_body(x);
     x->sink = NULL;
     x->head = NULL;
     if (x->tail)

@@ -316,6 +316,7 @@ void exchange_next_attempt(struct exchange *x)
         enum retry_failure failure = send_attempt(x);
         if (failure == RETRY_FAILURES) {
             exchange_go(x, EXCHANGE_TRYING);
+            exchange_account(x);
             set_moments(x);
             exchange_rest(x);
             exchange_rearm(x);
@@ -399,7 +400,7 @@ void exchange_attempt_close(struct exchange *x, const char *error)
     if (x->framing)
         sse_release(&x->framer);
     x->framing = false;
-    exchange_account_answer(x);
+    exchange_account(x);
     x->first_due = x->idle_due = x->tail_due = DEADLINE_NONE;
 }
 

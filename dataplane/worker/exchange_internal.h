@@ -21,16 +21,15 @@
 #define EXCHANGE_ARENA_BYTES (1u << 20) /* heads, plan, messages: no request needs more; one that does is refused */
 #define EXCHANGE_ASK_BYTES                                                                                             \
     (128u << 20) /* the index of the largest body, with the arrays it outgrew; freed with the body */
-#define EXCHANGE_FACTS_BYTES      (32u << 20)  /* the index of an unstreamed answer's upper levels */
-#define EXCHANGE_ANSWER_BYTES     (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
-#define EXCHANGE_ERROR_BYTES      (1u << 20)   /* an error's body from a provider */
-#define EXCHANGE_HELD_BYTES       (256u << 10) /* opening events before content: role, pings, comments */
-#define EXCHANGE_EVENT_ARENA_KEPT (64u << 10)  /* after a larger event its scratch memory is given back at once */
-#define EXCHANGE_EVENT_BYTES      (4u << 20)   /* one event; images come whole in one */
-#define EXCHANGE_DOWN_BYTES       (16u << 10)  /* a provider's headers that come down */
-#define EXCHANGE_REFUSAL_BYTES    (256u << 10) /* an error of ours, with the message that explains a plan */
-#define EXCHANGE_HEAD_BYTES       (64u << 10)  /* a provider's response head */
-#define EXCHANGE_SPARE_MAX        64u          /* kept for the next requests; more are freed */
+#define EXCHANGE_FACTS_BYTES   (32u << 20)  /* the index of an unstreamed answer's upper levels */
+#define EXCHANGE_ANSWER_BYTES  (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
+#define EXCHANGE_ERROR_BYTES   (1u << 20)   /* an error's body from a provider */
+#define EXCHANGE_HELD_BYTES    (256u << 10) /* opening events before content: role, pings, comments */
+#define EXCHANGE_EVENT_BYTES   (4u << 20)   /* one event; images come whole in one */
+#define EXCHANGE_DOWN_BYTES    (16u << 10)  /* a provider's headers that come down */
+#define EXCHANGE_REFUSAL_BYTES (256u << 10) /* an error of ours, with the message that explains a plan */
+#define EXCHANGE_HEAD_BYTES    (64u << 10)  /* a provider's response head */
+#define EXCHANGE_SPARE_MAX     64u          /* kept for the next requests; more are freed */
 #define EXCHANGE_WHOLE_IDLES                                                                                           \
     10u /* an unstreamed answer shows nothing while it is made: it gets first_token + this many times idle */
 #define EXCHANGE_TAIL_MS                                                                                               \
@@ -96,7 +95,7 @@ struct exchange {
     unsigned status_sent;
     uint64_t output_bytes, input_bytes;
     struct buf body;
-    size_t body_accounted, ask_accounted, answer_accounted;
+    size_t accounted; /* of what is held for it, charged to the worker */
 
     /* What was decided. */
     struct table *table; /* pinned */
@@ -128,7 +127,6 @@ struct exchange {
     struct buf down;         /* header lines that come down, of this attempt */
     struct sse_framer framer;
     bool framing;
-    struct arena event_arena;
     bool feed_failed; /* an event ended the attempt: handled after the feed */
     enum retry_failure feed_failure;
     char *feed_message;
@@ -150,8 +148,8 @@ void exchange_rearm(struct exchange *x);                      /* the timer to th
 /* The request's own work begins and rests: see overhead in exchange.h. */
 void exchange_busy(struct exchange *x, uint64_t since_ns);
 void exchange_rest(struct exchange *x);
-void exchange_free_body(struct exchange *x);      /* body, its index, and what was made of them */
-void exchange_account_answer(struct exchange *x); /* what is held of an answer, an unfinished event included */
+void exchange_free_body(struct exchange *x); /* body, its index, and what was made of them */
+void exchange_account(struct exchange *x);   /* after anything that takes memory, or gives it back */
 /* Ends with an error: a response, or an event when the head has gone out. message may be NULL. */
 void exchange_refuse(struct exchange *x, const struct reply_error *error);
 void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message);

@@ -126,13 +126,21 @@ bool exchange_let_in(struct exchange *x)
     return true;
 }
 
+/* An index may be three times its body: it must not take the worker over its cap. */
+static size_t ask_bytes_max(const struct core *core)
+{
+    const uint64_t most = core->config->limits.buffered_bytes;
+    const uint64_t left = core->buffered < most ? most - core->buffered : 0;
+    return (size_t)(left > EXCHANGE_ASK_BYTES ? EXCHANGE_ASK_BYTES : left);
+}
+
 static bool read_ask(struct exchange *x)
 {
     struct ask_error error = { .param = NULL };
+    x->ask_arena.max = ask_bytes_max(x->core);
     enum err err = ask_read(&x->ask_arena, x->place.endpoint, buf_span(&x->body), &body_limits, &x->ask, &error);
-    core_account(x->core, x->ask_accounted, x->ask_arena.used);
-    x->ask_accounted = x->ask_arena.used;
-    if (err == ERR_NOMEM)
+    exchange_account(x);
+    if (err == ERR_NOMEM || core_is_full(x->core))
         return refuse(x, OUTCOME_BUSY, NULL);
     if (err) {
         exchange_refuse(

@@ -26,7 +26,7 @@ static enum err stream_head(struct exchange *x, struct sink_head *ret)
 
 static void heed_queue(struct exchange *x)
 {
-    if (x->paused || !x->attempt.upstream || x->sink->ops->queued(x->sink) <= x->core->config->limits.write_queue_bytes)
+    if (x->paused || !x->attempt.upstream || x->sink->ops->queued(x->sink) <= core_write_queue_max(x->core))
         return;
     x->paused = true;
     x->idle_due = DEADLINE_NONE; /* it is the client now that takes its time: conn's write stall is the limit */
@@ -197,11 +197,8 @@ static enum err on_event(void *user, const struct sse_event *event)
     struct event_facts facts;
     if (x->done_seen)
         return OK;
-    if (x->event_arena.used > EXCHANGE_EVENT_ARENA_KEPT)
-        arena_release(&x->event_arena);
-    else
-        arena_reset(&x->event_arena);
-    if (openai_chat_event(&x->event_arena, x->ask.endpoint, event, &facts))
+    arena_reset(&x->core->event_arena);
+    if (openai_chat_event(&x->core->event_arena, x->ask.endpoint, event, &facts))
         return fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
     if (facts.usage.known)
         usage_merge(&x->usage, &facts.usage);
@@ -235,7 +232,8 @@ static void feed(struct exchange *x, struct span bytes)
     enum err err = sse_feed(&x->framer, bytes, on_event, x);
     if (err && !x->feed_failed && !x->done_seen)
         (void)fail_feed(x, RETRY_TOO_LARGE, SPAN(""));
-    exchange_account_answer(x);
+    arena_reset(&x->core->event_arena); /* one huge event must not stay */
+    exchange_account(x);
     if (x->done_seen && !x->feed_failed) {
         complete(x, OK);
     } else if (out->len > 0 && x->content_seen && exchange_write_stream(x, buf_span(out), false)) {
@@ -316,8 +314,8 @@ static void gather(struct exchange *x, struct span bytes)
         exchange_attempt_failed(x, RETRY_TOO_LARGE);
         return;
     }
-    exchange_account_answer(x);
-    if (x->core->buffered > x->core->config->limits.buffered_bytes) {
+    exchange_account(x);
+    if (core_is_full(x->core)) {
         exchange_refuse_with(x, OUTCOME_BUSY, NULL);
         return;
     }
@@ -416,6 +414,8 @@ static void on_done(void *user, const struct upstream_result *result)
         buf_clear(&x->core->scratch);
         if (result->err == OK && x->finished)
             complete(x, write_tail(x, &x->core->scratch));
+        else if (result->err == ERR_FULL)
+            exchange_truncated(x, true, "This gateway holds as much as it may and could not wait for its reader.");
         else
             exchange_truncated(x, false, NULL);
     } else if (result->err) {

@@ -149,6 +149,11 @@ void http1_reset(struct http1 *parser);
 void http1_trim(struct http1 *parser);
 /* The response to come answers a HEAD request: it has no body whatever it says. After init or reset. */
 void http1_answers_head(struct http1 *parser);
+/* Bytes that its buffers take. */
+static inline size_t http1_memory(const struct http1 *parser)
+{
+    return parser->bytes.cap + parser->header_cap * sizeof(parser->headers[0]);
+}
 /* Nothing of the next message has arrived. */
 bool http1_idle(const struct http1 *parser);
 /* Valid from HTTP1_HEAD on. */

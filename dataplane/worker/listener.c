@@ -1,26 +1,16 @@
 #include "dataplane/worker/listener.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "dataplane/worker/http1_answer.h"
-#include "dataplane/worker/reply.h"
 #include "proto/limits.h"
 #include <unistd.h>
 
-#define LISTENER_BACKLOG      511
-#define LISTENER_REST_MS      100u             /* without descriptors: how long until we look again */
-#define LISTENER_ADOPTED_MAX  NODE_WORKERS_MAX /* there are no more siblings */
-#define LISTENER_REFUSALS_MAX 256u /* a flood over the cap is closed without a word beyond so many 503s at once */
-
-struct refusal {
-    uv_tcp_t tcp;
-    uv_write_t write;
-    struct listener *listener;
-    struct buf text;
-};
+#define LISTENER_BACKLOG     511
+#define LISTENER_REST_MS     100u             /* without descriptors: how long until we look again */
+#define LISTENER_ADOPTED_MAX NODE_WORKERS_MAX /* there are no more siblings */
 
 static void emptied(struct listener *listener)
 {
-    if (!listener->open && !listener->first && listener->refusals == 0)
+    if (!listener->open && !listener->first && listener->refusals.count == 0)
         listener->emptied(listener->user);
 }
 
@@ -38,21 +28,9 @@ static void on_conn_closed(struct conn_owner *owner, struct conn *conn)
     emptied(listener);
 }
 
-static void on_refusal_closed(uv_handle_t *handle)
+static void on_refused(void *user)
 {
-    struct refusal *refusal = handle->data;
-    struct listener *listener = refusal->listener;
-    buf_release(&refusal->text);
-    free(refusal);
-    listener->refusals--;
-    emptied(listener);
-}
-
-static void on_refusal_written(uv_write_t *request, int status)
-{
-    struct refusal *refusal = request->data;
-    (void)status;
-    uv_close((uv_handle_t *)&refusal->tcp, on_refusal_closed);
+    emptied(user);
 }
 
 static void on_connection(uv_stream_t *server, int status);
@@ -80,51 +58,12 @@ static void rest(struct listener_socket *socket)
     uv_timer_start(&socket->listener->rest, on_rested, LISTENER_REST_MS, 0);
 }
 
-static enum err write_refusal(struct core *core, struct buf *out)
-{
-    const struct reply_error error = { .outcome = OUTCOME_BUSY };
-    struct buf body = BUF_INIT(4096);
-    buf_clear(&core->lines);
-    enum err err = reply_error_lines(&error, &core->lines);
-    if (err == OK)
-        err = reply_error_body(&error, &body);
-    const struct sink_head head = { .status = outcome_status(error.outcome),
-                                    .close = true,
-                                    .content_type = REPLY_ERROR_TYPE,
-                                    .lines = buf_span(&core->lines) };
-    if (err == OK)
-        err =
-            http1_answer_head(&(struct http1_answer){ .head = &head, .bytes = body.len, .date = core_date(core) }, out);
-    if (err == OK)
-        err = buf_append(out, buf_span(&body));
-    buf_release(&body);
-    return err;
-}
-
 static void refuse(struct listener_socket *socket)
 {
-    struct listener *listener = socket->listener;
-    struct refusal *refusal = fault_calloc(1, sizeof(*refusal));
-    if (!refusal) {
+    if (refusal_begin(&socket->listener->refusals, (uv_stream_t *)&socket->tcp))
         rest(socket);
-        return;
-    }
-    refusal->listener = listener;
-    buf_init(&refusal->text, 4096);
-    REQUIRE(uv_tcp_init(listener->core->loop, &refusal->tcp) == 0);
-    refusal->tcp.data = refusal;
-    refusal->write.data = refusal;
-    listener->refusals++;
-    core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
-    bool told = uv_accept((uv_stream_t *)&socket->tcp, (uv_stream_t *)&refusal->tcp) == 0 &&
-                listener->refusals <= LISTENER_REFUSALS_MAX && write_refusal(listener->core, &refusal->text) == OK;
-    if (told) {
-        struct span text = buf_span(&refusal->text);
-        uv_buf_t part = uv_buf_init((char *)(uintptr_t)text.ptr, (unsigned)text.len);
-        told = uv_write(&refusal->write, (uv_stream_t *)&refusal->tcp, &part, 1, on_refusal_written) == 0;
-    }
-    if (!told)
-        uv_close((uv_handle_t *)&refusal->tcp, on_refusal_closed);
+    else
+        core_count(socket->listener->core, WORKER_CONNECTIONS_REFUSED);
 }
 
 static void on_connection(uv_stream_t *server, int status)
@@ -178,6 +117,7 @@ static enum err open_socket(struct listener_socket *socket, struct listener *lis
 enum err listener_open(struct listener *listener, struct core *core, int fd, void (*on_emptied)(void *user), void *user)
 {
     *listener = (struct listener){ .owner.closed = on_conn_closed, .core = core, .emptied = on_emptied, .user = user };
+    listener->refusals = (struct refusals){ .core = core, .ended = on_refused, .user = listener };
     REQUIRE(uv_timer_init(core->loop, &listener->rest) == 0);
     listener->rest.data = listener;
     listener->open = open_socket(&listener->own, listener, core->slot, fd) == OK;

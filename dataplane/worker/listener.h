@@ -6,6 +6,7 @@
  * holds the rest) instead of spinning. */
 #pragma once
 #include "dataplane/worker/conn.h"
+#include "dataplane/worker/refusal.h"
 
 struct listener_socket {
     uv_tcp_t tcp;
@@ -23,7 +24,7 @@ struct listener {
     uv_timer_t rest;
     struct conn *first;
     unsigned count;
-    unsigned refusals; /* 503s under way */
+    struct refusals refusals;
     bool open;
     void (*emptied)(void *user); /* no connection is left, and none will come */
     void *user;

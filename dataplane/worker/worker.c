@@ -155,6 +155,13 @@ static void on_signal(uv_signal_t *signal, int number)
         drain(w, w->core.config->limits.drain_ms);
 }
 
+static bool on_upstream_memory(void *user, size_t before, size_t after)
+{
+    struct worker *w = user;
+    core_account(&w->core, before, after);
+    return !core_is_full(&w->core);
+}
+
 static enum err open_core(struct worker *w, const struct worker_options *options)
 {
     w->config = *options->config;
@@ -164,6 +171,8 @@ static enum err open_core(struct worker *w, const struct worker_options *options
     const struct upstream_lane_options lane = { .loop = &w->loop,
                                                 .connections_max = (unsigned)config->limits.upstream_connections,
                                                 .connections_idle_max = (unsigned)config->limits.upstream_idle,
+                                                .account = on_upstream_memory,
+                                                .account_user = w,
                                                 .ca_file = config->ca_file,
                                                 .name_servers = config->resolvers };
     struct upstream_lane *made = NULL;

@@ -350,6 +350,53 @@ static void names_are_verified(void **state)
     tls_server_release(&named);
 }
 
+static void on_doorman_connection(uv_stream_t *door, int status)
+{
+    uv_tcp_t *peer = malloc(sizeof(*peer));
+    assert_true(status == 0 && peer && uv_tcp_init(&loop, peer) == 0);
+    assert_int_equal(uv_accept(door, (uv_stream_t *)peer), 0);
+    ++*(unsigned *)door->data;
+    uv_close((uv_handle_t *)peer, (uv_close_cb)(void (*)(void))free);
+}
+
+/* One of a name's addresses takes connections and shakes no hands. */
+static void the_next_address_shakes_hands(void **state)
+{
+    const struct tls_server *right = tls_of;
+    struct tls_server named;
+    struct server server;
+    struct sockaddr_in at;
+    struct dns dns;
+    uv_tcp_t door;
+    unsigned turned_away = 0;
+    (void)state;
+    tls_server_init(&named, "DNS:two.test", 30);
+    dns_start(&dns, &loop);
+    dns_says(&dns, "two.test", "127.0.0.2", 60);
+    dns_says(&dns, "two.test", "127.0.0.1", 60);
+    tls_of = &named;
+    name_servers = dns.address;
+    reopen(NULL);
+    use(&server, answer_each, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+    assert_true(uv_tcp_init(&loop, &door) == 0 && uv_ip4_addr("127.0.0.2", server.port, &at) == 0);
+    assert_int_equal(uv_tcp_bind(&door, (struct sockaddr *)&at, 0), 0);
+    door.data = &turned_away;
+    assert_int_equal(uv_listen((uv_stream_t *)&door, 8, on_doorman_connection), 0);
+    provider.host = SPAN("two.test");
+    expect_ok(false);
+    expect_ok(false); /* the one that answered is asked first now */
+    assert_int_equal(turned_away, 1);
+    uv_close((uv_handle_t *)&door, NULL);
+    server_stop(&server);
+    upstream_lane_close(lane);
+    lane = NULL;
+    turns(5);
+    dns_stop(&dns);
+    turns(5);
+    tls_of = right;
+    tls_server_release(&named);
+}
+
 static void sessions_are_resumed(void **state)
 {
     static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
@@ -722,8 +769,9 @@ int main(int argc, char **argv)
         TEST(lanes_are_chosen),
     };
     const struct CMUnitTest secure[] = {
-        TEST(certificates_are_verified), TEST(sessions_are_resumed), TEST(old_versions_are_refused),
-        TEST(truncation_is_noticed),     TEST(a_plain_server),       TEST(names_are_verified),
+        TEST(certificates_are_verified),     TEST(sessions_are_resumed), TEST(old_versions_are_refused),
+        TEST(truncation_is_noticed),         TEST(a_plain_server),       TEST(names_are_verified),
+        TEST(the_next_address_shakes_hands),
     };
     const struct CMUnitTest names[] = {
         NAMES(names_are_asked_once),

@@ -428,12 +428,23 @@ static inline struct upstream_lane_stats stats(void)
 
 /* ---- set-up ---- */
 
+static size_t lane_holds; /* as the lane says */
+
+static inline bool on_lane_memory(void *user, size_t before, size_t after)
+{
+    (void)user;
+    assert_true(lane_holds >= before);
+    lane_holds += after - before;
+    return true;
+}
+
 static inline void lane_open(unsigned connections_max, const char *ca_file)
 {
     const struct upstream_lane_options options = {
         .loop = &loop,
         .connections_max = connections_max,
         .connections_idle_max = 8,
+        .account = on_lane_memory,
         .ca_file = ca_file  ? ca_file
                    : tls_of ? tls_of->ca_file
                             : NULL,
@@ -486,7 +497,11 @@ static inline int tear_down(void **state)
         upstream_lane_close(lane);
     uv_timer_stop(&watchdog);
     uv_close((uv_handle_t *)&watchdog, NULL);
-    turns(50);                   /* a failed test leaves its server open */
+    turns(50); /* a failed test leaves its server open */
+    const bool balanced = lane_holds == 0;
+    lane_holds = 0;
+    if (!balanced)
+        return -1;
     return uv_loop_close(&loop); /* not 0 when a handle was left open */
 }
 
