@@ -3,8 +3,9 @@
  *
  * Armed by tests in-process, or by the environment variable FAIRLEAD_FAULT="kind:after[:count][,kind:after...]" read by
  * fault_from_env, which only acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody); count is 1
- * when left out. Kinds: alloc, read, write, connect, accept, commit, fsync, crash_table (a worker aborts when it takes
- * a new table). Thread-safe. */
+ * when left out. Kinds: alloc, read, write, connect, accept, resolve (a name is asked for), commit, fsync, store (a read
+ * transaction begins), record (a record is put on the board), crash_table (a worker aborts when it takes a new table).
+ * Thread-safe. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -16,8 +17,11 @@ enum fault_kind {
     FAULT_WRITE,
     FAULT_CONNECT,
     FAULT_ACCEPT,
+    FAULT_RESOLVE,
     FAULT_COMMIT,
     FAULT_FSYNC,
+    FAULT_STORE,
+    FAULT_RECORD,
     FAULT_CRASH_TABLE,
     FAULT_KINDS
 };

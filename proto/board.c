@@ -591,7 +591,7 @@ enum err board_record_put(struct board_region *region, struct span line)
 {
     uint64_t head = atomic_load_explicit(&region->record_head, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&region->record_tail, memory_order_acquire);
-    size_t room = BOARD_RECORD_RING_BYTES - (size_t)(head - tail);
+    size_t room = fault_hit(FAULT_RECORD) ? 0 : BOARD_RECORD_RING_BYTES - (size_t)(head - tail);
     if (room < RECORD_PREFIX_BYTES || line.len > room - RECORD_PREFIX_BYTES)
         return ERR_FULL;
     uint32_t len = (uint32_t)line.len;

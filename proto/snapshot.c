@@ -265,6 +265,8 @@ enum err snapshot_read_begin(struct snapshot *snapshot, struct snapshot_txn **re
 {
     struct snapshot_txn *reader = &snapshot->reader;
     REQUIRE(!reader->open);
+    if (fault_hit(FAULT_STORE))
+        return ERR_IO;
     /* A writer killed at the wrong instruction leaves the last number ahead of readers until the next commit: so not
      * for ever. */
     for (unsigned tries = 0; tries < READ_TRIES; tries++) {

@@ -154,11 +154,12 @@ static enum err write_line(const struct ledger_record *r, struct buf *line, bool
     return json_writer_end(&w);
 }
 
+/* Straight into out, so that a caller who has made room there needs no memory more. */
 enum err ledger_write(const struct ledger_record *record, struct buf *out)
 {
-    struct buf line = BUF_INIT(LEDGER_LINE_MAX);
-    enum err err = write_line(record, &line, false);
-    if (err == ERR_FULL) {
+    const size_t before = out->len;
+    enum err err = write_line(record, out, false);
+    if (err == ERR_FULL || (!err && out->len - before > LEDGER_LINE_MAX)) {
         /* Eight texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
          */
         struct ledger_record shorter = *record;
@@ -167,11 +168,10 @@ enum err ledger_write(const struct ledger_record *record, struct buf *out)
                                  &shorter.asked,      &shorter.route, &shorter.arm,    &shorter.model };
         for (size_t i = 0; i < ARRAY_LEN(texts); i++)
             *texts[i] = span_head(*texts[i], LEDGER_TEXT_MAX / 2);
-        buf_clear(&line);
-        err = write_line(&shorter, &line, true);
+        buf_truncate(out, before);
+        err = write_line(&shorter, out, true);
     }
-    if (!err)
-        err = buf_append(out, buf_span(&line));
-    buf_release(&line);
+    if (err)
+        buf_truncate(out, before);
     return err;
 }

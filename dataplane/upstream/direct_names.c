@@ -302,9 +302,9 @@ void direct_names_ask(struct direct_destination *d)
 {
     struct direct_lane *lane = d->lane;
     const struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
-    const enum err err = renew(lane);
+    const enum err err = fault_hit(FAULT_RESOLVE) ? ERR_NOT_FOUND : renew(lane);
     if (err) {
-        direct_dial_named(d, err, err == ERR_NOMEM ? "out of memory for the resolver" : "bad name servers");
+        direct_dial_named(d, err, err == ERR_NOMEM ? "out of memory for the resolver" : "no name server can be asked");
         return;
     }
     d->asking = true;

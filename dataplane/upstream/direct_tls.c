@@ -186,9 +186,8 @@ enum err direct_tls_open(struct direct_conn *conn, const char **ret_why)
     if (!bio)
         return ERR_NOMEM;
     SSL_set_bio(tls->ssl, bio, bio);
-    SSL_set_app_data(tls->ssl, conn);
     SSL_set_connect_state(tls->ssl);
-    if (!set_peer(tls->ssl, conn->destination))
+    if (SSL_set_app_data(tls->ssl, conn) != 1 || !set_peer(tls->ssl, conn->destination))
         return ERR_NOMEM;
     resume_session(tls->ssl, conn->destination);
     return OK;

@@ -101,7 +101,7 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.price_source = view->price_source;
         r.price_stale = view->price_stale || (from_evidence && !table_evidence_valid(x->table, core_wall_ms(core)));
     }
-    struct buf *out = &core->scratch;
+    struct buf *out = &core->record;
     buf_clear(out);
     enum err err = ledger_write(&r, out);
     if (err == OK)

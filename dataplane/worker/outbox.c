@@ -35,7 +35,7 @@ static enum err write_pending(struct outbox *outbox)
     struct span bytes = buf_span(&outbox->writing);
     uv_buf_t part = uv_buf_init((char *)(uintptr_t)bytes.ptr, (unsigned)bytes.len);
     outbox->request.data = outbox;
-    if (uv_write(&outbox->request, outbox->stream, &part, 1, on_written))
+    if (fault_hit(FAULT_WRITE) || uv_write(&outbox->request, outbox->stream, &part, 1, on_written))
         return ERR_CLOSED;
     outbox->active = true;
     outbox->progress_ms = uv_now(outbox->stream->loop);

@@ -70,7 +70,9 @@ static void environment_needs_the_second_variable(void **state UNUSED)
 static void environment_arms_all_kinds(void **state UNUSED)
 {
     setenv("FAIRLEAD_FAULT_ENABLE", "1", 1);
-    setenv("FAIRLEAD_FAULT", "alloc:0,read:1,write:0:2,connect:0,accept:0,commit:0,fsync:0,crash_table:3:1", 1);
+    setenv("FAIRLEAD_FAULT",
+           "alloc:0,read:1,write:0:2,connect:0,accept:0,commit:0,fsync:0,resolve:0,store:0,record:1,crash_table:3:1",
+           1);
     assert_int_equal(fault_from_env(), OK);
     assert_int_equal(pattern(FAULT_ALLOC, 4), 1);
     assert_int_equal(pattern(FAULT_READ, 4), 2);
@@ -79,6 +81,9 @@ static void environment_arms_all_kinds(void **state UNUSED)
     assert_int_equal(pattern(FAULT_ACCEPT, 4), 1);
     assert_int_equal(pattern(FAULT_COMMIT, 4), 1);
     assert_int_equal(pattern(FAULT_FSYNC, 4), 1);
+    assert_int_equal(pattern(FAULT_RESOLVE, 4), 1);
+    assert_int_equal(pattern(FAULT_STORE, 4), 1);
+    assert_int_equal(pattern(FAULT_RECORD, 4), 2);
     assert_int_equal(pattern(FAULT_CRASH_TABLE, 4), 8);
 }
 

@@ -172,6 +172,8 @@ struct rig {
     uint32_t hold_ms, first_ms, idle_ms, deadline_ms, attempts;
     int64_t max_cost_nano;
     int upstream_port;               /* of a real provider; 0: none is called */
+    bool opens_all;                  /* the team may use every route and model */
+    void (*arrange)(struct rig *rig, struct artifact *artifact); /* changes what rig_publish publishes */
     struct credentials *credentials; /* set before rig_start: provider a then wants one */
 };
 
@@ -246,6 +248,8 @@ UNUSED static void rig_publish(struct rig *rig)
                                  .route_count = 1,
                                  .aliases = &alias,
                                  .alias_count = 1 };
+    if (rig->arrange)
+        rig->arrange(rig, &artifact);
     struct buf a = BUF_INIT(1 << 20), h = BUF_INIT(1 << 20);
     assert_int_equal(wire_encode_artifact(&artifact, &a), OK);
     struct object object = wire_object(OBJECT_ARTIFACT, 0, buf_span(&a));
@@ -265,7 +269,8 @@ UNUSED static void rig_publish(struct rig *rig)
 
 UNUSED static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
 {
-    struct span routes[] = { SPAN("chat") }, models[] = { SPAN("a/*") };
+    struct span routes[] = { rig->opens_all ? SPAN("*") : SPAN("chat") };
+    struct span models[] = { rig->opens_all ? SPAN("*/*") : SPAN("a/*") };
     struct team team = { .name = SPAN("research"), .routes = { routes, 1 }, .models = { models, 1 } };
     struct key_record key = { .hash = sha256_of(span_cstr(rig->key)),
                               .id = SPAN("key_1"),
