@@ -131,6 +131,9 @@ enum err direct_conn_write_failed(struct direct_conn *conn)
     uv_os_fd_t fd;
     if (uv_fileno((uv_handle_t *)&conn->tcp, &fd) != 0 || recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
         return ERR_CLOSED;
+    /* What is there may be less than an answer (TLS's tickets), and the connection may live on (no memory in the kernel):
+     * a peer who hears that nothing more comes does not wait for it. */
+    (void)shutdown(fd, SHUT_WR);
     conn->send_failed = true;
     return OK;
 }
