@@ -171,10 +171,10 @@ struct rig {
     uint64_t generation;
     uint32_t hold_ms, first_ms, idle_ms, deadline_ms, attempts;
     int64_t max_cost_nano;
-    int upstream_port;               /* of a real provider; 0: none is called */
-    bool opens_all;                  /* the team may use every route and model */
+    int upstream_port;                                           /* of a real provider; 0: none is called */
+    bool opens_all;                                              /* the team may use every route and model */
     void (*arrange)(struct rig *rig, struct artifact *artifact); /* changes what rig_publish publishes */
-    struct credentials *credentials; /* set before rig_start: provider a then wants one */
+    struct credentials *credentials;                             /* set before rig_start: provider a then wants one */
 };
 
 UNUSED static void rig_serving(void *user, const struct table_version *version)
