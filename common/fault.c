@@ -50,10 +50,17 @@ uint64_t fault_seen(enum fault_kind kind)
 static bool kind_of(struct span name, enum fault_kind *ret)
 {
     static const char *const names[FAULT_KINDS] = {
-        [FAULT_ALLOC] = "alloc",     [FAULT_READ] = "read",     [FAULT_WRITE] = "write",
-        [FAULT_CONNECT] = "connect", [FAULT_ACCEPT] = "accept", [FAULT_RESOLVE] = "resolve",
-        [FAULT_COMMIT] = "commit",   [FAULT_FSYNC] = "fsync",   [FAULT_STORE] = "store",
-        [FAULT_RECORD] = "record",   [FAULT_CRASH_TABLE] = "crash_table",
+        [FAULT_ALLOC] = "alloc",
+        [FAULT_READ] = "read",
+        [FAULT_WRITE] = "write",
+        [FAULT_CONNECT] = "connect",
+        [FAULT_ACCEPT] = "accept",
+        [FAULT_RESOLVE] = "resolve",
+        [FAULT_COMMIT] = "commit",
+        [FAULT_FSYNC] = "fsync",
+        [FAULT_STORE] = "store",
+        [FAULT_RECORD] = "record",
+        [FAULT_CRASH_TABLE] = "crash_table",
     };
     for (size_t i = 0; i < FAULT_KINDS; i++) {
         if (span_eq(name, span_cstr(names[i]))) {

@@ -173,7 +173,8 @@ static void on_written(uv_write_t *write, int status)
 
 enum err direct_conn_write_later(struct direct_conn *conn, const uv_buf_t *bufs, unsigned count)
 {
-    const int failed = fault_hit(FAULT_WRITE) ? UV_EPIPE : uv_write(&conn->write, (uv_stream_t *)&conn->tcp, bufs, count, on_written);
+    const int failed =
+        fault_hit(FAULT_WRITE) ? UV_EPIPE : uv_write(&conn->write, (uv_stream_t *)&conn->tcp, bufs, count, on_written);
     conn->writing = failed == 0;
     return failed == 0 ? OK : failed == UV_ENOMEM ? ERR_NOMEM : ERR_IO;
 }
