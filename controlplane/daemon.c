@@ -4,6 +4,7 @@
 #include "common/fault.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "controlplane/admin/service.h"
 #include "proto/channel.h"
 #include "proto/home.h"
@@ -44,6 +45,7 @@ struct daemon {
     bool prices_unstored; /* the last try failed */
     bool stopping;
     int lock_fd;
+    struct notify manager;
 };
 
 /* ---- evidence: follow what is live, decide, publish ---- */
@@ -174,6 +176,7 @@ static void on_tick(uv_timer_t *timer)
     if (d->decide_now || due || (evidence_significant(d->learned) && !d->decide_failed))
         decide(d, now_ms);
     publisher_tick(d->publisher, clock_ms());
+    notify_alive(&d->manager, clock_ms());
 }
 
 static void on_readers(uv_timer_t *timer)
@@ -405,6 +408,7 @@ static void on_signal(uv_signal_t *handle, int number)
         return;
     d->stopping = true;
     log_info("stopping", LOG_I64("signal", number));
+    notify_say(&d->manager, "STOPPING=1");
     uv_stop(&d->loop);
 }
 
@@ -466,6 +470,7 @@ int daemon_run(const struct daemon_options *options)
         return 1;
     d->options = options;
     d->lock_fd = -1;
+    notify_open(&d->manager);
     signal(SIGPIPE, SIG_IGN);
     int status = take_home(d);
     const bool looping = status == 0 && start_loop(d) == 0;
@@ -487,6 +492,7 @@ int daemon_run(const struct daemon_options *options)
     }
     if (status == 0) {
         log_info("started", LOG_STR("home", options->home), LOG_STR("version", FAIRLEAD_VERSION));
+        notify_say(&d->manager, "READY=1\nSTATUS=publishing");
         uv_run(&d->loop, UV_RUN_DEFAULT);
     }
     publisher_free(d->publisher); /* answers the polls that are held, while their links still live */
@@ -506,6 +512,7 @@ int daemon_run(const struct daemon_options *options)
     versions_close(d->versions);
     if (d->lock_fd >= 0)
         close(d->lock_fd);
+    notify_close(&d->manager);
     free(d);
     if (status == 0)
         log_info("stopped");

@@ -3,6 +3,7 @@
 #include "common/fault.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "common/opts.h"
 #include "common/units.h"
 #include "controlplane/pricefeed/feed.h"
@@ -211,6 +212,7 @@ static void wait_ms(uint64_t ms, const sigset_t *unblocked)
 static int run(struct program *p)
 {
     struct feed feed;
+    struct notify manager;
     struct sigaction action = { .sa_handler = on_signal };
     sigset_t mine, before;
     bool good = false;
@@ -225,12 +227,16 @@ static int run(struct program *p)
     feed_init(&feed, p->evidence, p->name);
     log_info("pricefeed.started", LOG_STR("version", FAIRLEAD_VERSION), LOG_STR("source", feed.origin),
              LOG_U64("every_ms", p->every_ms));
+    notify_open(&manager);
+    notify_say(&manager, "READY=1\nSTATUS=reading %s", feed.origin);
     while (!stop) {
         bool reached = one_round(p, &feed, &before, &good);
         if (opts_flag(&p->given, "once"))
             break;
         wait_ms(reached || p->every_ms < RETRY_MS ? p->every_ms : RETRY_MS, &before);
     }
+    notify_say(&manager, "STOPPING=1");
+    notify_close(&manager);
     feed_release(&feed);
     log_info("pricefeed.ended");
     return opts_flag(&p->given, "once") && !good;

@@ -5,6 +5,7 @@
 #include "common/digest.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "controlplane/prober/probe.h"
 #include "proto/channel.h"
 #include "proto/wire.h"
@@ -30,6 +31,7 @@ struct prober {
     struct probe_setup setup;
     CURLM *multi;
     struct channel_client *link;
+    struct notify manager;
     int signals;
     struct job **jobs;
     uint32_t job_count, job_capacity, running;
@@ -366,6 +368,7 @@ static enum err loop(struct prober *p)
     while (!p->stop) {
         uint64_t now_ms = clock_ms();
         int running;
+        notify_alive(&p->manager, now_ms);
         if (now_ms - credentials_at_ms >= 1000) {
             (void)credentials_refresh(p->options->credentials);
             credentials_at_ms = now_ms;
@@ -417,6 +420,7 @@ enum err prober_run(const struct prober_options *options)
     p->options = options;
     p->setup = (struct probe_setup){ options->credentials, options->ca_file, "fairlead-prober/" FAIRLEAD_VERSION };
     p->signals = -1;
+    notify_open(&p->manager);
     buf_init(&p->report, FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES);
     random_bytes(&seed, sizeof seed);
     prng_seed(&p->prng, seed);
@@ -426,7 +430,9 @@ enum err prober_run(const struct prober_options *options)
         log_error("prober.start", LOG_STR("address", options->address), LOG_ERR(err));
     } else {
         log_info("prober.started", LOG_STR("version", FAIRLEAD_VERSION), LOG_STR("evidence", options->address));
+        notify_say(&p->manager, "READY=1\nSTATUS=probing");
         err = loop(p);
+        notify_say(&p->manager, "STOPPING=1");
     }
     if (p->link)
         channel_client_close(p->link); /* its wake-ups use the multi: first */
@@ -435,6 +441,7 @@ enum err prober_run(const struct prober_options *options)
     curl_multi_cleanup(p->multi);
     if (p->signals >= 0)
         close(p->signals);
+    notify_close(&p->manager);
     buf_release(&p->report);
     free(p->jobs);
     free(p->texts);

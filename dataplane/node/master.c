@@ -2,6 +2,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/notify.h"
 #include "dataplane/node/exporter.h"
 #include "dataplane/node/metrics.h"
 #include "dataplane/node/records.h"
@@ -17,6 +18,7 @@
 
 #define RECORDS_EVERY_MS 50u
 #define READERS_EVERY_MS 60000u
+#define STATUS_BYTES     200u
 #define LISTEN_FILE      HOME_RUN "/listen"     /* where clients connect, for tests and `fairlead up` */
 #define OPERATIONS_FILE  HOME_RUN "/operations" /* where /metrics is */
 
@@ -38,6 +40,9 @@ struct master {
     uint64_t started_ms;
     char listen[ADDRESS_TEXT_BYTES];
     bool opened_supervisor, opened_replica, stopping;
+    struct notify manager;
+    bool draining, told_ready;
+    char told_status[STATUS_BYTES];
     int status;
 };
 
@@ -186,11 +191,31 @@ static void drain_records(struct master *m)
     }
 }
 
+/* Ready: every slot's worker takes connections. Whether a table is there is the control plane's affair, which may start
+ * after us. */
+static void tell_manager(struct master *m)
+{
+    char status[STATUS_BYTES];
+    const unsigned up = supervisor_up(&m->supervisor);
+    notify_alive(&m->manager, uv_now(&m->loop));
+    if (m->draining || (!m->told_ready && up < m->supervisor.slot_count))
+        return;
+    const struct table_version *v = &m->replica.serving;
+    (void)snprintf(status, sizeof(status), "%u of %u workers serve generation %llu at %s", up, m->supervisor.slot_count,
+                   (unsigned long long)v->generation, m->listen);
+    if (m->told_ready && strcmp(status, m->told_status) == 0)
+        return;
+    memcpy(m->told_status, status, sizeof(status));
+    notify_say(&m->manager, "%sSTATUS=%s", m->told_ready ? "" : "READY=1\n", status);
+    m->told_ready = true;
+}
+
 static void on_records(uv_timer_t *timer)
 {
     struct master *m = timer->data;
     drain_records(m);
     report_serving(m);
+    tell_manager(m);
 }
 
 static void on_readers(uv_timer_t *timer)
@@ -204,6 +229,8 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 {
     struct master *m = handle->data;
     log_info("node.draining", LOG_I64("signal", number), LOG_U64("ms", m->config->limits.drain_ms));
+    m->draining = true;
+    notify_say(&m->manager, "STOPPING=1\nSTATUS=draining");
     if (m->opened_supervisor)
         supervisor_drain(&m->supervisor, m->config->limits.drain_ms);
 }
@@ -214,8 +241,10 @@ static void on_reload_signal(uv_signal_t *handle, UNUSED int number)
     struct master *m = handle->data;
     struct node_config now;
     char *message = NULL;
+    notify_reloading(&m->manager);
     if (node_config_load(m->config->home, m->config->source, &now, &message)) {
         log_error("config.reload", LOG_STR("why", message ? message : ""), LOG_STR("hint", "the one before goes on"));
+        notify_say(&m->manager, "READY=1");
         free(message);
         return;
     }
@@ -226,6 +255,7 @@ static void on_reload_signal(uv_signal_t *handle, UNUSED int number)
     supervisor_reload(&m->supervisor);
     log_info("config.reloaded", LOG_U64("credentials", credentials_count(m->config->credentials)),
              LOG_STR("hint", "other settings change with a restart"));
+    notify_say(&m->manager, "READY=1");
 }
 
 /* ---- start and stop ---- */
@@ -460,6 +490,7 @@ static void release(struct master *m)
     board_close(m->board);
     if (m->lock_fd >= 0)
         (void)close(m->lock_fd);
+    notify_close(&m->manager);
 }
 
 int master_run(const struct master_options *options)
@@ -467,6 +498,7 @@ int master_run(const struct master_options *options)
     static struct master master; /* one a process; large */
     struct master *m = &master;
     *m = (struct master){ .options = options, .config = options->config, .lock_fd = -1, .records = { .fd = -1 } };
+    notify_open(&m->manager);
     signal(SIGPIPE, SIG_IGN); /* a peer that left is an error of its write */
     enum err err = take_home(m);
     if (err)
