@@ -1,13 +1,7 @@
-#include "dataplane/worker/conn.h"
+#include "dataplane/worker/conn_internal.h"
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "dataplane/worker/deadline.h"
-#include "dataplane/worker/exchange.h"
-#include "dataplane/worker/http1.h"
-#include "dataplane/worker/http1_answer.h"
-#include "dataplane/worker/outbox.h"
-#include "dataplane/worker/reply.h"
 
 #define CONN_WAITING_BYTES   (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
 #define CONN_LINGER_MS       1000u /* after an early answer: for the client to read it before a reset could destroy it */
@@ -15,45 +9,7 @@
 #define CONN_BODY_STEP_BYTES (64u << 10) /* of a body, in body_time each: one that trickles holds its memory for ever */
 #define CONN_TRIM_MS         1000u       /* idle for so long, a connection gives its buffers back */
 
-enum conn_state {
-    CONN_IDLE,      /* between requests */
-    CONN_HEAD,      /* a head has begun */
-    CONN_BODY,      /* an exchange reads its body */
-    CONN_ANSWERING, /* an exchange has all it needs */
-    CONN_SKIPPING,  /* the rest of a refused request's body is read and forgotten */
-    CONN_FLUSHING,  /* closes when its output has gone */
-    CONN_LINGERING, /* our side is shut; the client's last bytes are dropped */
-    CONN_CLOSED,
-    CONN_STATES
-};
-
-struct conn {
-    struct sink sink;
-    struct core *core;
-    struct conn_owner *owner;
-    struct conn *previous, *next;
-    enum conn_state state;
-    uv_tcp_t tcp;
-    struct deadline timer;
-    struct http1 parser;
-    struct exchange *exchange;
-    struct buf waiting; /* read, but not its turn yet */
-    struct outbox outbox;
-    uv_shutdown_t shutdown_request;
-    bool reading, broken, ended, full;
-    bool in_turn;  /* turn() is on the stack: it goes on by itself */
-    bool turn_due; /* the timer calls go_on */
-    bool trimmed;
-    bool close_after; /* the client's wish, or the exchange's, or the drain's */
-    bool http10;      /* the request under way */
-    size_t accounted;
-    size_t lingered, body_step; /* dropped after the answer; of the body since its time was last set */
-    uint64_t stall_due, phase_due;
-    unsigned closing; /* handles still open */
-};
-
 static void become_idle(struct conn *conn);
-static void set_reading(struct conn *conn, bool on);
 
 static const char *state_name(enum conn_state state)
 {
@@ -101,12 +57,13 @@ static void go(struct conn *conn, enum conn_state to)
 
 static void account(struct conn *conn)
 {
-    size_t now = conn->waiting.cap + outbox_memory(&conn->outbox) + http1_memory(&conn->parser);
-    core_account(conn->core, conn->accounted, now);
+    const size_t now = conn->waiting.cap + http1_memory(&conn->parser);
+    if (now != conn->accounted)
+        core_account(conn->core, conn->accounted, now);
     conn->accounted = now;
 }
 
-static void rearm(struct conn *conn)
+void conn_rearm(struct conn *conn)
 {
     deadline_set(&conn->timer, conn->stall_due < conn->phase_due ? conn->stall_due : conn->phase_due);
 }
@@ -114,61 +71,45 @@ static void rearm(struct conn *conn)
 static void phase_due_in(struct conn *conn, uint64_t ms)
 {
     conn->phase_due = ms ? core_now_ms(conn->core) + ms : DEADLINE_NONE;
-    rearm(conn);
+    conn_rearm(conn);
 }
 
 static void schedule_turn(struct conn *conn)
 {
     conn->turn_due = true;
     conn->phase_due = 0;
-    rearm(conn);
+    conn_rearm(conn);
 }
 
 /* ---- the end ---- */
 
-static void on_handle_closed(uv_handle_t *handle)
+static void on_timer_closed(uv_handle_t *handle)
 {
-    struct conn *conn = handle->data;
-    if (--conn->closing > 0)
-        return;
-    core_gauge(conn->core, WORKER_CONNECTIONS_OPEN, -1);
+    struct conn *conn = CONTAINER_OF(handle, struct conn, timer.timer);
+    http1_release(&conn->parser); /* not earlier: whoever closes may be reading it */
     buf_release(&conn->waiting);
-    outbox_release(&conn->outbox);
-    http1_release(&conn->parser);
     account(conn);
-    conn->owner->closed(conn->owner, conn);
     free(conn);
+}
+
+static void release(struct speaker *speaker)
+{
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
+    struct exchange *x = conn->exchange;
+    go(conn, CONN_CLOSED);
+    conn->exchange = NULL;
+    if (x)
+        exchange_client_gone(x);
+    deadline_close(&conn->timer, on_timer_closed);
 }
 
 static void close_now(struct conn *conn)
 {
-    if (conn->state == CONN_CLOSED)
-        return;
-    go(conn, CONN_CLOSED);
-    struct exchange *x = conn->exchange;
-    conn->exchange = NULL;
-    if (x)
-        exchange_client_gone(x);
-    conn->closing = 2;
-    uv_close((uv_handle_t *)&conn->tcp, on_handle_closed);
-    deadline_close(&conn->timer, on_handle_closed);
-}
-
-void conn_abort(struct conn *conn)
-{
-    close_now(conn);
+    if (conn->state != CONN_CLOSED)
+        conn->speaker.host->close(conn->speaker.host);
 }
 
 /* ---- output ---- */
-
-static void on_shutdown(uv_shutdown_t *request, int status)
-{
-    struct conn *conn = request->data;
-    if (conn->state == CONN_CLOSED)
-        return;
-    if (status < 0 || conn->ended)
-        close_now(conn);
-}
 
 /* All output has gone: shut our side, and let the client read it before the socket dies. */
 static void flushed(struct conn *conn)
@@ -177,27 +118,25 @@ static void flushed(struct conn *conn)
         return;
     go(conn, CONN_LINGERING);
     conn->turn_due = false; /* of the answer that ended: nothing follows it */
-    conn->shutdown_request.data = conn;
-    if (conn->ended || uv_shutdown(&conn->shutdown_request, (uv_stream_t *)&conn->tcp, on_shutdown)) {
+    if (conn->ended || stream_shutdown(conn->speaker.stream)) {
         close_now(conn);
         return;
     }
     phase_due_in(conn, CONN_LINGER_MS);
-    set_reading(conn, true);
+    stream_read(conn->speaker.stream, true);
 }
 
-/* No request is under way; the last answer may still be on its way. */
-static void close_when_flushed(struct conn *conn)
+/* No request is under way; the last answer may still be on its way. A request that is, too, must not meet a reset. */
+static void leave(struct conn *conn)
 {
-    if (outbox_idle(&conn->outbox))
-        close_now(conn);
-    else
-        go(conn, CONN_FLUSHING);
+    go(conn, CONN_FLUSHING);
+    if (stream_idle(conn->speaker.stream))
+        flushed(conn);
 }
 
 static void below_half(struct conn *conn)
 {
-    if (!conn->full || outbox_queued(&conn->outbox) > core_write_queue_max(conn->core) / 2)
+    if (!conn->full || stream_queued(conn->speaker.stream) > core_write_queue_max(conn->core) / 2)
         return;
     conn->full = false;
     if (conn->exchange)
@@ -206,127 +145,29 @@ static void below_half(struct conn *conn)
         schedule_turn(conn);
 }
 
-static void on_written(void *user, bool failed)
+static void written(struct speaker *speaker)
 {
-    struct conn *conn = user;
-    account(conn);
-    if (conn->state == CONN_CLOSED)
-        return;
-    if (failed) {
-        close_now(conn);
-        return;
-    }
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
     below_half(conn);
-    if (conn->state != CONN_CLOSED && outbox_idle(&conn->outbox))
+    if (conn->state != CONN_CLOSED && stream_idle(conn->speaker.stream))
         flushed(conn);
 }
 
-static void broken(struct conn *conn)
+void conn_broken(struct conn *conn)
 {
     conn->broken = true; /* the exchange is told from the timer, never from within its own write */
     conn->phase_due = 0;
-    rearm(conn);
-}
-
-static void wrote(struct conn *conn, enum err err)
-{
-    if (err) {
-        broken(conn);
-        return;
-    }
-    account(conn);
-    if (!conn->outbox.active)
-        return;
-    conn->full = conn->full || outbox_queued(&conn->outbox) > core_write_queue_max(conn->core);
-    if (conn->stall_due == DEADLINE_NONE) {
-        conn->stall_due = core_now_ms(conn->core) + conn->core->config->limits.write_stall_ms;
-        rearm(conn);
-    }
-}
-
-static bool deaf(const struct conn *conn)
-{
-    return conn->broken || conn->state == CONN_CLOSED;
-}
-
-static void write_parts(struct conn *conn, const struct span *parts, unsigned count)
-{
-    if (!deaf(conn))
-        wrote(conn, outbox_write(&conn->outbox, parts, count));
-}
-
-static void sink_go_on(struct sink *sink)
-{
-    const struct span go_on = SPAN("HTTP/1.1 100 Continue\r\n\r\n");
-    write_parts(CONTAINER_OF(sink, struct conn, sink), &go_on, 1);
-}
-
-/* The head of an answer, in core->head. A connection that drains says so; one that said so keeps its word. */
-static enum err write_head(struct conn *conn, struct http1_answer answer)
-{
-    conn->close_after = conn->close_after || answer.head->close || conn->core->draining;
-    answer.http10 = conn->http10;
-    answer.close = conn->close_after;
-    answer.date = core_date(conn->core);
-    buf_clear(&conn->core->head);
-    return http1_answer_head(&answer, &conn->core->head) ? ERR_NOMEM : OK;
-}
-
-static enum err sink_whole(struct sink *sink, const struct sink_head *head, struct buf *body)
-{
-    struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    enum err err = write_head(conn, (struct http1_answer){ .head = head, .bytes = body->len });
-    if (err || deaf(conn) || head->bodiless)
-        buf_release(body);
-    if (err == OK && !deaf(conn))
-        wrote(conn, outbox_write_body(&conn->outbox, buf_span(&conn->core->head), body));
-    return err;
-}
-
-static enum err sink_stream(struct sink *sink, const struct sink_head *head, struct span bytes, bool last)
-{
-    struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    const bool chunked = !conn->http10;
-    struct span parts[5];
-    unsigned count = 0;
-    char size[24];
-    if (head) {
-        conn->close_after = conn->close_after || !chunked; /* HTTP/1.0: the stream's end is the connection's */
-        const enum err err = write_head(conn, (struct http1_answer){ .head = head, .stream = true });
-        if (err)
-            return err;
-        parts[count++] = buf_span(&conn->core->head);
-    }
-    if (bytes.len > 0) {
-        const int digits = snprintf(size, sizeof(size), "%zx\r\n", bytes.len);
-        if (chunked)
-            parts[count++] = span_of(size, (size_t)digits);
-        parts[count++] = bytes;
-        if (chunked)
-            parts[count++] = HTTP1_CHUNK_END;
-    }
-    if (last && chunked)
-        parts[count++] = HTTP1_LAST_CHUNK;
-    if (count > 0)
-        write_parts(conn, parts, count);
-    return OK;
-}
-
-static size_t sink_queued(const struct sink *sink)
-{
-    const struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
-    return outbox_queued(&conn->outbox);
+    conn_rearm(conn);
 }
 
 /* The exchange is over. Its last call may come from deep within a read of ours: then the turn goes on after it
  * returned. */
-static void sink_end(struct sink *sink, bool close, bool abort)
+void conn_exchange_ended(struct conn *conn, bool close, bool abort)
 {
-    struct conn *conn = CONTAINER_OF(sink, struct conn, sink);
     conn->exchange = NULL;
     if (conn->state == CONN_CLOSED)
         return;
-    conn->close_after = conn->close_after || close || conn->core->draining;
+    conn->close_after = conn->close_after || close;
     if (abort || conn->broken) {
         close_now(conn);
         return;
@@ -344,39 +185,14 @@ static void sink_end(struct sink *sink, bool close, bool abort)
         schedule_turn(conn);
 }
 
-static const struct sink_ops sink_ops = {
-    .go_on = sink_go_on, .whole = sink_whole, .stream = sink_stream, .queued = sink_queued, .end = sink_end
-};
-
 /* ---- input ---- */
 
-/* A request that never became an exchange. */
 static void refuse(struct conn *conn, enum outcome outcome, const char *message)
 {
-    struct buf *lines = &conn->core->lines;
-    struct buf body = BUF_INIT(64u << 10);
-    char id[32];
-    random_id("req_", 24, id);
-    const struct reply_error error = { .outcome = outcome, .message = message };
-    buf_clear(lines);
-    enum err err = http1_write_header(lines, SPAN("x-request-id"), span_cstr(id));
-    if (err == OK)
-        err = reply_error_lines(&error, lines);
-    if (err == OK)
-        err = reply_error_body(&error, &body);
-    core_count(conn->core, WORKER_BAD_REQUESTS);
-    log_debug("request.refused", LOG_STR("request", id), LOG_STR("outcome", outcome_name(outcome)));
-    const struct sink_head head = {
-        .status = outcome_status(outcome), .close = true, .content_type = REPLY_ERROR_TYPE, .lines = buf_span(lines)
-    };
-    if (err == OK)
-        err = sink_whole(&conn->sink, &head, &body);
-    buf_release(&body);
-    if (err || conn->broken) {
+    if (conn_refuse(conn, outcome, message))
+        go(conn, CONN_FLUSHING);
+    else
         close_now(conn);
-        return;
-    }
-    go(conn, CONN_FLUSHING);
 }
 
 static void parser_failed(struct conn *conn, enum err err)
@@ -404,6 +220,7 @@ static void on_head(struct conn *conn, uint64_t began_ns)
         refuse(conn, OUTCOME_HEAD_TOO_LARGE, NULL);
         return;
     }
+    conn->used = true;
     conn->http10 = head->version_minor == 0;
     conn->close_after = conn->close_after || !head->keep_alive;
     go(conn, CONN_BODY);
@@ -447,12 +264,9 @@ static void on_end(struct conn *conn, uint64_t began_ns)
 static void become_idle(struct conn *conn)
 {
     http1_reset(&conn->parser);
-    if (conn->core->draining) {
-        close_when_flushed(conn);
-        return;
-    }
     conn->trimmed = false;
-    phase_due_in(conn, size_min(conn->core->config->limits.idle_ms, CONN_TRIM_MS));
+    phase_due_in(conn, conn->core->draining ? CONN_DRAIN_IDLE_MS
+                                            : size_min(conn->core->config->limits.idle_ms, CONN_TRIM_MS));
 }
 
 static bool takes_input(const struct conn *conn)
@@ -502,7 +316,7 @@ static void turn(struct conn *conn, struct span *input, uint64_t began_ns)
             become_idle(conn);
     }
     conn->in_turn = false;
-    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
+    if (conn->state == CONN_FLUSHING && stream_idle(conn->speaker.stream))
         flushed(conn);
 }
 
@@ -516,7 +330,7 @@ static void keep_waiting(struct conn *conn, struct span rest)
     if (conn->state == CONN_CLOSED)
         return;
     account(conn);
-    set_reading(conn, conn->waiting.len + CORE_READ_BYTES <= CONN_WAITING_BYTES);
+    stream_read(conn->speaker.stream, conn->waiting.len + STREAM_GIVEN_MAX <= CONN_WAITING_BYTES);
 }
 
 /* What waited, after an answer has ended. */
@@ -531,40 +345,15 @@ static void go_on(struct conn *conn)
         turn(conn, &input, clock_ns());
     keep_waiting(conn, input);
     buf_release(&waiting);
-    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
+    if (conn->state == CONN_FLUSHING && stream_idle(conn->speaker.stream))
         flushed(conn);
     if (conn->ended && takes_input(conn))
         close_now(conn);
 }
 
-static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *ret)
+static void bytes(struct speaker *speaker, struct span input, uint64_t began_ns)
 {
-    struct conn *conn = handle->data;
-    (void)suggested;
-    *ret = uv_buf_init(conn->core->read_buffer, CORE_READ_BYTES);
-}
-
-static void on_eof(struct conn *conn)
-{
-    conn->ended = true;
-    set_reading(conn, false);
-    if (conn->state != CONN_FLUSHING) /* there the answer still goes out */
-        close_now(conn);
-}
-
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
-{
-    struct conn *conn = stream->data;
-    if (n == 0)
-        return;
-    if (n < 0 || fault_hit(FAULT_READ)) {
-        if (n == UV_EOF)
-            on_eof(conn);
-        else
-            close_now(conn);
-        return;
-    }
-    struct span input = span_of(buf->base, (size_t)n);
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
     if (conn->state == CONN_LINGERING || conn->state == CONN_FLUSHING) {
         conn->lingered += input.len;
         if (conn->lingered > CONN_LINGER_BYTES)
@@ -572,20 +361,17 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         return;
     }
     if (conn->waiting.len == 0 && !conn->turn_due)
-        turn(conn, &input, clock_ns());
+        turn(conn, &input, began_ns);
     if (conn->state != CONN_CLOSED)
         keep_waiting(conn, input);
 }
 
-static void set_reading(struct conn *conn, bool on)
+static void ended(struct speaker *speaker)
 {
-    if (conn->state == CONN_CLOSED || conn->reading == on || (on && conn->ended))
-        return;
-    conn->reading = on;
-    if (!on)
-        (void)uv_read_stop((uv_stream_t *)&conn->tcp);
-    else if (uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read))
-        broken(conn);
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
+    conn->ended = true;
+    if (conn->state != CONN_FLUSHING) /* there the answer still goes out */
+        close_now(conn);
 }
 
 /* ---- time ---- */
@@ -594,19 +380,19 @@ static bool stalled(struct conn *conn, uint64_t now_ms)
 {
     if (conn->stall_due > now_ms)
         return false;
-    return outbox_stalled(&conn->outbox, conn->core->config->limits.write_stall_ms, &conn->stall_due);
+    return stream_stalled(conn->speaker.stream, conn->core->config->limits.write_stall_ms, &conn->stall_due);
 }
 
 static void on_idle_timer(struct conn *conn)
 {
     uint64_t idle_ms = conn->core->config->limits.idle_ms;
     /* Not idle: its last answers are still on their way. write_stall_ms is the limit of that. */
-    if (conn->waiting.len > 0 || !outbox_idle(&conn->outbox)) {
+    if (conn->waiting.len > 0 || !stream_idle(conn->speaker.stream)) {
         phase_due_in(conn, CONN_TRIM_MS);
         return;
     }
-    if (conn->trimmed || idle_ms <= CONN_TRIM_MS) {
-        close_now(conn);
+    if (conn->trimmed || idle_ms <= CONN_TRIM_MS || conn->core->draining) {
+        leave(conn);
         return;
     }
     conn->trimmed = true;
@@ -625,7 +411,7 @@ static void on_timer(struct deadline *timer)
         return;
     }
     if (conn->phase_due > now_ms) {
-        rearm(conn);
+        conn_rearm(conn);
         return;
     }
     conn->phase_due = DEADLINE_NONE;
@@ -657,70 +443,53 @@ static void on_timer(struct deadline *timer)
     case CONN_STATES:
         break;
     }
-    if (conn->state == CONN_FLUSHING && outbox_idle(&conn->outbox))
+    if (conn->state == CONN_FLUSHING && stream_idle(conn->speaker.stream))
         flushed(conn);
     if (conn->state != CONN_CLOSED)
-        rearm(conn);
+        conn_rearm(conn);
 }
 
-/* ---- the beginning ---- */
+/* ---- beginning, draining ---- */
 
-enum err conn_accept(struct core *core, uv_stream_t *server, struct conn_owner *owner, struct conn **ret)
+static void drain(struct speaker *speaker)
+{
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
+    if (conn->state == CONN_IDLE && conn->waiting.len == 0 && !conn->turn_due)
+        phase_due_in(conn, conn->used ? CONN_DRAIN_IDLE_MS : CONN_DRAIN_FRESH_MS);
+}
+
+static void drain_passed(struct speaker *speaker)
+{
+    struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
+    if (conn->exchange)
+        exchange_drain_passed(conn->exchange);
+    else if (conn->state == CONN_HEAD)
+        refuse(conn, OUTCOME_DRAINING, NULL);
+    else if (conn->state == CONN_IDLE)
+        leave(conn);
+    else if (conn->state == CONN_SKIPPING)
+        close_now(conn);
+    if (conn->state == CONN_FLUSHING && stream_idle(conn->speaker.stream))
+        flushed(conn);
+}
+
+static const struct speaker_ops speaker_ops = {
+    .bytes = bytes, .ended = ended, .written = written, .drain = drain, .drain_passed = drain_passed, .release = release
+};
+
+enum err conn_speak(struct core *core, struct stream *stream, struct speaker_host *host, struct speaker **ret)
 {
     struct conn *conn = fault_calloc(1, sizeof(*conn));
     if (!conn)
         return ERR_NOMEM;
+    conn->speaker = (struct speaker){ .ops = &speaker_ops, .host = host, .stream = stream };
+    conn->sink = (struct sink){ .ops = &conn_sink_ops, .client = stream_facts(stream) };
     conn->core = core;
-    conn->owner = owner;
-    conn->sink.ops = &sink_ops;
     conn->stall_due = conn->phase_due = DEADLINE_NONE;
     buf_init(&conn->waiting, CONN_WAITING_BYTES);
-    outbox_init(&conn->outbox, (uv_stream_t *)&conn->tcp, on_written, conn);
     http1_init(&conn->parser, HTTP1_REQUEST);
     deadline_init(&conn->timer, core->loop, on_timer);
-    conn->timer.timer.data = conn;
-    REQUIRE(uv_tcp_init(core->loop, &conn->tcp) == 0);
-    conn->tcp.data = conn;
-    core_gauge(core, WORKER_CONNECTIONS_OPEN, 1);
-    *ret = conn;
-    int status = uv_accept(server, (uv_stream_t *)&conn->tcp);
-    (void)uv_tcp_nodelay(&conn->tcp, 1); /* fails only for a socket that is dead: reading will tell */
-    if (status) {
-        close_now(conn);
-        return OK; /* the owner has it in its list until it has closed */
-    }
     phase_due_in(conn, core->config->limits.idle_ms);
-    set_reading(conn, true);
+    *ret = &conn->speaker;
     return OK;
-}
-
-struct conn *conn_next(const struct conn *conn)
-{
-    return conn->next;
-}
-
-struct conn *conn_previous(const struct conn *conn)
-{
-    return conn->previous;
-}
-
-void conn_link(struct conn *conn, struct conn *previous, struct conn *next)
-{
-    conn->previous = previous;
-    conn->next = next;
-}
-
-void conn_drain(struct conn *conn)
-{
-    conn->close_after = true;
-    if (conn->state == CONN_IDLE && conn->waiting.len == 0 && !conn->turn_due)
-        close_when_flushed(conn);
-}
-
-void conn_drain_passed(struct conn *conn)
-{
-    if (conn->exchange)
-        exchange_drain_passed(conn->exchange);
-    else if (conn->state != CONN_FLUSHING && conn->state != CONN_LINGERING)
-        close_now(conn);
 }

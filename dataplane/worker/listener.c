@@ -2,28 +2,26 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "proto/limits.h"
+#include <sys/socket.h>
 #include <unistd.h>
 
-#define LISTENER_BACKLOG     511
-#define LISTENER_REST_MS     100u             /* without descriptors: how long until we look again */
-#define LISTENER_ADOPTED_MAX NODE_WORKERS_MAX /* there are no more siblings */
-
+#define LISTENER_BACKLOG 511
+#define LISTENER_REST_MS 100u /* without descriptors: how long until we look again */
 static void emptied(struct listener *listener)
 {
     if (!listener->open && !listener->first && listener->refusals.count == 0)
         listener->emptied(listener->user);
 }
 
-static void on_conn_closed(struct conn_owner *owner, struct conn *conn)
+static void on_peer_closed(struct peer_owner *owner, struct peer *peer)
 {
     struct listener *listener = CONTAINER_OF(owner, struct listener, owner);
-    struct conn *previous = conn_previous(conn), *next = conn_next(conn);
-    if (previous)
-        conn_link(previous, conn_previous(previous), next);
+    if (peer->previous)
+        peer->previous->next = peer->next;
     else
-        listener->first = next;
-    if (next)
-        conn_link(next, previous, conn_next(next));
+        listener->first = peer->next;
+    if (peer->next)
+        peer->next->previous = peer->previous;
     listener->count--;
     emptied(listener);
 }
@@ -35,20 +33,15 @@ static void on_refused(void *user)
 
 static void on_connection(uv_stream_t *server, int status);
 
-static void take_waiting(struct listener_socket *socket)
-{
-    if (!socket->waits)
-        return;
-    socket->waits = false;
-    on_connection((uv_stream_t *)&socket->tcp, 0);
-}
-
 static void on_rested(uv_timer_t *timer)
 {
     struct listener *listener = timer->data;
-    take_waiting(&listener->own);
-    for (struct listener_socket *socket = listener->adopted; socket; socket = socket->next)
-        take_waiting(socket);
+    for (struct listener_socket *socket = listener->sockets; socket; socket = socket->next) {
+        if (!socket->waits)
+            continue;
+        socket->waits = false;
+        on_connection(&socket->socket.stream, 0);
+    }
 }
 
 /* libuv holds the connection that was reported and reports no other before it is taken: it must be asked for again. */
@@ -60,17 +53,18 @@ static void rest(struct listener_socket *socket)
 
 static void refuse(struct listener_socket *socket)
 {
-    if (refusal_begin(&socket->listener->refusals, (uv_stream_t *)&socket->tcp))
+    struct listener *listener = socket->listener;
+    if (refusal_begin(&listener->refusals, &socket->socket.stream, true))
         rest(socket);
     else
-        core_count(socket->listener->core, WORKER_CONNECTIONS_REFUSED);
+        core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
 }
 
 static void on_connection(uv_stream_t *server, int status)
 {
     struct listener_socket *socket = server->data;
     struct listener *listener = socket->listener;
-    struct conn *conn;
+    struct peer *peer;
     if (!listener->open)
         return;
     if (status < 0) {
@@ -87,127 +81,186 @@ static void on_connection(uv_stream_t *server, int status)
         refuse(socket);
         return;
     }
-    if (conn_accept(listener->core, server, &listener->owner, &conn)) {
+    if (peer_accept(listener->core, server, listener->setups[socket->at], &listener->owner, &peer)) {
         refuse(socket);
         return;
     }
     core_count(listener->core, WORKER_CONNECTIONS_ACCEPTED);
-    conn_link(conn, NULL, listener->first);
+    peer->previous = NULL;
+    peer->next = listener->first;
     if (listener->first)
-        conn_link(listener->first, conn, conn_next(listener->first));
-    listener->first = conn;
+        listener->first->previous = peer;
+    listener->first = peer;
     listener->count++;
 }
 
-static enum err open_socket(struct listener_socket *socket, struct listener *listener, unsigned slot, int fd)
-{
-    *socket = (struct listener_socket){ .listener = listener, .slot = slot };
-    REQUIRE(uv_tcp_init(listener->core->loop, &socket->tcp) == 0);
-    socket->tcp.data = socket;
-    int status = uv_tcp_open(&socket->tcp, fd);
-    if (status)
-        close(fd);
-    else
-        status = uv_listen((uv_stream_t *)&socket->tcp, LISTENER_BACKLOG, on_connection);
-    if (status)
-        log_error("listen.failed", LOG_U64("slot", slot), LOG_STR("error", uv_strerror(status)));
-    return status ? ERR_IO : OK;
-}
-
-enum err listener_open(struct listener *listener, struct core *core, int fd, void (*on_emptied)(void *user), void *user)
-{
-    *listener = (struct listener){ .owner.closed = on_conn_closed, .core = core, .emptied = on_emptied, .user = user };
-    listener->refusals = (struct refusals){ .core = core, .ended = on_refused, .user = listener };
-    REQUIRE(uv_timer_init(core->loop, &listener->rest) == 0);
-    listener->rest.data = listener;
-    listener->open = open_socket(&listener->own, listener, core->slot, fd) == OK;
-    if (listener->open)
-        return OK;
-    uv_close((uv_handle_t *)&listener->own.tcp, NULL);
-    uv_close((uv_handle_t *)&listener->rest, NULL);
-    return ERR_IO;
-}
-
-static void on_adopted_closed(uv_handle_t *handle)
+static void on_socket_closed(uv_handle_t *handle)
 {
     free(handle->data);
 }
 
-enum err listener_adopt(struct listener *listener, unsigned slot, int fd)
-{
-    struct listener_socket *socket = NULL;
-    if (listener->open && listener->adopted_count < LISTENER_ADOPTED_MAX)
-        socket = fault_malloc(sizeof(*socket));
-    if (!socket) {
-        close(fd);
-        return !listener->open ? ERR_CLOSED : listener->adopted_count < LISTENER_ADOPTED_MAX ? ERR_NOMEM : ERR_TOO_MANY;
-    }
-    const enum err err = open_socket(socket, listener, slot, fd);
-    if (err) {
-        uv_close((uv_handle_t *)&socket->tcp, on_adopted_closed);
-        return err;
-    }
-    socket->next = listener->adopted;
-    listener->adopted = socket;
-    listener->adopted_count++;
-    return OK;
-}
-
-static void drop_at(struct listener *listener, struct listener_socket **at)
+static void close_at(struct listener_socket **at)
 {
     struct listener_socket *socket = *at;
     *at = socket->next;
-    listener->adopted_count--;
-    uv_close((uv_handle_t *)&socket->tcp, on_adopted_closed);
+    uv_close(&socket->socket.handle, on_socket_closed);
+}
+
+/* fd is taken over, also on error. */
+static enum err open_socket(struct listener *listener, unsigned at, unsigned slot, int fd)
+{
+    struct sockaddr_storage address = { .ss_family = AF_UNSPEC };
+    socklen_t size = sizeof(address);
+    struct listener_socket *socket = fault_calloc(1, sizeof(*socket));
+    if (!socket) {
+        close(fd);
+        return ERR_NOMEM;
+    }
+    socket->listener = listener;
+    socket->at = at;
+    socket->slot = slot;
+    const bool local = getsockname(fd, (struct sockaddr *)&address, &size) == 0 && address.ss_family == AF_UNIX;
+    socket_init(&socket->socket, listener->core->loop, !local, socket);
+    socket->next = listener->sockets;
+    listener->sockets = socket;
+    int status = local ? uv_pipe_open(&socket->socket.pipe, fd) : uv_tcp_open(&socket->socket.tcp, fd);
+    if (status)
+        close(fd);
+    else
+        status = uv_listen(&socket->socket.stream, LISTENER_BACKLOG, on_connection);
+    if (status) {
+        log_error("listen.failed", LOG_U64("slot", slot), LOG_STR("error", uv_strerror(status)));
+        close_at(&listener->sockets);
+        return ERR_IO;
+    }
+    return OK;
+}
+
+/* All of them, or none. */
+static enum err open_sockets(struct listener *listener, unsigned slot, const int *fds, unsigned count)
+{
+    enum err err = OK;
+    unsigned done = 0;
+    for (; done < count && err == OK; done++)
+        err = open_socket(listener, done, slot, fds[done]);
+    for (unsigned i = done; i < count; i++)
+        close(fds[i]);
+    if (err)
+        for (; done > 1; done--)
+            close_at(&listener->sockets);
+    return err;
+}
+
+static enum err load_setups(struct listener *listener, const struct listener_config *configs, unsigned count)
+{
+    enum err err = OK;
+    while (listener->setup_count < count && err == OK) {
+        err = listener_setup_load(&configs[listener->setup_count], &listener->setups[listener->setup_count]);
+        if (err == OK)
+            listener->setup_count++;
+    }
+    return err;
+}
+
+static void release_setups(struct listener *listener)
+{
+    while (listener->setup_count > 0)
+        listener_setup_unref(listener->setups[--listener->setup_count]);
+}
+
+enum err listener_open(struct listener *listener, struct core *core, const struct listener_config *configs,
+                       const int *fds, unsigned count, void (*on_emptied)(void *user), void *user)
+{
+    REQUIRE(count > 0 && count <= NODE_LISTENERS_MAX);
+    *listener = (struct listener){ .owner.closed = on_peer_closed, .core = core, .emptied = on_emptied, .user = user };
+    listener->refusals = (struct refusals){ .core = core, .ended = on_refused, .user = listener };
+    enum err err = load_setups(listener, configs, count);
+    if (err)
+        for (unsigned i = 0; i < count; i++)
+            close(fds[i]);
+    else
+        err = open_sockets(listener, core->slot, fds, count);
+    if (err) {
+        release_setups(listener);
+        return err;
+    }
+    REQUIRE(uv_timer_init(core->loop, &listener->rest) == 0);
+    listener->rest.data = listener;
+    listener->open = true;
+    return OK;
+}
+
+void listener_reload(struct listener *listener, const struct listener_config *configs, unsigned count)
+{
+    for (unsigned i = 0; i < listener->setup_count && i < count; i++) {
+        struct listener_setup *fresh;
+        const bool same = span_eq(listener->setups[i]->address, span_cstr(configs[i].address));
+        const enum err err = same ? listener_setup_load(&configs[i], &fresh) : ERR_CONFLICT;
+        if (err) {
+            log_error("listener.reload", LOG_STR("listener", configs[i].address), LOG_ERR(err));
+            continue;
+        }
+        listener_setup_unref(listener->setups[i]);
+        listener->setups[i] = fresh;
+    }
+}
+
+enum err listener_adopt(struct listener *listener, unsigned slot, const int *fds, unsigned count)
+{
+    if (listener->open && count <= listener->setup_count)
+        return open_sockets(listener, slot, fds, count);
+    for (unsigned i = 0; i < count; i++)
+        close(fds[i]);
+    return listener->open ? ERR_TOO_MANY : ERR_CLOSED;
 }
 
 void listener_drop(struct listener *listener, unsigned slot)
 {
-    struct listener_socket **at = &listener->adopted;
+    struct listener_socket **at = &listener->sockets;
     while (*at) {
-        if ((*at)->slot == slot)
-            drop_at(listener, at);
+        if ((*at)->slot == slot && slot != listener->core->slot)
+            close_at(at);
         else
             at = &(*at)->next;
     }
 }
 
-static void close_socket(struct listener *listener)
+static void close_sockets(struct listener *listener)
 {
     if (!listener->open)
         return;
     listener->open = false;
-    while (listener->adopted)
-        drop_at(listener, &listener->adopted);
-    uv_close((uv_handle_t *)&listener->own.tcp, NULL);
+    while (listener->sockets)
+        close_at(&listener->sockets);
+    release_setups(listener);
     uv_close((uv_handle_t *)&listener->rest, NULL);
 }
 
 /* `each` may close its connection, which stays in the list until its handles are closed. */
-static void for_each(struct listener *listener, void (*each)(struct conn *conn))
+static void for_each(struct listener *listener, void (*each)(struct peer *peer))
 {
-    struct conn *next;
-    for (struct conn *conn = listener->first; conn; conn = next) {
-        next = conn_next(conn);
-        each(conn);
+    struct peer *next;
+    for (struct peer *peer = listener->first; peer; peer = next) {
+        next = peer->next;
+        each(peer);
     }
 }
 
 void listener_drain(struct listener *listener)
 {
-    close_socket(listener);
-    for_each(listener, conn_drain);
+    close_sockets(listener);
+    for_each(listener, peer_drain);
     emptied(listener);
 }
 
 void listener_drain_passed(struct listener *listener)
 {
-    for_each(listener, conn_drain_passed);
+    for_each(listener, peer_drain_passed);
 }
 
 void listener_abort(struct listener *listener)
 {
-    close_socket(listener);
-    for_each(listener, conn_abort);
+    close_sockets(listener);
+    for_each(listener, peer_abort);
     emptied(listener);
 }

@@ -4,13 +4,14 @@
 #include "dataplane/worker/deadline.h"
 #include "dataplane/worker/http1_answer.h"
 #include "dataplane/worker/reply.h"
+#include "dataplane/worker/socket.h"
 
 #define REFUSALS_MAX      1024u /* a flood over the cap must not hold more descriptors than the cap was for */
 #define REFUSAL_LINGER_MS 1000u
 #define REFUSAL_BYTES     (256u << 10) /* a client that goes on sending what nobody reads is cut */
 
 struct refusal {
-    uv_tcp_t tcp;
+    union socket socket;
     uv_write_t write;
     uv_shutdown_t shutdown;
     struct deadline timer;
@@ -63,7 +64,7 @@ static void end(struct refusal *refusal)
     if (refusal->closing)
         return;
     refusal->closing = 2;
-    uv_close((uv_handle_t *)&refusal->tcp, on_closed);
+    uv_close(&refusal->socket.handle, on_closed);
     deadline_close(&refusal->timer, on_closed);
 }
 
@@ -97,7 +98,7 @@ static void on_shutdown(uv_shutdown_t *request, int status)
 static void on_written(uv_write_t *request, int status)
 {
     struct refusal *refusal = request->data;
-    if (status < 0 || uv_shutdown(&refusal->shutdown, (uv_stream_t *)&refusal->tcp, on_shutdown))
+    if (status < 0 || uv_shutdown(&refusal->shutdown, &refusal->socket.stream, on_shutdown))
         end(refusal);
 }
 
@@ -108,25 +109,25 @@ static bool tell(struct refusal *refusal)
         return false;
     const struct span text = buf_span(&refusal->text);
     const uv_buf_t part = uv_buf_init((char *)(uintptr_t)text.ptr, (unsigned)text.len);
-    if (uv_write(&refusal->write, (uv_stream_t *)&refusal->tcp, &part, 1, on_written) ||
-        uv_read_start((uv_stream_t *)&refusal->tcp, on_alloc, on_read))
+    if (uv_write(&refusal->write, &refusal->socket.stream, &part, 1, on_written) ||
+        uv_read_start(&refusal->socket.stream, on_alloc, on_read))
         return false;
     deadline_set(&refusal->timer, core_now_ms(core) + REFUSAL_LINGER_MS);
     return true;
 }
 
-enum err refusal_begin(struct refusals *refusals, uv_stream_t *server)
+enum err refusal_begin(struct refusals *refusals, uv_stream_t *server, bool plaintext)
 {
     struct refusal *refusal = fault_calloc(1, sizeof(*refusal));
     if (!refusal)
         return ERR_NOMEM;
     refusal->refusals = refusals;
     buf_init(&refusal->text, 4096);
-    REQUIRE(uv_tcp_init(refusals->core->loop, &refusal->tcp) == 0);
+    socket_init(&refusal->socket, refusals->core->loop, server->type == UV_TCP, refusal);
     deadline_init(&refusal->timer, refusals->core->loop, on_timer);
-    refusal->tcp.data = refusal->write.data = refusal->shutdown.data = refusal->timer.timer.data = refusal;
+    refusal->write.data = refusal->shutdown.data = refusal->timer.timer.data = refusal;
     refusals->count++;
-    if (uv_accept(server, (uv_stream_t *)&refusal->tcp) || !tell(refusal))
+    if (uv_accept(server, &refusal->socket.stream) || !plaintext || !tell(refusal))
         end(refusal);
     return OK;
 }

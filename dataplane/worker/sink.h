@@ -31,6 +31,8 @@ struct sink_ops {
      * cut it at once, so that the client cannot take what came for a whole answer. */
     void (*end)(struct sink *sink, bool close, bool abort);
 };
+struct stream_facts;
 struct sink {
     const struct sink_ops *ops;
+    const struct stream_facts *client; /* whose requests these are; as long as the sink */
 };

@@ -6,10 +6,16 @@
 #pragma once
 #include "dataplane/worker/stream.h"
 
+#define CONN_DRAIN_FRESH_MS                                                                                            \
+    3000u /* for the first request of a connection that was taken as the drain began: a lost packet of it comes again  \
+             after one second, and after two more */
+#define CONN_DRAIN_IDLE_MS                                                                                             \
+    1000u /* for a request on its way over a connection in use: it is answered, as the last one, and is not lost */
+
 struct speaker;
 struct speaker_ops {
-    /* All bytes are taken, or copied within limits; stream_read(off) holds back more. began_ns: clock_ns at the entry of
-     * the read callback. */
+    /* All bytes are taken, or copied within limits; stream_read(off) holds back more than one read (STREAM_GIVEN_MAX).
+     * They begin with the first byte of the connection: HTTP/2's preface comes, too. began_ns: clock_ns when they came. */
     void (*bytes)(struct speaker *speaker, struct span bytes, uint64_t began_ns);
     void (*ended)(struct speaker *speaker);   /* the client has shut its side: taken to have left */
     void (*written)(struct speaker *speaker); /* the stream's queue is shorter than it was */

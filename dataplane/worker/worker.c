@@ -48,7 +48,7 @@ static void on_wake(void *user)
     loader_refresh(&w->core.loader);
 }
 
-/* Limits and credentials as they are written now; all else needs a restart. A file that cannot be read changes nothing.
+/* Limits, credentials and what listeners speak (certificates too) as they are written now; all else needs a restart. A file that cannot be read changes nothing.
  */
 static void on_reload(void *user)
 {
@@ -65,6 +65,7 @@ static void on_reload(void *user)
     w->config.credentials = fresh.credentials;
     fresh.credentials = w->own_credentials ? old : NULL; /* the first ones are the caller's */
     w->own_credentials = true;
+    listener_reload(&w->listener, fresh.listeners, fresh.listener_count);
     node_config_release(&fresh);
     log_info("reload.done", LOG_U64("slot", w->core.slot));
 }
@@ -72,7 +73,7 @@ static void on_reload(void *user)
 static void on_adopt_listener(void *user, unsigned slot, int fd)
 {
     struct worker *w = user;
-    const enum err err = listener_adopt(&w->listener, slot, fd);
+    const enum err err = listener_adopt(&w->listener, slot, &fd, 1);
     if (err)
         log_warn("listener.adopt", LOG_U64("slot", slot), LOG_ERR(err));
     else
@@ -236,7 +237,8 @@ static enum err start(struct worker *w, const struct worker_options *options)
     w->term.data = w;
     /* Before the first client: nobody is told "no policy" by a worker that merely has not looked. */
     loader_refresh(&w->core.loader);
-    return listener_open(&w->listener, &w->core, options->listener_fd, on_emptied, w);
+    REQUIRE(w->config.listener_count > 0);
+    return listener_open(&w->listener, &w->core, w->config.listeners, &options->listener_fd, 1, on_emptied, w);
 }
 
 int worker_run(const struct worker_options *options)

@@ -48,7 +48,7 @@ function phase(path) {
     return folder(path)
 }
 function pure(path) {
-    return path ~ /^dataplane\/(dialect|route)\// || path ~ /^dataplane\/worker\/http1[^\/]*$/ ||
+    return path ~ /^dataplane\/(dialect|route)\// || path ~ /^dataplane\/worker\/(http1|proxy_v2)[^\/]*$/ ||
            path ~ /^dataplane\/account\/(usage|cost)[^\/]*$/ || path ~ /^controlplane\/(policy|decide)\// ||
            path ~ /^common\/(json|sse)[^\/]*$/
 }

@@ -491,6 +491,97 @@ static void lingering_ends(void **state)
     rig_stop(&rig);
 }
 
+static void begin_drain(struct rig *rig)
+{
+    rig->core.draining = true;
+    listener_drain(&rig->listener);
+}
+
+/* Connections that have not asked yet, and one between two requests: what they ask while we drain is answered, as their
+ * last. */
+static void a_drain_loses_no_request(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *fresh = rig_client(&rig), *used = rig_client(&rig), *half = rig_client(&rig);
+    ask(&rig, used, WHOLE_ASK);
+    answer(&rig, 0);
+    UNTIL(&rig, has(used, WHOLE_ANSWER) && rig.listener.count == 3);
+    assert_false(has(used, "connection: close\r\n"));
+    say(half, "GET /v1/nowhere HTTP/1.1\r\n");
+    rig_pump(&rig);
+    begin_drain(&rig);
+    rig_pump(&rig);
+    buf_clear(&used->in);
+    struct client *const both[] = { fresh, used };
+    for (unsigned i = 0; i < ARRAY_LEN(both); i++) {
+        ask(&rig, both[i], WHOLE_ASK);
+        answer(&rig, i + 1);
+        UNTIL(&rig, both[i]->eof);
+        assert_true(has(both[i], WHOLE_ANSWER));
+        assert_true(has(both[i], "connection: close\r\n"));
+    }
+    say(half, "Host: x\r\n\r\n");
+    UNTIL(&rig, half->eof);
+    assert_true(has(half, "HTTP/1.1 404 "));
+    assert_true(has(half, "connection: close\r\n"));
+    UNTIL(&rig, rig.emptied);
+    rig_stop(&rig);
+}
+
+/* The head of a stream that was begun before the drain said nothing of closing: what follows it is still answered. */
+static void a_stream_may_be_followed(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), CONTENT("x"));
+    UNTIL(&rig, has(c, CONTENT("x")));
+    begin_drain(&rig);
+    try_body(TRY(rig, 0), FINISH DONE);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    ask(&rig, c, WHOLE_ASK);
+    answer(&rig, 1);
+    UNTIL(&rig, c->eof);
+    assert_true(has(c, WHOLE_ANSWER));
+    assert_int_equal(times(c, "connection: close\r\n"), 1);
+    rig_stop(&rig);
+}
+
+/* Nobody asks any more: our side is shut, and a request that comes too late meets no reset. */
+static void the_idle_leave_without_a_reset(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *used = rig_client(&rig), *half = rig_client(&rig);
+    ask(&rig, used, WHOLE_ASK);
+    answer(&rig, 0);
+    UNTIL(&rig, has(used, WHOLE_ANSWER) && rig.listener.count == 2);
+    say(half, "GET /v1/nowhere HTTP/1.1\r\n");
+    begin_drain(&rig);
+    for (int i = 0; i < 3; i++)
+        rig_pump(&rig);
+    listener_drain_passed(&rig.listener);
+    UNTIL(&rig, used->eof && half->eof);
+    assert_true(has(half, "HTTP/1.1 503 ")); /* it had begun to ask: it is told */
+    ask(&rig, used, WHOLE_ASK);
+    rig_pump(&rig);
+    char byte;
+    assert_int_equal(recv(used->fd, &byte, 1, MSG_DONTWAIT), 0); /* a reset would be an error here */
+    close(used->fd);
+    used->fd = -1;
+    UNTIL(&rig, rig.emptied);
+    assert_int_equal(rig.lane.count, 1);
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -510,6 +601,9 @@ int main(void)
         cmocka_unit_test(lingering_ends),
         cmocka_unit_test(accepting_goes_on_after_a_failure),
         cmocka_unit_test(allocations_fail),
+        cmocka_unit_test(a_drain_loses_no_request),
+        cmocka_unit_test(a_stream_may_be_followed),
+        cmocka_unit_test(the_idle_leave_without_a_reset),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -159,6 +159,8 @@ struct rig {
     struct node_config config;
     struct core core;
     struct listener listener;
+    struct listener_config listen[2]; /* all-zero: plaintext, HTTP/1 */
+    int second;                       /* descriptor of the second listener; 0: none */
     struct fake_lane lane;
     struct board *board;
     struct tablestore *store;
@@ -358,7 +360,9 @@ UNUSED static void rig_start(struct rig *rig, bool with_table)
                      OK);
     /* One environment may be opened once per process: the worker's side borrows ours, which can read too. */
     rig->core.loader.store = rig->store;
-    assert_int_equal(listener_open(&rig->listener, &rig->core, rig_listen(rig), rig_emptied, rig), OK);
+    const int fds[2] = { rig_listen(rig), rig->second };
+    const unsigned count = rig->second ? 2 : 1;
+    assert_int_equal(listener_open(&rig->listener, &rig->core, rig->listen, fds, count, rig_emptied, rig), OK);
 }
 
 UNUSED static void rig_pump(struct rig *rig)
@@ -393,17 +397,24 @@ UNUSED static void rig_pump(struct rig *rig)
         }                                                                                                              \
     } while (0)
 
-UNUSED static struct client *rig_client(struct rig *rig)
+/* A client over this socket, which is connected. */
+UNUSED static struct client *rig_client_over(struct rig *rig, int fd)
 {
     assert_true(rig->client_count < RIG_CLIENTS);
     struct client *c = &rig->clients[rig->client_count++];
+    *c = (struct client){ .fd = fd };
+    buf_init(&c->in, 256u << 20);
+    return c;
+}
+
+UNUSED static struct client *rig_client(struct rig *rig)
+{
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                                    .sin_port = htons((uint16_t)rig->port) };
-    *c = (struct client){ .fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) };
-    buf_init(&c->in, 256u << 20);
-    assert_int_equal(connect(c->fd, (struct sockaddr *)&address, sizeof(address)), 0);
-    return c;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return rig_client_over(rig, fd);
 }
 UNUSED static void say(struct client *c, const char *text)
 {
