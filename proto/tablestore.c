@@ -49,8 +49,13 @@ enum err tablestore_begin(struct tablestore *store, uint64_t *ret_txn_id)
     enum err err = snapshot_read_begin(store->snapshot, &store->reader);
     if (err)
         return err;
-    store->state_err = record_load_state(store->reader, &store->state);
-    *ret_txn_id = snapshot_txn_id(store->reader);
+    const uint64_t txn_id = snapshot_txn_id(store->reader);
+    if (!store->state_loaded || store->state_txn_id != txn_id) {
+        store->state_err = record_load_state(store->reader, &store->state);
+        store->state_txn_id = txn_id;
+        store->state_loaded = store->state_err == OK; /* what was garbled is looked at again */
+    }
+    *ret_txn_id = txn_id;
     return OK;
 }
 

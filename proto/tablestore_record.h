@@ -50,7 +50,9 @@ struct state {
 struct tablestore {
     struct snapshot *snapshot;
     struct snapshot_txn *reader; /* NULL outside of begin and end */
-    struct state state;          /* of the reader's transaction */
+    struct state state;          /* of transaction state_txn_id: hashed once per commit, not once per look (4.5 KB) */
+    uint64_t state_txn_id;
+    bool state_loaded;
     enum err state_err;
 };
 
