@@ -65,7 +65,7 @@ static enum err make_room(struct buf *buf, size_t n, size_t extra)
     return OK;
 }
 
-enum err buf_append(struct buf *buf, struct span bytes)
+enum err buf_append_growing(struct buf *buf, struct span bytes)
 {
     enum err err = make_room(buf, bytes.len, 0);
     if (err)

@@ -34,8 +34,18 @@ static inline size_t buf_room(const struct buf *buf)
 void buf_clear(struct buf *buf);             /* empties, keeps the allocation */
 void buf_consume(struct buf *buf, size_t n); /* drops n unread bytes from the front; n <= len is the caller's promise */
 void buf_truncate(struct buf *buf, size_t len); /* keeps only the first len unread bytes; len <= buf->len */
-/* ERR_FULL: would exceed max. ERR_NOMEM. Nothing is appended on error. */
-MUST_CHECK enum err buf_append(struct buf *buf, struct span bytes);
+MUST_CHECK enum err buf_append_growing(struct buf *buf, struct span bytes); /* buf_append's slow half */
+/* ERR_FULL: would exceed max. ERR_NOMEM. Nothing is appended on error. Inline while there is room: heads and records are
+ * built of dozens of small pieces. */
+MUST_CHECK static inline enum err buf_append(struct buf *buf, struct span bytes)
+{
+    if (bytes.len > buf->cap - buf->start - buf->len || bytes.len > buf->max - buf->len)
+        return buf_append_growing(buf, bytes);
+    if (bytes.len > 0)
+        memcpy(buf->data + buf->start + buf->len, bytes.ptr, bytes.len);
+    buf->len += bytes.len;
+    return OK;
+}
 MUST_CHECK enum err buf_append_cstr(struct buf *buf, const char *cstr);
 MUST_CHECK enum err buf_append_byte(struct buf *buf, char byte);
 MUST_CHECK enum err buf_printf(struct buf *buf, const char *fmt, ...) PRINTF_LIKE(2, 3);

@@ -1,4 +1,5 @@
 #include "common/clock.h"
+#include "common/units.h"
 
 #define MS_PER_DAY INT64_C(86400000)
 
@@ -74,11 +75,21 @@ char *clock_format_wall(int64_t wall_ms, char *out)
     int64_t year;
     unsigned month, day, ms = (unsigned)in_day;
     date_of_days(days, &year, &month, &day);
-    char text[64];
-    int len = snprintf(text, sizeof text, "%04lld-%02u-%02uT%02u:%02u:%02u.%03uZ", (long long)year, month, day,
-                       ms / 3600000, ms / 60000 % 60, ms / 1000 % 60, ms % 1000);
-    REQUIRE(len < CLOCK_TEXT_BYTES); /* the years of an int64_t of milliseconds have nine digits */
-    memcpy(out, text, (size_t)len + 1);
+    char *at = out;
+    if (year >= 0 && year <= 9999) {
+        units_put_padded((uint64_t)year, 4, at);
+        at += 4;
+    } else { /* the years of an int64_t of milliseconds have nine digits */
+        at += snprintf(at, 16, "%04lld", (long long)year);
+    }
+    /* By hand: every record has a time, and snprintf costs ten times as much. */
+    memcpy(at, "-00-00T00:00:00.000Z", sizeof "-00-00T00:00:00.000Z");
+    units_put_padded(month, 2, at + 1);
+    units_put_padded(day, 2, at + 4);
+    units_put_padded(ms / 3600000, 2, at + 7);
+    units_put_padded(ms / 60000 % 60, 2, at + 10);
+    units_put_padded(ms / 1000 % 60, 2, at + 13);
+    units_put_padded(ms % 1000, 3, at + 16);
     return out;
 }
 

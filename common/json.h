@@ -78,6 +78,9 @@ uint32_t json_get(const struct json_index *ix, uint32_t object, struct span name
 /* The same, but a name that stands twice is ERR_DUPLICATE: a reader behind us may take the other one.
  * OK with *ret_value = JSON_NONE when absent. */
 MUST_CHECK enum err json_get_once(const struct json_index *ix, uint32_t object, struct span name, uint32_t *ret_value);
+/* Bytes of the string content that begins here up to its closing quote, which must follow; SIZE_MAX when json_index would
+ * refuse it, or when it goes on behind these bytes. */
+size_t json_string_length(struct span content);
 /* True when the string token, unescaped, equals text. */
 bool json_string_eq(const struct json_index *ix, uint32_t token, struct span text);
 /* Unescaped content. Borrows from the text when nothing is escaped, else from the arena (then NUL-terminated).
@@ -111,6 +114,7 @@ void json_object_close(struct json_writer *w);
 void json_array_open(struct json_writer *w);
 void json_array_close(struct json_writer *w);
 void json_key(struct json_writer *w, struct span key);
+void json_plain_key(struct json_writer *w, struct span key);   /* nothing in it needs an escape: the caller's promise */
 void json_put_string(struct json_writer *w, struct span text); /* bytes that are not UTF-8 become U+FFFD */
 void json_put_cstr(struct json_writer *w, const char *text);   /* NULL writes null */
 void json_put_u64(struct json_writer *w, uint64_t value);

@@ -110,24 +110,19 @@ static enum err read_escape(struct indexer *ix)
     return OK;
 }
 
-/* ix->at is the opening quote. */
-static enum err read_string(struct indexer *ix)
+/* ix->at is behind the opening quote; moves to the closing one. */
+static enum err read_string_content(struct indexer *ix, bool *ret_escaped)
 {
-    struct json_token *token;
-    enum err err = token_add(ix, JSON_STRING, ix->at, &token);
-    if (err)
-        return err;
-    ix->at++;
     for (;;) {
         ix->at = json_plain_run(ix->at, ix->end);
         if (ix->at == ix->end)
             return fail(ix, ERR_SYNTAX, ix->at, "the string does not end");
         if (*ix->at == '"')
-            break;
+            return OK;
         if (*ix->at == '\\') {
-            token->escaped = 1;
+            *ret_escaped = true;
             ix->at++;
-            err = read_escape(ix);
+            enum err err = read_escape(ix);
             if (err)
                 return err;
         } else if (*ix->at < 0x20) {
@@ -141,9 +136,33 @@ static enum err read_string(struct indexer *ix)
             } while (ix->at < ix->end && *ix->at >= 0x80);
         }
     }
+}
+
+/* ix->at is the opening quote. */
+static enum err read_string(struct indexer *ix)
+{
+    struct json_token *token;
+    enum err err = token_add(ix, JSON_STRING, ix->at, &token);
+    if (err)
+        return err;
+    bool escaped = false;
+    ix->at++;
+    err = read_string_content(ix, &escaped);
+    if (err)
+        return err;
+    token->escaped = escaped;
     ix->at++;
     token->end = (uint32_t)(ix->at - ix->text);
     return OK;
+}
+
+size_t json_string_length(struct span content)
+{
+    struct indexer ix = { .text = (const unsigned char *)(content.ptr ? content.ptr : "") };
+    bool escaped = false;
+    ix.at = ix.text;
+    ix.end = ix.text + content.len;
+    return read_string_content(&ix, &escaped) == OK ? (size_t)(ix.at - ix.text) : SIZE_MAX;
 }
 
 static bool skip_digits(struct indexer *ix)

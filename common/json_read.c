@@ -17,12 +17,22 @@ uint32_t json_next(const struct json_index *ix, uint32_t parent, uint32_t token)
     return next < ix->tokens[parent].next ? next : JSON_NONE;
 }
 
+/* The name of a member, compared. Mostly it differs, and mostly in its length. */
+static inline bool key_is(const struct json_index *ix, uint32_t key, struct span name)
+{
+    const struct json_token *t = &ix->tokens[key];
+    if (t->escaped)
+        return json_string_eq(ix, key, name);
+    return t->end - t->start == name.len + 2 && memcmp(ix->text.ptr + t->start + 1, name.ptr, name.len) == 0;
+}
+
 uint32_t json_get(const struct json_index *ix, uint32_t object, struct span name)
 {
     if (object == JSON_NONE || json_kind(ix, object) != JSON_OBJECT)
         return JSON_NONE;
-    for (uint32_t key = json_first(ix, object); key != JSON_NONE; key = json_next(ix, object, key + 1))
-        if (json_string_eq(ix, key, name))
+    const uint32_t end = ix->tokens[object].next;
+    for (uint32_t key = object + 1; key < end; key = ix->tokens[key + 1].next)
+        if (key_is(ix, key, name))
             return key + 1;
     return JSON_NONE;
 }
@@ -32,7 +42,7 @@ enum err json_get_once(const struct json_index *ix, uint32_t object, struct span
     uint32_t value = json_get(ix, object, name);
     if (value != JSON_NONE)
         for (uint32_t key = json_next(ix, object, value); key != JSON_NONE; key = json_next(ix, object, key + 1))
-            if (json_string_eq(ix, key, name))
+            if (key_is(ix, key, name))
                 return ERR_DUPLICATE;
     *ret_value = value;
     return OK;

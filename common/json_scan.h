@@ -33,6 +33,15 @@ static inline const unsigned char *json_plain_run(const unsigned char *at, const
             return at + __builtin_ctz((unsigned)mask);
         at += 16;
     }
+    if (end - at >= 8) { /* names are short: eight more in one step */
+        __m128i block = _mm_loadl_epi64((const __m128i *)(const void *)at);
+        __m128i special = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(block, quote), _mm_cmpeq_epi8(block, backslash)),
+                                       _mm_cmplt_epi8(block, space));
+        int mask = _mm_movemask_epi8(special) & 0xFF;
+        if (mask != 0)
+            return at + __builtin_ctz((unsigned)mask);
+        at += 8;
+    }
 #elif defined(JSON_SCAN_NEON)
     while (end - at >= 16) {
         uint8x16_t block = vld1q_u8(at);

@@ -1,7 +1,7 @@
 #include "common/json.h"
 #include "common/buf.h"
 #include "common/json_scan.h"
-#include <inttypes.h>
+#include "common/units.h"
 #include <locale.h>
 #include <math.h>
 
@@ -16,6 +16,24 @@ static void put(struct json_writer *w, struct span bytes)
 {
     if (!w->err)
         w->err = buf_append(w->buf, bytes);
+}
+
+/* The text between marks, in one piece. */
+static void put_between(struct json_writer *w, char before, struct span text, struct span after)
+{
+    char *at;
+    size_t bytes;
+    if (!w->err && !size_add(text.len, 1 + after.len, &bytes))
+        w->err = ERR_FULL;
+    if (!w->err)
+        w->err = buf_reserve(w->buf, bytes, &at);
+    if (w->err)
+        return;
+    *at++ = before;
+    if (text.len > 0)
+        memcpy(at, text.ptr, text.len);
+    memcpy(at + text.len, after.ptr, after.len);
+    buf_commit(w->buf, bytes);
 }
 
 /* Before every value and key: the comma, when one is due. */
@@ -96,9 +114,14 @@ static size_t put_special(struct json_writer *w, const unsigned char *at, const 
 static void put_quoted(struct json_writer *w, struct span text)
 {
     const unsigned char *at = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = at + text.len;
+    const unsigned char *stop = json_plain_run(at, end);
+    if (stop == end) { /* nearly always */
+        put_between(w, '"', text, SPAN("\""));
+        return;
+    }
     put(w, SPAN("\""));
     while (at < end && !w->err) {
-        const unsigned char *stop = json_plain_run(at, end);
+        stop = json_plain_run(at, end);
         if (stop > at)
             put(w, span_of(at, (size_t)(stop - at)));
         at = stop;
@@ -108,13 +131,25 @@ static void put_quoted(struct json_writer *w, struct span text)
     put(w, SPAN("\""));
 }
 
-void json_key(struct json_writer *w, struct span key)
+static void begin_key(struct json_writer *w)
 {
     if ((w->after_key || w->depth == 0) && !w->err)
         w->err = ERR_INVALID;
     begin(w);
+}
+
+void json_key(struct json_writer *w, struct span key)
+{
+    begin_key(w);
     put_quoted(w, key);
     put(w, SPAN(":"));
+    w->after_key = true;
+}
+
+void json_plain_key(struct json_writer *w, struct span key)
+{
+    begin_key(w);
+    put_between(w, '"', key, SPAN("\":"));
     w->after_key = true;
 }
 
@@ -134,9 +169,11 @@ void json_put_cstr(struct json_writer *w, const char *text)
 
 static void put_magnitude(struct json_writer *w, bool negative, uint64_t magnitude)
 {
-    char text[32];
-    int length = snprintf(text, sizeof(text), "%s%" PRIu64, negative ? "-" : "", magnitude);
-    json_put_raw(w, span_of(text, (size_t)length));
+    char text[1 + UNITS_U64_BYTES], *at = text;
+    if (negative)
+        *at++ = '-';
+    at += units_put_u64(magnitude, at);
+    json_put_raw(w, span_of(text, (size_t)(at - text)));
 }
 
 void json_put_u64(struct json_writer *w, uint64_t value)

@@ -1,4 +1,7 @@
 #include "common/span.h"
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 static unsigned char lower(char c)
 {
@@ -54,6 +57,24 @@ size_t span_find_byte(struct span s, char byte)
 {
     const char *at = s.len ? memchr(s.ptr, (unsigned char)byte, s.len) : NULL;
     return at ? (size_t)(at - s.ptr) : SIZE_MAX;
+}
+
+size_t span_find_eol(struct span s)
+{
+    size_t at = 0;
+#if defined(__SSE2__)
+    const __m128i cr = _mm_set1_epi8('\r'), lf = _mm_set1_epi8('\n');
+    for (; s.len - at >= 16; at += 16) {
+        const __m128i block = _mm_loadu_si128((const __m128i *)(const void *)(s.ptr + at));
+        const int mask = _mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(block, cr), _mm_cmpeq_epi8(block, lf)));
+        if (mask != 0)
+            return at + (size_t)__builtin_ctz((unsigned)mask);
+    }
+#endif
+    for (; at < s.len; at++)
+        if (s.ptr[at] == '\r' || s.ptr[at] == '\n')
+            return at;
+    return SIZE_MAX;
 }
 
 size_t span_find(struct span s, struct span needle)

@@ -49,6 +49,7 @@ struct span span_trim(struct span s); /* SP and HT at both ends */
 /* Index of the first occurrence, or SIZE_MAX. */
 size_t span_find_byte(struct span s, char byte);
 size_t span_find(struct span s, struct span needle);
+size_t span_find_eol(struct span s); /* the first CR or LF */
 /* Cuts *rest at the first `sep`: *ret_part is what stands before it, *rest what stands after. False when *rest was
  * exhausted already (its .ptr is then NULL). "a,,b" gives "a", "", "b"; "" gives one empty part. */
 bool span_split(struct span *rest, char sep, struct span *ret_part);

@@ -213,15 +213,40 @@ char *units_format_duration(uint64_t ms, char *out)
     return out;
 }
 
+size_t units_put_u64(uint64_t value, char *out)
+{
+    char text[UNITS_U64_BYTES], *at = text + sizeof(text);
+    do {
+        *--at = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    size_t length = (size_t)(text + sizeof(text) - at);
+    memcpy(out, at, length);
+    return length;
+}
+
+void units_put_padded(uint64_t value, size_t digits, char *out)
+{
+    while (digits > 0) {
+        out[--digits] = (char)('0' + value % 10);
+        value /= 10;
+    }
+}
+
 char *units_format_usd(int64_t nano, char *out)
 {
     const uint64_t dollar = UINT64_C(1000000000);
     uint64_t magnitude = nano < 0 ? -(uint64_t)nano : (uint64_t)nano;
-    int len = snprintf(out, UNITS_TEXT_BYTES, "%s%llu.%09llu", nano < 0 ? "-" : "",
-                       (unsigned long long)(magnitude / dollar), (unsigned long long)(magnitude % dollar));
-    int least = len - NANO_DIGITS + 2;
-    while (len > least && out[len - 1] == '0')
-        len--;
-    out[len] = '\0';
+    char *at = out;
+    if (nano < 0)
+        *at++ = '-';
+    at += units_put_u64(magnitude / dollar, at);
+    *at++ = '.';
+    units_put_padded(magnitude % dollar, NANO_DIGITS, at);
+    const char *least = at + 2;
+    at += NANO_DIGITS;
+    while (at > least && at[-1] == '0')
+        at--;
+    *at = '\0';
     return out;
 }

@@ -39,14 +39,40 @@ const char *ledger_price_source_name(enum price_source source)
     return names[source];
 }
 
-static void member_text(struct json_writer *w, const char *key, struct span text)
+/* All keys here are literals without anything to escape: inline, so that their lengths are constants. A record is
+ * written for every request. */
+static inline void key_of(struct json_writer *w, const char *key)
 {
-    json_member_string(w, key, span_head(text, LEDGER_TEXT_MAX));
+    json_plain_key(w, span_of(key, strlen(key)));
 }
 
-static void member_cstr(struct json_writer *w, const char *key, const char *text)
+static inline void member_u64(struct json_writer *w, const char *key, uint64_t value)
 {
-    json_key(w, span_cstr(key));
+    key_of(w, key);
+    json_put_u64(w, value);
+}
+
+static inline void member_i64(struct json_writer *w, const char *key, int64_t value)
+{
+    key_of(w, key);
+    json_put_i64(w, value);
+}
+
+static inline void member_bool(struct json_writer *w, const char *key, bool value)
+{
+    key_of(w, key);
+    json_put_bool(w, value);
+}
+
+static inline void member_text(struct json_writer *w, const char *key, struct span text)
+{
+    key_of(w, key);
+    json_put_string(w, span_head(text, LEDGER_TEXT_MAX));
+}
+
+static inline void member_cstr(struct json_writer *w, const char *key, const char *text)
+{
+    key_of(w, key);
     if (text)
         json_put_string(w, span_head(span_cstr(text), LEDGER_TEXT_MAX));
     else
@@ -56,24 +82,24 @@ static void member_cstr(struct json_writer *w, const char *key, const char *text
 static void write_who(struct json_writer *w, const struct ledger_record *r)
 {
     char time[CLOCK_TEXT_BYTES];
-    json_member_cstr(w, "time", clock_format_wall(r->time_ms, time));
+    member_cstr(w, "time", clock_format_wall(r->time_ms, time));
     member_text(w, "request_id", r->request_id);
     member_text(w, "node", r->node);
-    json_member_u64(w, "worker", r->worker);
+    member_u64(w, "worker", r->worker);
     member_text(w, "key_id", r->key_id);
     member_text(w, "team", r->team);
 }
 
 static void write_what(struct json_writer *w, const struct ledger_record *r)
 {
-    json_member_cstr(w, "endpoint", ledger_endpoint_name(r->endpoint));
-    json_member_bool(w, "stream", r->stream);
+    member_cstr(w, "endpoint", ledger_endpoint_name(r->endpoint));
+    member_bool(w, "stream", r->stream);
     member_text(w, "asked", r->asked);
     member_text(w, "route", r->route);
     member_text(w, "arm", r->arm);
-    json_member_u64(w, "policy_version", r->policy_version);
-    json_member_u64(w, "epoch", r->epoch);
-    json_member_u64(w, "generation", r->generation);
+    member_u64(w, "policy_version", r->policy_version);
+    member_u64(w, "epoch", r->epoch);
+    member_u64(w, "generation", r->generation);
 }
 
 static void write_attempts(struct json_writer *w, const struct ledger_record *r)
@@ -86,10 +112,10 @@ static void write_attempts(struct json_writer *w, const struct ledger_record *r)
         member_text(w, "model", a->model);
         member_cstr(w, "why", a->why);
         member_cstr(w, "because", a->because);
-        json_member_u64(w, "status", a->status);
+        member_u64(w, "status", a->status);
         member_cstr(w, "error", a->error);
-        json_member_u64(w, "ttft_us", a->ttft_us);
-        json_member_u64(w, "duration_us", a->duration_us);
+        member_u64(w, "ttft_us", a->ttft_us);
+        member_u64(w, "duration_us", a->duration_us);
         json_object_close(w);
     }
     json_array_close(w);
@@ -98,9 +124,9 @@ static void write_attempts(struct json_writer *w, const struct ledger_record *r)
 static void write_outcome(struct json_writer *w, const struct ledger_record *r)
 {
     member_text(w, "model", r->model);
-    json_member_u64(w, "propensity_ppb", r->propensity_ppb);
-    json_member_u64(w, "status", r->status);
-    json_member_cstr(w, "outcome", ledger_outcome_name(r->outcome));
+    member_u64(w, "propensity_ppb", r->propensity_ppb);
+    member_u64(w, "status", r->status);
+    member_cstr(w, "outcome", ledger_outcome_name(r->outcome));
     member_cstr(w, "error", r->error);
     if (r->message)
         member_text(w, "message", span_cstr(r->message));
@@ -112,27 +138,27 @@ static void write_account(struct json_writer *w, const struct ledger_record *r)
     json_key(w, SPAN("usage"));
     if (u->known) {
         json_object_open(w);
-        json_member_u64(w, "input", u->input);
-        json_member_u64(w, "cached", u->cached);
-        json_member_u64(w, "cache_write", u->cache_write);
-        json_member_u64(w, "output", u->output);
-        json_member_u64(w, "reasoning", u->reasoning);
+        member_u64(w, "input", u->input);
+        member_u64(w, "cached", u->cached);
+        member_u64(w, "cache_write", u->cache_write);
+        member_u64(w, "output", u->output);
+        member_u64(w, "reasoning", u->reasoning);
         json_object_close(w);
     } else {
         json_put_null(w);
     }
-    json_member_bool(w, "estimated", u->estimated);
-    json_member_bool(w, "suspect", u->suspect);
-    json_member_i64(w, "cost_list_nano_usd", r->cost.list_nano);
-    json_member_i64(w, "cost_nano_usd", r->cost.charged_nano);
-    json_member_cstr(w, "price_source", ledger_price_source_name(r->price_source));
-    json_member_bool(w, "price_stale", r->price_stale);
-    json_member_u64(w, "book_version", r->book_version);
-    json_member_u64(w, "input_bytes", r->input_bytes);
-    json_member_u64(w, "output_bytes", r->output_bytes);
-    json_member_u64(w, "ttft_us", r->ttft_us);
-    json_member_u64(w, "total_us", r->total_us);
-    json_member_u64(w, "overhead_us", r->overhead_us);
+    member_bool(w, "estimated", u->estimated);
+    member_bool(w, "suspect", u->suspect);
+    member_i64(w, "cost_list_nano_usd", r->cost.list_nano);
+    member_i64(w, "cost_nano_usd", r->cost.charged_nano);
+    member_cstr(w, "price_source", ledger_price_source_name(r->price_source));
+    member_bool(w, "price_stale", r->price_stale);
+    member_u64(w, "book_version", r->book_version);
+    member_u64(w, "input_bytes", r->input_bytes);
+    member_u64(w, "output_bytes", r->output_bytes);
+    member_u64(w, "ttft_us", r->ttft_us);
+    member_u64(w, "total_us", r->total_us);
+    member_u64(w, "overhead_us", r->overhead_us);
 }
 
 static enum err write_line(const struct ledger_record *r, struct buf *line, bool cut)
@@ -143,8 +169,8 @@ static enum err write_line(const struct ledger_record *r, struct buf *line, bool
     write_who(&w, r);
     write_what(&w, r);
     if (cut) {
-        json_member_u64(&w, "attempt_count", r->attempt_count);
-        json_member_bool(&w, "cut", true);
+        member_u64(&w, "attempt_count", r->attempt_count);
+        member_bool(&w, "cut", true);
     } else {
         write_attempts(&w, r);
     }

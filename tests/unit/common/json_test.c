@@ -464,6 +464,49 @@ static void writer_places_the_marks(void **state)
     buf_release(&buf);
 }
 
+static void a_string_is_measured_without_an_index(void **state UNUSED)
+{
+    const struct {
+        struct span text;
+        size_t length;
+    } rows[] = {
+        { SPAN("\""), 0 },
+        { SPAN("abc\",1"), 3 },
+        { SPAN("a\\\"b\\u00e9\xC3\xA9\\n\""), 14 },
+        { SPAN("exactly sixteen.\"exactly sixteen."), 16 },
+        { SPAN(""), SIZE_MAX },
+        { SPAN("abc"), SIZE_MAX },
+        { SPAN("a\\"), SIZE_MAX },
+        { SPAN("a\\\""), SIZE_MAX },
+        { SPAN("a\\x\""), SIZE_MAX },
+        { SPAN("a\nb\""), SIZE_MAX },
+        { SPAN("a\xC3\""), SIZE_MAX },
+        { SPAN("\\u12\""), SIZE_MAX },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (json_string_length(rows[i].text) != rows[i].length)
+            fail_msg("row %zu: %zu", i, json_string_length(rows[i].text));
+}
+
+static void plain_keys_are_quoted_alike(void **state UNUSED)
+{
+    struct buf buf = BUF_INIT(64);
+    struct json_writer w;
+    json_writer_init(&w, &buf);
+    json_object_open(&w);
+    json_plain_key(&w, SPAN("a"));
+    json_put_i64(&w, -7);
+    json_plain_key(&w, SPAN("b"));
+    json_put_string(&w, SPAN(""));
+    json_object_close(&w);
+    assert_int_equal(json_writer_end(&w), OK);
+    assert_span(buf_span(&buf), SPAN("{\"a\":-7,\"b\":\"\"}"));
+    json_writer_init(&w, &buf);
+    json_plain_key(&w, SPAN("a")); /* not in an object */
+    assert_int_equal(json_writer_end(&w), ERR_INVALID);
+    buf_release(&buf);
+}
+
 static void writer_writes_decimals_exactly(void **state)
 {
     (void)state;
@@ -548,6 +591,8 @@ int main(void)
         TEST(prices_are_exact),
         TEST(doubles_ignore_the_locale),
         TEST(writer_places_the_marks),
+        TEST(a_string_is_measured_without_an_index),
+        TEST(plain_keys_are_quoted_alike),
         TEST(writer_writes_decimals_exactly),
         TEST(writer_errors_stick),
     };

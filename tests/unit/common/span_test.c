@@ -38,6 +38,15 @@ static void cutting(void **state UNUSED)
     assert_true(span_eq(span_trim(SPAN("\na")), SPAN("\na"))); /* a line end is not padding */
     assert_int_equal(span_find_byte(SPAN("abcb"), 'b'), 1);
     assert_true(span_find_byte(SPAN("abc"), 'x') == SIZE_MAX);
+    char line[40];
+    memset(line, 'x', sizeof(line));
+    assert_true(span_find_eol(span_of(line, sizeof(line))) == SIZE_MAX);
+    assert_true(span_find_eol(span_of(NULL, 0)) == SIZE_MAX);
+    for (size_t i = sizeof(line); i-- > 0;) {
+        line[i] = i % 2 ? '\r' : '\n';
+        assert_int_equal(span_find_eol(span_of(line, sizeof(line))), i);
+        assert_true(span_find_eol(span_of(line, i)) == SIZE_MAX);
+    }
     assert_true(span_find_byte(span_cstr(NULL), 'x') == SIZE_MAX);
     assert_int_equal(span_find(SPAN("aabab"), SPAN("bab")), 2);
     assert_int_equal(span_find(SPAN("a"), SPAN("")), 0);

@@ -194,12 +194,31 @@ static void formatted_money_reads_back(void **state UNUSED)
     }
 }
 
+static void digits_are_written(void **state UNUSED)
+{
+    char out[UNITS_U64_BYTES];
+    static const uint64_t values[] = { 0, 9, 10, 99, 100, 1234567890, UINT64_MAX };
+    for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+        uint64_t back;
+        size_t n = units_put_u64(values[i], out);
+        assert_int_equal(span_to_u64(span_of(out, n), &back), OK);
+        assert_true(back == values[i]);
+        assert_true(n == 1 || out[0] != '0');
+    }
+    assert_memory_equal((units_put_padded(7, 3, out), out), "007", 3);
+    assert_memory_equal((units_put_padded(1234, 2, out), out), "34", 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(durations), cmocka_unit_test(formatted_durations_read_back),
-        cmocka_unit_test(sizes),     cmocka_unit_test(shares),
-        cmocka_unit_test(money),     cmocka_unit_test(formatted_money_reads_back),
+        cmocka_unit_test(durations),
+        cmocka_unit_test(formatted_durations_read_back),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(shares),
+        cmocka_unit_test(money),
+        cmocka_unit_test(formatted_money_reads_back),
+        cmocka_unit_test(digits_are_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
