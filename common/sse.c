@@ -34,6 +34,10 @@ static size_t find_end(struct sse_framer *framer, struct span bytes)
             continue;
         if (byte != '\n' && byte != '\r') {
             framer->line_empty = false;
+            const size_t skip = span_find_eol(span_skip(bytes, i + 1));
+            if (skip == SIZE_MAX)
+                return 0;
+            i += skip;
             continue;
         }
         if (!framer->line_empty) {
@@ -51,9 +55,7 @@ static size_t find_end(struct sse_framer *framer, struct span bytes)
 
 static struct span take_line(struct span *rest)
 {
-    size_t n = 0;
-    while (n < rest->len && rest->ptr[n] != '\n' && rest->ptr[n] != '\r')
-        n++;
+    size_t n = size_min(span_find_eol(*rest), rest->len);
     struct span line = span_head(*rest, n);
     bool crlf = rest->len - n >= 2 && rest->ptr[n] == '\r' && rest->ptr[n + 1] == '\n';
     *rest = span_skip(*rest, n + (crlf ? 2 : 1));
@@ -125,6 +127,12 @@ static enum err keep(struct sse_framer *framer, struct span bytes)
 enum err sse_feed(struct sse_framer *framer, struct span bytes, sse_callback *callback, void *user)
 {
     while (bytes.len > 0) {
+        const bool between = framer->pending.len == 0 && framer->line_empty && !framer->after_cr && !framer->at_start;
+        const size_t known = between && framer->known ? framer->known(user, bytes) : 0;
+        if (known > 0) {
+            bytes = span_skip(bytes, known);
+            continue;
+        }
         size_t end = find_end(framer, bytes);
         struct span part = span_head(bytes, end ? end : bytes.len);
         bytes = span_skip(bytes, part.len);

@@ -18,7 +18,12 @@ struct sse_event {
     bool has_data;    /* an event without data is not dispatched by browsers: comments, keep-alives */
 };
 
+/* Asked at the start of an event: how many of these bytes are whole events, each ended by LF, that the owner knows and
+ * has dealt with; 0: none. */
+typedef size_t sse_known(void *user, struct span bytes);
+
 struct sse_framer {
+    sse_known *known;   /* the owner may set it after sse_init; NULL: every event is framed and given to the callback */
     struct buf pending; /* bytes of an unfinished event */
     struct buf data;    /* joined data when there is more than one data line */
     bool line_empty;    /* state of the scan: nothing on this line yet */

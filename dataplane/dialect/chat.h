@@ -62,9 +62,13 @@ enum event_class {
 };
 struct event_facts {
     enum event_class class;
-    struct usage usage;                    /* when it carries one (known) */
-    uint64_t content_bytes;                /* for estimates when usage never comes */
-    bool finished;                         /* carries a finish_reason */
+    struct usage usage;     /* when it carries one (known) */
+    uint64_t content_bytes; /* for estimates when usage never comes */
+    bool finished;          /* carries a finish_reason */
+    /* For EVENT_CONTENT, when everything else in the event is alike in every event of its kind: its only text, as it
+     * stands between its quotes in the event's data, and a string there of which nothing is read (OpenAI's
+     * "obfuscation"). .ptr NULL: none such. */
+    struct span content, padding;
     struct span error_type, error_message; /* in arena, for EVENT_ERROR */
     bool error_retryable;                  /* overloaded, server error: another model may do */
 };

@@ -31,6 +31,15 @@ static uint64_t text_bytes(const struct json_index *ix, uint32_t token)
     return is_text(ix, token) ? json_raw(ix, token).len - 2 : 0;
 }
 
+/* As it stands between its quotes; .ptr NULL when it is no string. */
+static struct span text_at(const struct json_index *ix, uint32_t token)
+{
+    if (!is_text(ix, token))
+        return span_of(NULL, 0);
+    const struct span raw = json_raw(ix, token);
+    return span_of(raw.ptr + 1, raw.len - 2);
+}
+
 /* ---- errors ---- */
 
 static bool one_of(struct span text, const char *const *list, size_t count)
@@ -104,36 +113,51 @@ static uint32_t find_error(const struct json_index *ix, struct span event_type)
 
 /* ---- content ---- */
 
-/* Bytes of what a message or delta carries: text, reasoning, refusal, calls of tools; *ret_any also for calls without
- * bytes yet. */
-static uint64_t message_bytes(const struct json_index *ix, uint32_t message, bool *ret_any)
-{
-    static const char *const texts[] = { "content", "reasoning_content", "reasoning", "refusal" };
-    static const char *const others[] = { "tool_calls", "function_call", "audio", "images", "reasoning_details" };
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
-        uint32_t value = json_get(ix, message, span_cstr(texts[i]));
-        bytes += text_bytes(ix, value);
-        if (is_array(ix, value) && json_count(ix, value) > 0) /* content in parts (Mistral) */
-            bytes += json_raw(ix, value).len;
-    }
-    *ret_any |= bytes > 0;
-    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
-        uint32_t value = json_get(ix, message, span_cstr(others[i]));
-        if ((!is_array(ix, value) && !is_object(ix, value)) || json_count(ix, value) == 0)
-            continue;
-        bytes += json_raw(ix, value).len;
-        *ret_any = true;
-    }
-    return bytes;
-}
-
 struct seen {
-    unsigned choices;
+    unsigned choices, texts;
     bool content, finished;
     bool answer; /* message, delta or text is there, be it empty */
     uint64_t bytes;
+    uint32_t text; /* the token of the only one that is not empty (texts is 1) */
 };
+
+static void count_text(const struct json_index *ix, uint32_t token, struct seen *seen)
+{
+    const uint64_t bytes = text_bytes(ix, token);
+    if (bytes == 0)
+        return;
+    seen->bytes += bytes;
+    seen->content = true;
+    seen->text = token;
+    seen->texts++;
+}
+
+/* What a message or delta carries: text, reasoning, refusal, calls of tools; these also without bytes yet. */
+static void read_message(const struct json_index *ix, uint32_t message, struct seen *seen)
+{
+    static const struct span texts[] = {
+        { "content", 7 }, { "reasoning_content", 17 }, { "reasoning", 9 }, { "refusal", 7 }
+    };
+    static const struct span others[] = {
+        { "tool_calls", 10 }, { "function_call", 13 }, { "audio", 5 }, { "images", 6 }, { "reasoning_details", 17 }
+    };
+    seen->answer = true;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        uint32_t value = json_get(ix, message, texts[i]);
+        count_text(ix, value, seen);
+        if (is_array(ix, value) && json_count(ix, value) > 0) { /* content in parts (Mistral) */
+            seen->bytes += json_raw(ix, value).len;
+            seen->content = true;
+        }
+    }
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        uint32_t value = json_get(ix, message, others[i]);
+        if ((!is_array(ix, value) && !is_object(ix, value)) || json_count(ix, value) == 0)
+            continue;
+        seen->bytes += json_raw(ix, value).len;
+        seen->content = true;
+    }
+}
 
 static void read_choice(const struct json_index *ix, uint32_t choice, struct seen *seen)
 {
@@ -147,16 +171,13 @@ static void read_choice(const struct json_index *ix, uint32_t choice, struct see
     static const char *const messages[] = { "delta", "message" };
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
         uint32_t message = json_get(ix, choice, span_cstr(messages[i]));
-        if (!is_object(ix, message))
-            continue;
-        seen->answer = true;
-        seen->bytes += message_bytes(ix, message, &seen->content);
+        if (is_object(ix, message))
+            read_message(ix, message, seen);
     }
     uint32_t text = json_get(ix, choice, SPAN("text")); /* completions */
     if (is_text(ix, text)) {
         seen->answer = true;
-        seen->bytes += text_bytes(ix, text);
-        seen->content |= text_bytes(ix, text) > 0;
+        count_text(ix, text, seen);
     }
 }
 
@@ -208,6 +229,10 @@ enum err openai_chat_event(struct arena *arena, enum endpoint endpoint, const st
             facts.class = class_of(&seen, is_object(&ix, usage));
             facts.finished = seen.finished;
             facts.content_bytes = seen.bytes;
+            if (!seen.finished && !facts.usage.known && seen.texts == 1 && seen.bytes == text_bytes(&ix, seen.text)) {
+                facts.content = text_at(&ix, seen.text);
+                facts.padding = text_at(&ix, json_get(&ix, 0, SPAN("obfuscation")));
+            }
         } else if (is_object(&ix, usage)) {
             facts.class = EVENT_USAGE;
         } else if (span_eq(event->type, SPAN("ping"))) {

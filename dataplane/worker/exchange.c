@@ -192,7 +192,7 @@ void exchange_body_end(struct exchange *x, uint64_t began_ns)
 
 void exchange_account(struct exchange *x)
 {
-    size_t now = x->arena.held + x->body.cap + x->ask_arena.held + x->answer.cap + x->down.cap;
+    size_t now = x->arena.held + x->body.cap + x->ask_arena.held + x->answer.cap + x->down.cap + x->mold.raw.cap;
     if (x->framing)
         now += x->framer.pending.cap + x->framer.data.cap;
     if (now != x->accounted)

@@ -399,6 +399,7 @@ void exchange_attempt_close(struct exchange *x, const char *error)
     a->holds_place = false;
     if (x->framing)
         sse_release(&x->framer);
+    event_mold_release(&x->mold);
     x->framing = false;
     exchange_account(x);
     x->first_due = x->idle_due = x->tail_due = DEADLINE_NONE;

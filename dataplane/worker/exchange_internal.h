@@ -10,6 +10,7 @@
 #include "common/arena.h"
 #include "common/sse.h"
 #include "dataplane/account/ledger.h"
+#include "dataplane/dialect/event_mold.h"
 #include "dataplane/dialect/openai_chat.h"
 #include "dataplane/route/auth.h"
 #include "dataplane/route/breaker.h"
@@ -127,6 +128,7 @@ struct exchange {
     struct buf down;         /* header lines that come down, of this attempt */
     struct sse_framer framer;
     bool framing;
+    struct event_mold mold; /* of the last event with content */
     bool feed_failed; /* an event ended the attempt: handled after the feed */
     enum retry_failure feed_failure;
     char *feed_message;

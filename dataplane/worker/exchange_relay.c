@@ -191,6 +191,24 @@ static enum err on_done_event(struct exchange *x, struct span raw)
     return forward(x, raw);
 }
 
+/* Once content flows: events like the last one that was read go on together, unread. */
+static size_t on_known(void *user, struct span bytes)
+{
+    struct exchange *x = user;
+    size_t taken = 0, n, content_bytes;
+    uint64_t content = 0;
+    if (!x->content_seen || x->done_seen)
+        return 0;
+    while ((n = event_mold_match(&x->mold, span_skip(bytes, taken), &content_bytes)) > 0) {
+        taken += n;
+        content += content_bytes;
+    }
+    if (taken == 0 || buf_append(&x->core->scratch, span_head(bytes, taken)))
+        return 0;
+    x->content_bytes += content;
+    return taken;
+}
+
 static enum err on_event(void *user, const struct sse_event *event)
 {
     struct exchange *x = user;
@@ -208,6 +226,7 @@ static enum err on_event(void *user, const struct sse_event *event)
     case EVENT_CONTENT:
         if (!x->content_seen && first_content(x))
             return ERR_CANCELLED;
+        event_mold_cast(&x->mold, event->raw, facts.content, facts.padding);
         return forward(x, event->raw);
     case EVENT_OPENING:
     case EVENT_FINISH:
@@ -299,6 +318,7 @@ static void on_head(void *user, const struct upstream_head *head)
     if (head->status / 100 == 2 && x->ask.stream && a->event_stream) {
         exchange_go(x, EXCHANGE_HOLDING);
         sse_init(&x->framer, EXCHANGE_EVENT_BYTES);
+        x->framer.known = on_known;
         x->framing = true;
     } else {
         exchange_go(x, EXCHANGE_GATHERING);

@@ -199,6 +199,44 @@ static void errors_of_the_callback_and_of_memory_come_back(void **state)
     seen_release(&seen);
 }
 
+static size_t knows_a(void *user, struct span bytes)
+{
+    unsigned *asked = user;
+    ++*asked;
+    size_t n = 0;
+    while (span_starts(span_skip(bytes, n), SPAN("data: a\n\n")))
+        n += 9;
+    return n;
+}
+
+static enum err count_other(void *user, const struct sse_event *event)
+{
+    unsigned *asked = user;
+    *asked += 100;
+    assert_false(span_eq(event->data, SPAN("a")));
+    return OK;
+}
+
+static void what_the_owner_knows_is_passed_over(void **state UNUSED)
+{
+    struct sse_framer framer;
+    unsigned asked = 0;
+    sse_init(&framer, 100);
+    framer.known = knows_a;
+    assert_int_equal(sse_feed(&framer, SPAN("data: b\n\n"), count_other, &asked), OK);
+    assert_int_equal(asked, 100); /* the first event may begin with a BOM: not asked */
+    assert_int_equal(sse_feed(&framer, SPAN("data: a\n\ndata: a\n\ndata: c\n\nda"), count_other, &asked), OK);
+    assert_int_equal(asked, 203); /* for the two, for c, for the piece */
+    assert_int_equal(sse_feed(&framer, SPAN("ta: d\n\n"), count_other, &asked), OK);
+    assert_int_equal(asked, 303); /* in the middle of an event nobody is asked */
+    assert_int_equal(sse_feed(&framer, SPAN("data: e\r\n\r"), count_other, &asked), OK);
+    assert_int_equal(asked, 404);
+    assert_int_equal(sse_feed(&framer, SPAN("\ndata: f\r\n\r\n"), count_other, &asked), OK);
+    assert_int_equal(asked, 504); /* nor before the other half of a line end */
+    assert_int_equal(sse_unfinished(&framer).len, 0);
+    sse_release(&framer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +247,7 @@ int main(void)
         cmocka_unit_test(the_rest_says_that_a_stream_was_cut),
         cmocka_unit_test(an_event_has_a_maximum),
         cmocka_unit_test(errors_of_the_callback_and_of_memory_come_back),
+        cmocka_unit_test(what_the_owner_knows_is_passed_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
