@@ -311,35 +311,66 @@ static void give_head(struct direct_conn *conn)
                                                      .reused = conn->reused });
 }
 
+/* Chunks of one read are moved together where they lie (the bytes are the lane's own) and given at once: a provider
+ * sends each event in a chunk of its own, and the client should not get a write for each. */
+static void join(struct span *body, struct span more)
+{
+    if (body->len == 0) {
+        *body = more;
+        return;
+    }
+    memmove((char *)(uintptr_t)body->ptr + body->len, more.ptr, more.len);
+    body->len += more.len;
+}
+
+static void give_body(struct direct_try *t, struct span *body)
+{
+    const struct span bytes = *body;
+    *body = span_of(NULL, 0);
+    if (bytes.len == 0)
+        return;
+    t->phase = UPSTREAM_BODY;
+    t->events.body(t->user, bytes);
+}
+
 enum direct_progress direct_conn_parse(struct direct_conn *conn, struct span *bytes)
 {
     struct direct_try *t = conn->try;
+    struct span body = { NULL, 0 }; /* joined, not given yet */
     if (bytes->len)
         conn->heard = true;
     while (conn->try) {
         enum http1_event event;
-        struct span body;
+        struct span more;
         if (t->paused)
             return DIRECT_PAUSED;
-        const enum err err = http1_next(&conn->parser, bytes, &event, &body);
+        const enum err err = http1_next(&conn->parser, bytes, &event, &more);
+        if (!err && event == HTTP1_BODY) {
+            join(&body, more);
+            continue;
+        }
+        give_body(t, &body);
+        if (!conn->try)
+            break;
         if (err)
             return give_up(t, translate(err), http1_why(&conn->parser));
         switch (event) {
         case HTTP1_MORE:
             if (t->phase < UPSTREAM_HEAD && !head_fits(conn))
                 return give_up(t, ERR_TOO_LARGE, "the response's head is too large");
-            return DIRECT_MORE;
+            return t->paused ? DIRECT_PAUSED : DIRECT_MORE;
         case HTTP1_HEAD:
             if (!head_fits(conn))
                 return give_up(t, ERR_TOO_LARGE, "the response's head is too large");
             give_head(conn);
             break;
-        case HTTP1_BODY:
-            t->phase = UPSTREAM_BODY;
-            t->events.body(t->user, body);
-            break;
         case HTTP1_END:
-            return DIRECT_ENDED;
+            if (!t->paused)
+                return DIRECT_ENDED;
+            http1_end_again(&conn->parser);
+            break;
+        case HTTP1_BODY:
+            break;
         }
     }
     return DIRECT_GONE;

@@ -341,6 +341,12 @@ enum err http1_next(struct http1 *p, struct span *input, enum http1_event *ret_e
     return err;
 }
 
+void http1_end_again(struct http1 *p)
+{
+    REQUIRE(p->state == HTTP1_STATE_ENDED);
+    p->state = HTTP1_STATE_END_DUE;
+}
+
 enum err http1_eof(struct http1 *p, enum http1_event *ret_event)
 {
     if (p->state == HTTP1_STATE_FAILED)

@@ -168,6 +168,8 @@ static inline const struct http1_head *http1_head(const struct http1 *parser)
  * says more. *ret_body is written for HTTP1_BODY only. */
 MUST_CHECK enum err http1_next(struct http1 *parser, struct span *input, enum http1_event *ret_event,
                                struct span *ret_body);
+/* HTTP1_END, which the last call gave, is given once more by the next: the owner cannot deal with it yet. */
+void http1_end_again(struct http1 *parser);
 /* The connection was closed by the peer. HTTP1_END: that ended the body. HTTP1_MORE: there was no message under way.
  * ERR_CLOSED: a message was cut short. Or the error the parser has failed with. */
 MUST_CHECK enum err http1_eof(struct http1 *parser, enum http1_event *ret_event);

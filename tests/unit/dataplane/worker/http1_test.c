@@ -236,6 +236,21 @@ static void an_idle_connection_costs_little(void **state)
     http1_release(NULL);
 }
 
+static void an_end_can_be_told_twice(void **state)
+{
+    (void)state;
+    struct http1 parser;
+    http1_init(&parser, HTTP1_RESPONSE);
+    struct span input = SPAN("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nrest");
+    assert_int_equal(next(&parser, &input), HTTP1_HEAD);
+    assert_int_equal(next(&parser, &input), HTTP1_END);
+    http1_end_again(&parser);
+    assert_int_equal(next(&parser, &input), HTTP1_END);
+    assert_int_equal(next(&parser, &input), HTTP1_MORE);
+    assert_int_equal(input.len, 4);
+    http1_release(&parser);
+}
+
 static void each_failed_allocation_is_reported(void **state)
 {
     (void)state;
@@ -319,6 +334,7 @@ int main(void)
         cmocka_unit_test(responses_end_as_they_should),
         cmocka_unit_test(a_cut_message_is_told_from_a_complete_one),
         cmocka_unit_test(an_idle_connection_costs_little),
+        cmocka_unit_test(an_end_can_be_told_twice),
         cmocka_unit_test(each_failed_allocation_is_reported),
         cmocka_unit_test(writers_refuse_what_would_end_a_line),
         cmocka_unit_test(what_is_written_reads_back),
