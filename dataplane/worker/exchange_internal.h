@@ -129,7 +129,7 @@ struct exchange {
     struct sse_framer framer;
     bool framing;
     struct event_mold mold; /* of the last event with content */
-    bool feed_failed; /* an event ended the attempt: handled after the feed */
+    bool feed_failed;       /* an event ended the attempt: handled after the feed */
     enum retry_failure feed_failure;
     char *feed_message;
     bool done_seen, finished;
