@@ -1,4 +1,4 @@
-/* http1_chars.h - which bytes may stand where in an HTTP/1.1 message. Private to http1*.c and its tests. */
+/* http1_chars.h - which bytes may stand where in an HTTP/1.1 message. Private to http1*.c, h2_head.c and their tests. */
 #pragma once
 #include "common/base.h"
 

@@ -29,17 +29,26 @@ static struct span marked(const struct http1 *p)
     return span_of(buf_span(&p->bytes).ptr + p->mark, p->scanned - p->mark);
 }
 
-static enum err method_done(struct http1 *p)
+enum err http1_method_of(struct span name, enum http1_method *ret, struct span *ret_name)
 {
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
-        if (span_eq(marked(p), span_cstr(methods[i].name))) {
-            p->head.method = methods[i].method;
-            p->scan = HTTP1_SCAN_TARGET;
-            p->mark = p->scanned + 1;
+        if (span_eq(name, span_cstr(methods[i].name))) {
+            *ret = methods[i].method;
+            *ret_name = span_cstr(methods[i].name);
             return OK;
         }
     }
-    return http1_refuse(p, ERR_UNSUPPORTED, "the method is not known");
+    return ERR_UNSUPPORTED;
+}
+
+static enum err method_done(struct http1 *p)
+{
+    struct span name;
+    if (http1_method_of(marked(p), &p->head.method, &name))
+        return http1_refuse(p, ERR_UNSUPPORTED, "the method is not known");
+    p->scan = HTTP1_SCAN_TARGET;
+    p->mark = p->scanned + 1;
+    return OK;
 }
 
 static enum err method_byte(struct http1 *p, char byte)

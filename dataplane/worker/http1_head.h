@@ -1,4 +1,4 @@
-/* http1_head.h - the head of a message, byte by byte. Private to http1*.c. */
+/* http1_head.h - the head of a message, byte by byte. Private to http1*.c; h2_head.c shares the methods. */
 #pragma once
 #include "dataplane/worker/http1.h"
 
@@ -23,3 +23,6 @@ static inline enum err http1_refuse(struct http1 *parser, enum err err, const ch
     parser->why = why;
     return err;
 }
+
+/* The name of a method -> which one it is, and its name for good. ERR_UNSUPPORTED: none that we know. */
+MUST_CHECK enum err http1_method_of(struct span name, enum http1_method *ret, struct span *ret_name);

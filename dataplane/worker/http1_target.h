@@ -1,4 +1,4 @@
-/* http1_target.h - request targets and hosts (RFC 9112 section 3.2, RFC 3986). Private to http1*.c. */
+/* http1_target.h - request targets and hosts (RFC 9112 section 3.2, RFC 3986). Private to http1*.c and h2_head.c. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"

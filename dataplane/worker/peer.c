@@ -87,10 +87,6 @@ static void leave(struct peer *peer)
 
 /* ---- which protocol ---- */
 
-#if !__has_include("dataplane/worker/h2_internal.h")
-#define h2_speak(core, stream, host, ret) ERR_UNSUPPORTED
-#endif
-
 /* False: none could be, the connection is gone. */
 static bool speak(struct peer *peer, enum stream_protocol protocol)
 {

@@ -48,7 +48,8 @@ function phase(path) {
     return folder(path)
 }
 function pure(path) {
-    return path ~ /^dataplane\/(dialect|route)\// || path ~ /^dataplane\/worker\/(http1|proxy_v2)[^\/]*$/ ||
+    return path ~ /^dataplane\/(dialect|route)\// ||
+           path ~ /^dataplane\/worker\/((http1|proxy_v2)[^\/]*|h2_(frame|head|budget)\.[ch])$/ ||
            path ~ /^dataplane\/account\/(usage|cost)[^\/]*$/ || path ~ /^controlplane\/(policy|decide)\// ||
            path ~ /^common\/(json|sse)[^\/]*$/
 }
@@ -61,6 +62,7 @@ function library(path) {
     if (path ~ /^openssl\//) return "openssl"
     if (path ~ /^libfyaml/) return "libfyaml"
     if (path ~ /^llhttp/) return "llhttp"
+    if (path ~ /^nghttp2\//) return "nghttp2"
     if (path ~ /^protobuf-c\//) return "protobuf-c"
     return ""
 }
@@ -72,6 +74,8 @@ function check_library(path,    name) {
         complain("only proto/channel.c includes nng")
     else if (name == "lmdb" && FILENAME != "proto/snapshot.c")
         complain("only proto/snapshot.c includes lmdb.h")
+    else if (name == "nghttp2" && (FILENAME !~ /^dataplane\/worker\/h2[^\/]*\.[ch]$/ || pure(FILENAME)))
+        complain("only worker/h2* includes nghttp2, and not its pure parts")
     else if (name == "protobuf-c" && FILENAME !~ /^proto\/wire[^\/]*\.[ch]$/)
         complain("only proto/wire* includes protobuf-c")
     else if (pure(FILENAME) && name ~ /^(uv|curl|nng|lmdb|ares)$/)

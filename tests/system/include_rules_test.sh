@@ -131,13 +131,17 @@ header proto/wire.h '#include "links.pb-c.h"'
 catches proto/wire.h:2 'only proto/wire*.c'
 put dataplane/main.c '#include <protobuf-c/protobuf-c.h>'
 catches dataplane/main.c:1 'only proto/wire*'
+for file in dataplane/worker/conn.c dataplane/worker/h2_head.c dataplane/main.c; do
+    put $file '#include <nghttp2/nghttp2.h>'
+    catches $file:1 'only worker/h2*'
+done
 for lib in uv.h curl/curl.h openssl/evp.h libfyaml.h llhttp.h; do
     put common/buf.c "#include <$lib>"
     catches common/buf.c:1 'common includes'
 done
 
 # Pure code.
-for file in dataplane/worker/http1_write.c dataplane/dialect/gemini.c dataplane/route/ask.c dataplane/account/usage.c \
+for file in dataplane/worker/http1_write.c dataplane/worker/h2_head.c dataplane/dialect/gemini.c dataplane/route/ask.c dataplane/account/usage.c \
     dataplane/account/cost_book.c controlplane/policy/parse.c controlplane/decide/health.c; do
     for lib in uv.h uv/version.h curl/curl.h ares.h; do
         put $file "#include <$lib>"
