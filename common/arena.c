@@ -120,7 +120,7 @@ static struct arena_block *block_add(struct arena *arena, size_t least)
     return block;
 }
 
-void *arena_alloc(struct arena *arena, size_t bytes)
+void *arena_alloc_dirty(struct arena *arena, size_t bytes)
 {
     size_t padded;
     if (!size_add(size_max(bytes, 1), ARENA_ALIGN - 1, &padded))
@@ -137,7 +137,14 @@ void *arena_alloc(struct arena *arena, size_t bytes)
     block->used += padded;
     arena->used += padded;
     UNPOISON(at, bytes);
-    memset(at, 0, bytes);
+    return at;
+}
+
+void *arena_alloc(struct arena *arena, size_t bytes)
+{
+    void *at = arena_alloc_dirty(arena, bytes);
+    if (at)
+        memset(at, 0, bytes);
     return at;
 }
 
@@ -150,12 +157,31 @@ void *arena_alloc_array(struct arena *arena, size_t count, size_t element_bytes)
 struct span arena_dup(struct arena *arena, struct span bytes)
 {
     size_t total;
-    char *copy = size_add(bytes.len, 1, &total) ? arena_alloc(arena, total) : NULL;
+    char *copy = size_add(bytes.len, 1, &total) ? arena_alloc_dirty(arena, total) : NULL;
     if (!copy)
         return span_of(NULL, 0);
     if (bytes.len > 0)
         memcpy(copy, bytes.ptr, bytes.len);
+    copy[bytes.len] = '\0';
     return span_of(copy, bytes.len);
+}
+
+struct span arena_join(struct arena *arena, const struct span *parts, size_t count)
+{
+    size_t total = 1;
+    for (size_t i = 0; i < count; i++)
+        if (!size_add(total, parts[i].len, &total))
+            return span_of(NULL, 0);
+    char *text = arena_alloc_dirty(arena, total), *at = text;
+    if (!text)
+        return span_of(NULL, 0);
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].len > 0)
+            memcpy(at, parts[i].ptr, parts[i].len);
+        at += parts[i].len;
+    }
+    *at = '\0';
+    return span_of(text, total - 1);
 }
 
 char *arena_printf(struct arena *arena, const char *fmt, ...)

@@ -137,9 +137,10 @@ void random_bytes(void *out, size_t n)
     }
 }
 
+static const char letters[] = "23456789abcdefghijkmnpqrstuvwxyz";
+
 char *random_id(const char *prefix, size_t n, char *out)
 {
-    static const char letters[] = "23456789abcdefghijkmnpqrstuvwxyz";
     size_t prefix_len = strlen(prefix);
     (void)snprintf(out, prefix_len + 1, "%s", prefix);
     char *at = out + prefix_len;
@@ -180,4 +181,19 @@ uint64_t prng_u64(struct prng *prng)
 double prng_unit(struct prng *prng)
 {
     return (double)(prng_u64(prng) >> 11) * 0x1p-53;
+}
+
+char *prng_id(struct prng *prng, const char *prefix, size_t n, char *out)
+{
+    size_t prefix_len = strlen(prefix);
+    memcpy(out, prefix, prefix_len);
+    char *at = out + prefix_len;
+    uint64_t bits = 0;
+    for (size_t i = 0; i < n; i++, bits >>= 5) {
+        if (i % 12 == 0) /* the upper sixty bits are twelve letters */
+            bits = prng_u64(prng) >> 4;
+        at[i] = letters[bits & 31];
+    }
+    at[n] = '\0';
+    return out;
 }

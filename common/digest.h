@@ -32,3 +32,5 @@ struct prng {
 void prng_seed(struct prng *prng, uint64_t seed);
 uint64_t prng_u64(struct prng *prng);
 double prng_unit(struct prng *prng); /* [0, 1) */
+/* As random_id, without a system call: unique when all of `prng` came from random_bytes, but no secret. */
+char *prng_id(struct prng *prng, const char *prefix, size_t n, char *out);

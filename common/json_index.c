@@ -51,9 +51,9 @@ static enum err fail(struct indexer *ix, enum err err, const unsigned char *at, 
 
 static struct chunk *chunk_new(struct arena *arena, uint32_t cap)
 {
-    struct chunk *chunk = arena_alloc(arena, sizeof(struct chunk) + cap * sizeof(struct json_token));
+    struct chunk *chunk = arena_alloc_dirty(arena, sizeof(struct chunk) + cap * sizeof(struct json_token));
     if (chunk)
-        chunk->cap = cap;
+        *chunk = (struct chunk){ .cap = cap };
     return chunk;
 }
 
@@ -76,9 +76,9 @@ static enum err token_add(struct indexer *ix, enum json_kind kind, const unsigne
         ix->last = chunk;
     }
     struct json_token *token = &ix->last->tokens[ix->last->count++];
-    token->start = (uint32_t)(start - ix->text);
-    token->kind = (unsigned)kind & 7u;
-    token->next = ++ix->count; /* a container's is written again when it closes */
+    *token = (struct json_token){ .start = (uint32_t)(start - ix->text),
+                                  .kind = (unsigned)kind & 7u,
+                                  .next = ++ix->count /* a container's is written again when it closes */ };
     *ret_token = token;
     return OK;
 }

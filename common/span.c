@@ -9,11 +9,6 @@ static unsigned char lower(char c)
     return u >= 'A' && u <= 'Z' ? (unsigned char)(u + ('a' - 'A')) : u;
 }
 
-bool span_eq_nocase(struct span a, struct span b)
-{
-    return a.len == b.len && span_starts_nocase(a, b);
-}
-
 int span_cmp(struct span a, struct span b)
 {
     size_t common = size_min(a.len, b.len);

@@ -40,10 +40,14 @@ static inline struct span span_head(struct span s, size_t n)
     return span_of(s.ptr, size_min(n, s.len));
 }
 
-bool span_eq_nocase(struct span a, struct span b); /* ASCII only */
-int span_cmp(struct span a, struct span b);        /* bytewise; a prefix comes before what it begins */
+int span_cmp(struct span a, struct span b); /* bytewise; a prefix comes before what it begins */
 bool span_starts(struct span s, struct span prefix);
 bool span_starts_nocase(struct span s, struct span prefix);
+/* ASCII only. Inline up to the first byte, where names mostly differ already. */
+static inline bool span_eq_nocase(struct span a, struct span b)
+{
+    return a.len == b.len && (a.len == 0 || (((a.ptr[0] ^ b.ptr[0]) & ~0x20) == 0 && span_starts_nocase(a, b)));
+}
 bool span_ends(struct span s, struct span suffix);
 struct span span_trim(struct span s); /* SP and HT at both ends */
 /* Index of the first occurrence, or SIZE_MAX. */

@@ -60,8 +60,8 @@ static const char *const down[] = {
 
 static bool in_list(const char *const *list, size_t count, struct span name)
 {
-    for (size_t i = 0; i < count; i++)
-        if (span_eq_nocase(span_cstr(list[i]), name))
+    for (size_t i = 0; i < count && name.len > 0; i++)
+        if (((list[i][0] ^ name.ptr[0]) & ~0x20) == 0 && span_eq_nocase(span_cstr(list[i]), name))
             return true;
     return false;
 }
@@ -89,14 +89,10 @@ struct span headers_find(const struct header_pair *headers, size_t count, struct
 
 static bool goes_up(const struct provider *provider, struct span name)
 {
-    if (headers_never_up(name))
-        return false;
-    if (in_list(up, ARRAY_LEN(up), name))
-        return true;
-    for (uint32_t i = 0; i < provider->forward_headers.count; i++)
-        if (span_eq_nocase(provider->forward_headers.items[i], name))
-            return true;
-    return false;
+    bool allowed = in_list(up, ARRAY_LEN(up), name);
+    for (uint32_t i = 0; i < provider->forward_headers.count && !allowed; i++)
+        allowed = span_eq_nocase(provider->forward_headers.items[i], name);
+    return allowed && !headers_never_up(name);
 }
 
 static bool sets(const struct provider *provider, struct span name)
@@ -126,7 +122,8 @@ enum err headers_up(struct arena *arena, const struct provider *provider, const 
         { SPAN("accept-encoding"), SPAN("identity") },
     };
     unsigned count = 0;
-    struct header_pair *list = ARENA_ARRAY(arena, HEADERS_MAX, struct header_pair);
+    const size_t most = ARRAY_LEN(fixed) + client_count + provider->header_count;
+    struct header_pair *list = ARENA_ARRAY(arena, size_min(most, HEADERS_MAX), struct header_pair);
     if (!list)
         return ERR_NOMEM;
     for (size_t i = 0; i < ARRAY_LEN(fixed); i++)

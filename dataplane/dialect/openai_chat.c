@@ -111,25 +111,21 @@ enum err openai_chat_path(struct arena *arena, const struct provider *provider, 
         if (places[i].endpoint == endpoint)
             operation = places[i].path;
     REQUIRE(operation);
-    const char *mark = span_empty(provider->query) ? "" : "?";
-    char *path = NULL;
-    switch (provider->path_style) {
-    case PATH_STYLE_OPENAI:
-        path = arena_printf(arena, SPAN_FMT "%s%s" SPAN_FMT, SPAN_ARG(provider->path), operation, mark,
-                            SPAN_ARG(provider->query));
-        break;
-    case PATH_STYLE_AZURE: {
-        struct span deployment = percent_encode(arena, model->sends);
-        if (deployment.ptr)
-            path =
-                arena_printf(arena, SPAN_FMT "/openai/deployments/" SPAN_FMT "%s%s" SPAN_FMT, SPAN_ARG(provider->path),
-                             SPAN_ARG(deployment), operation, mark, SPAN_ARG(provider->query));
-        break;
+    struct span before = SPAN(""), deployment = SPAN("");
+    if (provider->path_style == PATH_STYLE_AZURE) {
+        before = SPAN("/openai/deployments/");
+        deployment = percent_encode(arena, model->sends);
+        if (!deployment.ptr)
+            return ERR_NOMEM;
     }
-    }
-    if (!path)
+    const struct span parts[] = {
+        provider->path, before, deployment, span_cstr(operation), span_empty(provider->query) ? SPAN("") : SPAN("?"),
+        provider->query
+    };
+    const struct span path = arena_join(arena, parts, ARRAY_LEN(parts));
+    if (!path.ptr)
         return ERR_NOMEM;
-    *ret = span_cstr(path);
+    *ret = path;
     return OK;
 }
 

@@ -69,6 +69,7 @@ enum err core_init(struct core *core, const struct core_options *options)
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
     prng_seed(&core->prng, seed);
+    random_bytes(core->ids.s, sizeof(core->ids.s));
     core_renew_wall(core);
     enum err err = board_attach(options->board_path, &core->board);
     if (err)

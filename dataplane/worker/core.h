@@ -25,6 +25,7 @@ struct core {
     struct loader loader;
     struct upstream_lane *lane;
     struct prng prng;
+    struct prng ids;          /* requests': apart, as clients see them and must not learn what `prng` will choose */
     struct buf scratch;       /* for the length of one callback */
     struct arena event_arena; /* the same: what one event of a stream is read with */
     struct buf lines;         /* an answer's header lines, and its head as the protocol writes it: the same */

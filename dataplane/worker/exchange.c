@@ -142,6 +142,15 @@ void exchange_rearm(struct exchange *x)
     deadline_set(&x->timer, due);
 }
 
+/* What was announced, in one piece: growing would copy a large body once more, and leave a hole each time. */
+static void make_room_for_body(struct exchange *x)
+{
+    char *at;
+    if (x->head->content_length > 0 &&
+        buf_reserve(&x->body, size_min((size_t)x->head->content_length, EXCHANGE_BODY_AT_ONCE), &at) != OK)
+        return; /* exchange_body will tell */
+}
+
 struct exchange *exchange_begin(struct core *core, struct sink *sink, const struct http1_head *head, uint64_t began_ns,
                                 bool *ret_ended)
 {
@@ -153,13 +162,14 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     x->head = head;
     x->began_ns = began_ns;
     x->wall_ms = core_wall_ms(core);
-    random_id("req_", 24, x->request_id);
+    prng_id(&core->ids, "req_", 24, x->request_id);
     exchange_busy(x, began_ns);
     core->retries.active++;
     core_gauge(core, WORKER_REQUESTS_OPEN, 1);
     *ret_ended = !exchange_let_in(x);
     if (!*ret_ended) {
         exchange_go(x, EXCHANGE_READING);
+        make_room_for_body(x);
         exchange_rest(x);
         exchange_account(x);
     }

@@ -124,9 +124,14 @@ static const char *because(struct exchange *x, const struct plan_step *step, boo
     const char *words = plan_reason_text(step->reason);
     if (x->attempts > 0 || (step->reason != PLAN_WEIGHT && step->reason != PLAN_LESS_LOADED))
         return words;
-    unsigned permille = x->plan.propensity_ppb / 1000000;
-    const char *more = arena_printf(&x->arena, "%s (%u.%u%% likely)", words, permille / 10, permille % 10);
-    return more ? more : words;
+    const unsigned permille = x->plan.propensity_ppb / 1000000;
+    char number[UNITS_U64_BYTES + 2];
+    size_t digits = units_put_u64(permille / 10, number);
+    number[digits++] = '.';
+    number[digits++] = (char)('0' + permille % 10);
+    const struct span parts[] = { span_cstr(words), SPAN(" ("), span_of(number, digits), SPAN("% likely)") };
+    const struct span more = arena_join(&x->arena, parts, ARRAY_LEN(parts));
+    return more.ptr ? more.ptr : words;
 }
 
 /* Everything the attempt holds from here on is given back by exchange_attempt_close. */

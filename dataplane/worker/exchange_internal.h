@@ -22,7 +22,8 @@
 #define EXCHANGE_ARENA_BYTES (1u << 20) /* heads, plan, messages: no request needs more; one that does is refused */
 #define EXCHANGE_ASK_BYTES                                                                                             \
     (128u << 20) /* the index of the largest body, with the arrays it outgrew; freed with the body */
-#define EXCHANGE_FACTS_BYTES   (32u << 20)  /* the index of an unstreamed answer's upper levels */
+#define EXCHANGE_FACTS_BYTES   (32u << 20) /* the index of an unstreamed answer's upper levels */
+#define EXCHANGE_BODY_AT_ONCE  (1u << 20) /* room made for an announced body before it comes: an announcement is cheap */
 #define EXCHANGE_ANSWER_BYTES  (64u << 20)  /* an unstreamed answer is held whole until it is known to be one */
 #define EXCHANGE_ERROR_BYTES   (1u << 20)   /* an error's body from a provider */
 #define EXCHANGE_HELD_BYTES    (256u << 10) /* opening events before content: role, pings, comments */

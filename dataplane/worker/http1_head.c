@@ -300,13 +300,29 @@ static enum err value_byte(struct http1 *p, char byte)
     return value_done(p, marked(p));
 }
 
-/* Moves over a run of value bytes: they are most of every head. */
-static enum err skip_value(struct http1 *p)
+/* Moves over bytes of a kind that the state takes one like the other; stops at the buffer's end, too. */
+static void skip_run(struct http1 *p, unsigned kind)
 {
-    struct span bytes = buf_span(&p->bytes);
-    uint32_t from = p->scanned;
-    while (p->scanned < bytes.len && http1_is(bytes.ptr[p->scanned], HTTP1_VALUE))
-        p->scanned++;
+    const struct span bytes = buf_span(&p->bytes);
+    uint32_t at = p->scanned;
+    while (at < bytes.len && http1_is(bytes.ptr[at], kind))
+        at++;
+    p->scanned = at;
+}
+
+/* Runs are most of every head. */
+static enum err skip(struct http1 *p)
+{
+    const uint32_t from = p->scanned;
+    if (p->scan == HTTP1_SCAN_NAME)
+        skip_run(p, HTTP1_TOKEN);
+    else if (p->scan == HTTP1_SCAN_TARGET)
+        skip_run(p, HTTP1_TARGET);
+    else if (p->scan == HTTP1_SCAN_REASON)
+        skip_run(p, HTTP1_VALUE);
+    if (p->scan != HTTP1_SCAN_VALUE)
+        return OK;
+    skip_run(p, HTTP1_VALUE);
     return p->scanned > from ? value_goes_on(p, from) : OK;
 }
 
@@ -367,14 +383,11 @@ enum err http1_scan_head(struct http1 *p)
 {
     struct span bytes = buf_span(&p->bytes);
     while (p->scanned < bytes.len && p->scan != HTTP1_SCAN_DONE) {
-        enum err err;
-        if (p->scan == HTTP1_SCAN_VALUE) {
-            err = skip_value(p);
-            if (err)
-                return err;
-            if (p->scanned == bytes.len)
-                break;
-        }
+        enum err err = skip(p);
+        if (err)
+            return err;
+        if (p->scanned == bytes.len)
+            break;
         err = scan_byte(p, bytes.ptr[p->scanned]);
         if (err)
             return err;

@@ -92,6 +92,11 @@ static void copies_end_with_a_nul(void **state UNUSED)
     assert_non_null(empty.ptr);
     assert_string_equal(empty.ptr, "");
     assert_string_equal(arena_printf(&arena, "%s-%d", "v", 17), "v-17");
+    const struct span parts[] = { SPAN("a"), SPAN(""), span_of(NULL, 0), SPAN("bc") };
+    const struct span joined = arena_join(&arena, parts, ARRAY_LEN(parts));
+    assert_true(span_eq(joined, SPAN("abc")));
+    assert_string_equal(joined.ptr, "abc");
+    assert_string_equal(arena_join(&arena, NULL, 0).ptr, "");
     arena_release(&arena);
 }
 

@@ -99,6 +99,14 @@ static void random_ids(void **state UNUSED)
     char other[64];
     assert_string_not_equal(random_id("", 20, id), random_id("", 20, other));
     assert_string_equal(random_id("x", 0, id), "x");
+    struct prng prng;
+    random_bytes(&prng, sizeof(prng));
+    for (int i = 0; i < 100; i++) {
+        assert_ptr_equal(prng_id(&prng, "req_", 24, id), id);
+        assert_int_equal(strlen(id), 28);
+        assert_int_equal(strspn(id + 4, "23456789abcdefghijkmnpqrstuvwxyz"), 24);
+        assert_string_not_equal(id, prng_id(&prng, "req_", 24, other));
+    }
 }
 
 static void generator_vectors(void **state UNUSED)
