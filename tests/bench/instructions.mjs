@@ -1,0 +1,121 @@
+// What tests/bench/instructions runs; options and reasons stand there.
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const release = path.resolve(process.env.FAIRLEAD_BIN ?? path.join(here, '../../build/release/bin'));
+const ceilingsFile = path.join(here, 'ceilings');
+const { values: options } = parseArgs({ options: { record: { type: 'boolean' }, profiles: { type: 'string' } } });
+const MANY_ROUTES = 100_000;
+const ROOM = 1.1; // from what was counted to the ceiling that --record writes
+
+// All programs as they are, but for the data plane, which runs below callgrind. Workers are started from /proc/self/exe, past the script:
+// valgrind follows the children. Nothing is counted until callgrind_control says so. Copies: a program finds its siblings beside the
+// file that /proc/self/exe points at.
+const bins = mkdtempSync(path.join(tmpdir(), 'fl-instructions-'));
+process.on('exit', () => rmSync(bins, { recursive: true, force: true }));
+for (const name of readdirSync(release)) if (name !== 'fairlead-dataplane') copyFileSync(path.join(release, name), path.join(bins, name));
+const callgrind = `valgrind -q --tool=callgrind --instr-atstart=no --callgrind-out-file=${bins}/out.%p`;
+const children = '--trace-children=yes --trace-children-skip-by-arg=--selftest';
+writeFileSync(path.join(bins, 'fairlead-dataplane'), `#!/bin/sh\nexec ${callgrind} ${children} ${release}/fairlead-dataplane "$@"\n`);
+chmodSync(path.join(bins, 'fairlead-dataplane'), 0o755);
+process.env.FAIRLEAD_BIN = bins;
+const { startFairlead } = await import('../system/support/fairlead.mjs');
+const { runLoadgen, stopAll } = await import('../system/support/process.mjs');
+
+// Each on one connection. `less`: the same with 100 events fewer; what is told is the difference, per event.
+const small = { promptBytes: 1400 };
+const scenarios = {
+  small: { what: 'a small request (1.7 KB), answered whole', requests: 200, load: small },
+  large: { what: 'a prompt of 200 KB, answered whole', requests: 40, load: { promptBytes: 200_000 } },
+  event: {
+    what: 'an event of a stream',
+    requests: 40,
+    load: { prompt: '[[fake tokens=200]]', maxTokens: 1000, stream: true },
+    less: { prompt: '[[fake tokens=100]]' },
+  },
+  routes: { what: `a small request among ${MANY_ROUTES} routes`, routes: MANY_ROUTES, requests: 200, load: small },
+};
+
+async function start(routes) {
+  const house = await startFairlead({
+    fakes: [{ models: 'm', keep: 0 }],
+    workers: 1,
+    policy: ([fake]) => `
+defaults: {probe: {how: none}}
+providers:
+  p: {preset: vllm, base_url: "${fake.baseUrl}"}
+models:
+  p/m: {price: {input: 1, output: 1}}
+routes:
+${Array.from({ length: routes }, (_, i) => `  route-${i}: {tiers: [{models: [p/m]}]}`).join('\n')}`,
+  });
+  const { key } = await house.createKey();
+  const worker = String((await house.status()).workers[0].pid);
+  const control = (...args) => execFileSync('callgrind_control', [...args, worker], { stdio: 'pipe' });
+  let dumps = 0;
+  const send = async (load, requests) => {
+    const common = { url: `${house.api}/v1/chat/completions`, key, model: `route-${routes >> 1}`, connections: 1 };
+    const { exitCode, first_failure: failure } = await runLoadgen({ ...common, requests, ...load });
+    if (exitCode !== 0) throw new Error(`a request failed: ${failure}`);
+  };
+  return {
+    stop: house.stop,
+    count: async (name, load, requests) => {
+      await send(load, 20); // pools and caches are filled, code is translated
+      control('-i', 'on');
+      control('-z');
+      await send(load, requests);
+      control('-d');
+      control('-i', 'off');
+      const profile = readFileSync(`${bins}/out.${worker}.${++dumps}`, 'utf8');
+      if (options.profiles) writeFileSync(path.join(options.profiles, `${name}.${dumps}`), profile);
+      return Number(profile.match(/^totals: (\d+)/m)[1]) / requests;
+    },
+  };
+}
+
+const counted = {};
+if (options.profiles) mkdirSync(options.profiles, { recursive: true });
+for (const routes of [10, MANY_ROUTES]) {
+  const house = await start(routes);
+  for (const [name, scenario] of Object.entries(scenarios)) {
+    if ((scenario.routes ?? 10) !== routes) continue;
+    counted[name] = await house.count(name, scenario.load, scenario.requests);
+    if (scenario.less) counted[name] = (counted[name] - (await house.count(name, { ...scenario.load, ...scenario.less }, scenario.requests))) / 100;
+  }
+  await house.stop();
+}
+await stopAll();
+
+const version = (...command) => execFileSync(command[0], command.slice(1), { encoding: 'utf8' }).trim().split('\n')[0];
+if (options.record) {
+  const packages = ['libc6', 'libuv1', 'libssl3', 'liblmdb0', 'libprotobuf-c1', 'gcc', 'valgrind'];
+  const versions = execFileSync('dpkg-query', ['-W', '-f', '${Package} ${Version}, ', ...packages], { encoding: 'utf8' }).replace(/, $/, '');
+  writeFileSync(
+    ceilingsFile,
+    `# Instructions of a release worker's user space that tests/bench/instructions allows: a tenth above what was counted with
+# ${versions},
+# on ${version('uname', '-m')}. Written by tests/bench/instructions --record.
+${Object.keys(scenarios).map((name) => `${name} ${Math.ceil(counted[name] * ROOM)}`).join('\n')}
+`,
+  );
+}
+const ceilings = Object.fromEntries(
+  readFileSync(ceilingsFile, 'utf8')
+    .split('\n')
+    .filter((line) => line && !line.startsWith('#'))
+    .map((line) => line.split(' ')),
+);
+let over = 0;
+console.log(`${'instructions for'.padEnd(46)} counted  ceiling`);
+for (const [name, { what }] of Object.entries(scenarios)) {
+  const bad = !(counted[name] <= Number(ceilings[name]));
+  over += bad;
+  console.log(`${what.padEnd(46)} ${counted[name].toFixed(0).padStart(7)}  ${String(ceilings[name]).padStart(7)}${bad ? '  OVER' : ''}`);
+}
+process.exitCode = over ? 1 : 0;
