@@ -17,7 +17,7 @@ enum exit_code {
     EXIT_DENIED = 5,
     EXIT_UNREACHABLE = 6, /* no control plane answers */
     EXIT_FAILED = 7,      /* something broke */
-    EXIT_NOT_YET = 8,     /* --wait: the change is stored, but not every node serves it yet */
+    EXIT_NOT_YET = 8,     /* --wait: the change is stored, but not every node serves it yet; or a reload goes on */
 };
 
 struct cli_command;
@@ -172,8 +172,10 @@ int run_audit(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
 int run_records(struct cli *cli); /* commands_records.c */
-int run_init(struct cli *cli);    /* init.c */
-int run_up(struct cli *cli);      /* up.c */
+int run_reload(struct cli *cli);  /* commands_node.c */
+int run_upgrade(struct cli *cli);
+int run_init(struct cli *cli); /* init.c */
+int run_up(struct cli *cli);   /* up.c */
 int run_down(struct cli *cli);
 int run_completion(struct cli *cli); /* docs.c */
 int run_man(struct cli *cli);

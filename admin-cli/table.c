@@ -88,6 +88,10 @@ static const struct opt up_options[] = {
       "catalog for the price feed (default: HOME/prices.yaml, else the shipped book)" },
     { "detach", 'd', OPT_FLAG, NULL, "go to the background once everything is ready; logs go to HOME/log" },
 };
+static const struct opt upgrade_options[] = {
+    { "binary", 0, OPT_TEXT, "PATH",
+      "the program to become (default: the one that stands where the node's came from)" },
+};
 static const struct opt man_options[] = {
     { "dir", 0, OPT_TEXT, "DIR", "write one page for each command into this directory" },
 };
@@ -112,6 +116,25 @@ const struct cli_command cli_commands[] = {
       .more = "Runs in the foreground until interrupted, or with --detach in the background. What crashes is started "
               "again. Running it twice is harmless." },
     { .path = "down", .arguments = "", .local = true, .run = run_down, .brief = "stop everything that `up` started" },
+    { .path = "reload",
+      .arguments = "",
+      .local = true,
+      .run = run_reload,
+      .brief = "let this machine's node read its configuration, certificates and credentials anew",
+      .more =
+          "The node judges the whole file first: when something is wrong with it, nothing changes. Then new workers "
+          "take the places of the old ones, which finish what they carry until limits.drain; no connection is "
+          "lost. If a new worker does not come up, the old ones go on. SIGHUP to the node does the same." },
+    { .path = "upgrade",
+      .arguments = "",
+      .local = true,
+      OPTIONS(upgrade_options),
+      .run = run_upgrade,
+      .brief = "let this machine's node become another program without a pause",
+      .more =
+          "The new program is tried first (--version, --check-config). Then the node executes it in its place: process "
+          "id, lock and listening sockets stay, and new workers take the places of the old ones, which finish what "
+          "they carry. If it cannot be executed the old program goes on." },
     { .path = "status", .arguments = "", .run = run_status, .brief = "what is live, what is wrong, who serves what" },
     { .path = "policy check",
       .arguments = "FILE",

@@ -5,6 +5,7 @@
 #include "common/opts.h"
 #include "dataplane/node/config.h"
 #include "dataplane/node/control.h"
+#include "dataplane/node/heritage.h"
 #include "dataplane/node/master.h"
 #include "dataplane/node/replica.h"
 #include "dataplane/node/selftest.h"
@@ -12,6 +13,8 @@
 #include "proto/home.h"
 #include <limits.h>
 #include <unistd.h>
+
+#define DELETED " (deleted)" /* what /proc says of a program that was replaced */
 
 static const struct opt options[] = {
     { "home", 0, OPT_TEXT, "DIR", "state directory (default: $FAIRLEAD_HOME, else the user's state directory)" },
@@ -31,6 +34,12 @@ static const struct opt options[] = {
     { "log-format", 0, OPT_TEXT, "FORMAT", "text or json (default: text)" },
     { "worker", 0, OPT_FLAG, NULL, "run as a worker of a master (started by it)" },
     { "slot", 0, OPT_TEXT, "N", "the worker's slot (with --worker)" },
+    { "region", 0, OPT_TEXT, "N", "the worker's region of the board (with --worker)" },
+    { "config-copy", 0, OPT_TEXT, "FILE",
+      "read this copy of the configuration (with --worker, or when a master replaces itself)" },
+    { "heritage-format", 0, OPT_TEXT, "N",
+      "fail unless this program can follow a master that leaves it its sockets and workers in this format (with "
+      "--check-config)" },
     { "selftest", 0, OPT_FLAG, NULL, "judge tables on standard input (started by a master)" },
     { "version", 0, OPT_FLAG, NULL, "print the version and exit" },
     { "help", 'h', OPT_FLAG, NULL, "print this and exit" },
@@ -71,15 +80,26 @@ static bool set_up_log(const struct opts_result *given)
     return true;
 }
 
+static bool number_below(const struct opts_result *given, const char *name, uint64_t limit, unsigned *ret)
+{
+    uint64_t value;
+    if (span_to_u64(span_cstr(opts_text(given, name, "")), &value) || value >= limit)
+        return false;
+    *ret = (unsigned)value;
+    return true;
+}
+
 static int run_worker(const struct opts_result *given, const struct node_config *config)
 {
-    uint64_t slot;
-    if (span_to_u64(span_cstr(opts_text(given, "slot", "")), &slot) || slot >= NODE_WORKERS_MAX) {
-        fprintf(stderr, "fairlead-dataplane: --worker needs --slot N, N below %u\n", NODE_WORKERS_MAX);
+    struct worker_options worker = { .config = config, .listeners.count = config->listener_count };
+    if (!number_below(given, "slot", NODE_WORKERS_MAX, &worker.slot) ||
+        !number_below(given, "region", NODE_REGIONS_MAX, &worker.region)) {
+        fputs("fairlead-dataplane: --worker is for masters, which say --slot and --region\n", stderr);
         return 2;
     }
-    return worker_run(
-        &(struct worker_options){ .config = config, .slot = (unsigned)slot, .listener_fd = CONTROL_LISTENER_FD });
+    for (unsigned i = 0; i < worker.listeners.count; i++)
+        worker.listeners.fds[i] = CONTROL_LISTENER_FD + (int)i;
+    return worker_run(&worker);
 }
 
 /* Options that stand for settings of the same name. */
@@ -101,18 +121,88 @@ static enum err override_config(const struct opts_result *given, struct node_con
     return err;
 }
 
-static int run_master(const struct opts_result *given, struct node_config *config)
+static enum err read_config(void *user, const char *copy, struct node_config *ret, char **ret_message)
+{
+    const struct opts_result *given = user;
+    enum err err =
+        node_config_load_copy(opts_text(given, "home", NULL), opts_text(given, "config", NULL), copy, ret, ret_message);
+    if (!err) {
+        err = override_config(given, ret, ret_message);
+        if (err)
+            node_config_release(ret);
+    }
+    return err;
+}
+
+/* What workers must know of the command line: their listeners, and how to log. */
+static void worker_arguments(const struct opts_result *given, const struct node_config *config, const char **args)
+{
+    unsigned n = 0;
+    args[n++] = "--log-level";
+    args[n++] = opts_text(given, "log-level", "info");
+    args[n++] = "--log-format";
+    args[n++] = opts_text(given, "log-format", "text");
+    if (config->source) {
+        args[n++] = "--config";
+        args[n++] = config->source;
+    }
+    for (unsigned i = 0; i < given->given_count; i++) {
+        if (strcmp(given->given[i].opt->name, "listen") == 0) {
+            args[n++] = "--listen";
+            args[n++] = given->given[i].value;
+        }
+    }
+    args[n] = NULL;
+}
+
+/* This program's arguments for one that follows it: with the copy in force, but once. */
+static void next_arguments(int argc, char *const *argv, const char *copy, const char **args)
+{
+    unsigned n = 0;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--config-copy") == 0 && i + 1 < argc)
+            i++;
+        else
+            args[n++] = argv[i];
+    }
+    args[n++] = "--config-copy";
+    args[n++] = copy;
+    args[n] = NULL;
+}
+
+static int run_master(int argc, char *const *argv, struct opts_result *given, struct node_config *config)
 {
     char program[PATH_MAX];
-    const char *const worker_args[] = { "--log-level", opts_text(given, "log-level", "info"), "--log-format",
-                                        opts_text(given, "log-format", "text"), NULL };
+    const char *worker_args[2 * OPTS_VALUES_MAX + 8];
+    const char **args = fault_calloc((size_t)argc + 3, sizeof(*args));
+    char *copy = node_config_path(config, HOME_NODE_COPY);
     const ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
-    if (len <= 0) {
+    int status = 1;
+    if (len <= 0)
         fputs("fairlead-dataplane: /proc/self/exe cannot be read: is /proc mounted?\n", stderr);
-        return 1;
+    if (len > 0 && args && copy) {
+        const char *heritage = getenv(HERITAGE_ENV);
+        char number[16] = "";
+        program[len] = '\0';
+        if (span_ends(span_cstr(program), SPAN(DELETED)))
+            program[(size_t)len - strlen(DELETED)] = '\0';
+        if (heritage)
+            (void)snprintf(number, sizeof(number), "%s", heritage);
+        (void)unsetenv(HERITAGE_ENV);
+        worker_arguments(given, config, worker_args);
+        next_arguments(argc, argv, copy, args);
+        status = master_run(&(struct master_options){ .config = config,
+                                                      .file = opts_text(given, "config", NULL),
+                                                      .program = program,
+                                                      .arguments = args,
+                                                      .worker_args = worker_args,
+                                                      .read = read_config,
+                                                      .read_user = given,
+                                                      .heritage = heritage ? number : NULL });
     }
-    program[len] = '\0';
-    return master_run(&(struct master_options){ .config = config, .program = program, .worker_args = worker_args });
+    free(copy);
+    free(args);
+    return status;
 }
 
 static int pin(const struct node_config *config, bool pinned)
@@ -127,18 +217,24 @@ static int pin(const struct node_config *config, bool pinned)
     return err ? 1 : 0;
 }
 
-static int run(const struct opts_result *given)
+static int run(int argc, char *const *argv, struct opts_result *given)
 {
     struct node_config config = { .home = NULL };
     char *message = NULL;
-    enum err err =
-        node_config_load(opts_text(given, "home", NULL), opts_text(given, "config", NULL), &config, &message);
-    if (!err)
-        err = override_config(given, &config, &message);
+    const char *format = opts_text(given, "heritage-format", NULL);
+    char ours[16];
+    (void)snprintf(ours, sizeof(ours), "%u", HERITAGE_FORMAT);
+    if (format && strcmp(format, ours) != 0) {
+        fprintf(stderr,
+                "fairlead-dataplane: a running node's sockets are handed over in format %s here, not %s: start "
+                "this program anew\n",
+                ours, format);
+        return 2;
+    }
+    const enum err err = read_config(given, opts_text(given, "config-copy", NULL), &config, &message);
     if (err) {
         fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err));
         free(message);
-        node_config_release(&config);
         return 2;
     }
     int status = 0;
@@ -147,7 +243,7 @@ static int run(const struct opts_result *given)
     else if (opts_flag(given, "pin") || opts_flag(given, "unpin"))
         status = pin(&config, opts_flag(given, "pin"));
     else
-        status = opts_flag(given, "worker") ? run_worker(given, &config) : run_master(given, &config);
+        status = opts_flag(given, "worker") ? run_worker(given, &config) : run_master(argc, argv, given, &config);
     node_config_release(&config);
     return status;
 }
@@ -175,5 +271,5 @@ int main(int argc, char **argv)
               stderr);
         return 2;
     }
-    return run(&given);
+    return run(argc, argv, &given);
 }

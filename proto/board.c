@@ -41,10 +41,11 @@ struct board_header {
     uint64_t magic;
     uint32_t layout;
     uint32_t header_bytes, region_bytes; /* a layout that changed without its number is refused too */
-    _Atomic uint32_t slots;
+    _Atomic uint32_t regions;
     char boot_id[BOOT_ID_BYTES]; /* shared memory of another boot holds pids and times that mean nothing now */
     uint8_t hash_key[16];
     _Atomic uint64_t committed;
+    _Atomic uint64_t taken[NODE_REGIONS_MAX / 64]; /* a bit for each region; reading free ones would cost memory */
     struct dictionary dictionaries[BOARD_LABEL_KINDS];
     struct board_model models[MODELS_MAX];
 };
@@ -54,7 +55,8 @@ struct board {
     struct board_region *ended; /* between header and regions: growing moves nothing */
     char *regions;
     size_t region_stride, map_bytes;
-    unsigned slots; /* of them mapped here: another process may have grown the file since */
+    unsigned count; /* of regions mapped here: another process may have grown the file since */
+    int fd;         /* the master's; -1: attached */
 };
 
 static size_t page_round(size_t bytes)
@@ -63,9 +65,9 @@ static size_t page_round(size_t bytes)
     return (bytes + page - 1) / page * page;
 }
 
-static size_t board_bytes(unsigned slots)
+static size_t board_bytes(unsigned regions)
 {
-    return page_round(sizeof(struct board_header)) + (1 + slots) * page_round(sizeof(struct board_region));
+    return page_round(sizeof(struct board_header)) + (1 + regions) * page_round(sizeof(struct board_region));
 }
 
 static enum err err_of_errno(void)
@@ -96,13 +98,14 @@ static enum err read_boot_id(char out[BOOT_ID_BYTES])
 
 /* -- mapping -- */
 
-static enum err board_map(int fd, unsigned slots, struct board **ret)
+static enum err board_map(int fd, unsigned regions, struct board **ret)
 {
     struct board *board = fault_calloc(1, sizeof *board);
     if (!board)
         return ERR_NOMEM;
-    board->slots = slots;
-    board->map_bytes = board_bytes(slots);
+    board->fd = -1;
+    board->count = regions;
+    board->map_bytes = board_bytes(regions);
     board->region_stride = page_round(sizeof(struct board_region));
     void *map = mmap(NULL, board->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
@@ -117,13 +120,13 @@ static enum err board_map(int fd, unsigned slots, struct board **ret)
 }
 
 /* Is the open file a board of ours? Judged from a copy of its first bytes: nothing is mapped that may not be there. */
-static enum err check_header(int fd, unsigned *ret_slots)
+static enum err check_header(int fd, unsigned *ret_regions)
 {
     struct stat status;
     char boot_id[BOOT_ID_BYTES];
     struct {
         uint64_t magic;
-        uint32_t layout, header_bytes, region_bytes, slots;
+        uint32_t layout, header_bytes, region_bytes, regions;
         char boot_id[BOOT_ID_BYTES];
     } first;
     _Static_assert(offsetof(struct board_header, boot_id) == 24, "the beginning of board_header, without its atomics");
@@ -135,9 +138,9 @@ static enum err check_header(int fd, unsigned *ret_slots)
     if (first.layout != BOARD_LAYOUT || first.header_bytes != sizeof(struct board_header) ||
         first.region_bytes != sizeof(struct board_region) || memcmp(first.boot_id, boot_id, BOOT_ID_BYTES) != 0)
         return ERR_UNSUPPORTED;
-    if (first.slots == 0 || first.slots > NODE_WORKERS_MAX || (uint64_t)status.st_size < board_bytes(first.slots))
+    if (first.regions == 0 || first.regions > NODE_REGIONS_MAX || (uint64_t)status.st_size < board_bytes(first.regions))
         return ERR_CORRUPT;
-    *ret_slots = first.slots;
+    *ret_regions = first.regions;
     return OK;
 }
 
@@ -146,47 +149,59 @@ enum err board_attach(const char *path, struct board **ret)
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return err_of_errno();
-    unsigned slots;
-    enum err err = check_header(fd, &slots);
+    unsigned regions;
+    enum err err = check_header(fd, &regions);
     if (!err)
-        err = board_map(fd, slots, ret);
+        err = board_map(fd, regions, ret);
     (void)close(fd);
     return err;
 }
 
-/* Backs what is certainly written with memory now: a full tmpfs is then ERR_NOSPACE here and no SIGBUS in a worker. The
- * series, most of the bytes and mostly never used, are only checked to fit. */
-static enum err reserve(int fd, unsigned slots)
+/* Backs what of a region is certainly written with memory now: a full tmpfs is then ERR_NOSPACE here and no SIGBUS in a
+ * worker. The series, most of the bytes and mostly never used, are only checked to fit. */
+static enum err back_region(int fd, off_t region)
 {
     struct statfs fs;
     if (fstatfs(fd, &fs) != 0)
         return ERR_IO;
+    /* f_blocks 0: a tmpfs without a limit. */
+    if (fs.f_blocks != 0 && (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize < sizeof(struct board_region))
+        return ERR_NOSPACE;
+    size_t series = offsetof(struct board_region, series), after = series + sizeof(((struct board_region *)0)->series);
+    if (fallocate(fd, 0, region, (off_t)series) != 0 ||
+        fallocate(fd, 0, region + (off_t)after, (off_t)(sizeof(struct board_region) - after)) != 0)
+        return err_of_errno();
+    return OK;
+}
+
+static off_t region_at(unsigned number)
+{
+    return (off_t)(board_bytes(0) + number * page_round(sizeof(struct board_region)));
+}
+
+static enum err reserve(int fd, unsigned regions)
+{
+    struct statfs fs;
+    struct stat status;
+    if (fstatfs(fd, &fs) != 0 || fstat(fd, &status) != 0)
+        return ERR_IO;
     if (fs.f_type != TMPFS_MAGIC)
         return ERR_INVALID;
-    struct stat status;
-    if (fstat(fd, &status) != 0)
-        return ERR_IO;
-    /* f_blocks 0: a tmpfs without a limit. */
+    /* Header, accumulators and one worker: less is of no use. */
     uint64_t have = (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize + (uint64_t)status.st_blocks * 512;
-    if (fs.f_blocks != 0 && have < board_bytes(slots))
+    if (fs.f_blocks != 0 && have < board_bytes(1))
         return ERR_NOSPACE;
-    if ((uint64_t)status.st_size < board_bytes(slots) && ftruncate(fd, (off_t)board_bytes(slots)) != 0)
+    if ((uint64_t)status.st_size < board_bytes(regions) && ftruncate(fd, (off_t)board_bytes(regions)) != 0)
         return err_of_errno();
     size_t series = offsetof(struct board_region, series), after = series + sizeof(((struct board_region *)0)->series);
     off_t ended = (off_t)page_round(sizeof(struct board_header));
     if (fallocate(fd, 0, ended, (off_t)series) != 0 ||
         fallocate(fd, 0, ended + (off_t)after, (off_t)(offsetof(struct board_region, records) - after)) != 0)
         return err_of_errno();
-    for (unsigned i = 0; i < slots; i++) {
-        off_t region = (off_t)(board_bytes(0) + i * page_round(sizeof(struct board_region)));
-        if (fallocate(fd, 0, region, (off_t)series) != 0 ||
-            fallocate(fd, 0, region + (off_t)after, (off_t)(sizeof(struct board_region) - after)) != 0)
-            return err_of_errno();
-    }
     return OK;
 }
 
-static void header_init(struct board_header *header, unsigned slots, const char *boot_id)
+static void header_init(struct board_header *header, unsigned regions, const char *boot_id)
 {
     header->magic = BOARD_MAGIC;
     header->layout = BOARD_LAYOUT;
@@ -196,11 +211,11 @@ static void header_init(struct board_header *header, unsigned slots, const char 
     random_bytes(header->hash_key, sizeof header->hash_key);
     for (unsigned kind = 0; kind < BOARD_LABEL_KINDS; kind++)
         atomic_store_explicit(&header->dictionaries[kind].count, 1, memory_order_relaxed);
-    atomic_store_explicit(&header->slots, slots, memory_order_release);
+    atomic_store_explicit(&header->regions, regions, memory_order_release);
 }
 
 /* Made beside its place and renamed there, so that nobody attaches to half a board. */
-static enum err create_fresh(const char *path, unsigned slots, struct board **ret)
+static enum err create_fresh(const char *path, unsigned regions, struct board **ret)
 {
     static const char suffix[] = ".new"; /* one name, so that a master killed in here leaves one file at most */
     char boot_id[BOOT_ID_BYTES];
@@ -219,23 +234,24 @@ static enum err create_fresh(const char *path, unsigned slots, struct board **re
     if (fd < 0)
         err = err_of_errno() == ERR_NOT_FOUND ? ERR_IO : err_of_errno();
     if (!err)
-        err = reserve(fd, slots);
+        err = reserve(fd, regions);
     if (!err)
-        err = board_map(fd, slots, &board);
+        err = board_map(fd, regions, &board);
     if (!err) {
-        header_init(board->header, slots, boot_id);
+        header_init(board->header, regions, boot_id);
         if (rename(temporary, path) != 0)
             err = err_of_errno();
     }
-    if (fd >= 0)
-        (void)close(fd);
     if (err && fd >= 0)
         (void)unlink(temporary);
     free(temporary);
     if (err) {
         board_close(board);
+        if (fd >= 0)
+            (void)close(fd);
         return err;
     }
+    board->fd = fd;
     *ret = board;
     return OK;
 }
@@ -262,7 +278,7 @@ static enum err mend_dictionaries(struct board_header *header)
     return OK;
 }
 
-static enum err take_over(const char *path, unsigned slots, struct board **ret)
+static enum err take_over(const char *path, unsigned regions, struct board **ret)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
@@ -270,30 +286,30 @@ static enum err take_over(const char *path, unsigned slots, struct board **ret)
     unsigned there;
     struct board *board = NULL;
     enum err err = check_header(fd, &there);
-    if (!err && slots > there)
-        err = reserve(fd, slots); /* regions stand last: growing moves nothing */
+    if (!err && regions > there)
+        err = reserve(fd, regions); /* regions stand last: growing moves nothing */
     if (!err)
-        err = board_map(fd, slots > there ? slots : there, &board);
+        err = board_map(fd, regions > there ? regions : there, &board);
     if (!err)
         err = mend_dictionaries(board->header);
-    if (!err)
-        atomic_store_explicit(&board->header->slots, board->slots, memory_order_release);
-    (void)close(fd);
     if (err) {
         board_close(board);
+        (void)close(fd);
         return err;
     }
+    atomic_store_explicit(&board->header->regions, board->count, memory_order_release);
+    board->fd = fd;
     *ret = board;
     return OK;
 }
 
-enum err board_create(const char *path, unsigned slots, struct board **ret)
+enum err board_create(const char *path, unsigned regions, struct board **ret)
 {
-    REQUIRE(slots > 0 && slots <= NODE_WORKERS_MAX);
-    enum err err = take_over(path, slots, ret);
+    REQUIRE(regions > 0 && regions <= NODE_REGIONS_MAX);
+    enum err err = take_over(path, regions, ret);
     if (err == OK || err == ERR_NOMEM || err == ERR_NOSPACE)
         return err;
-    return create_fresh(path, slots, ret); /* none there, or one that nobody can use any more */
+    return create_fresh(path, regions, ret); /* none there, or one that nobody can use any more */
 }
 
 void board_close(struct board *board)
@@ -301,38 +317,58 @@ void board_close(struct board *board)
     if (!board)
         return;
     (void)munmap(board->header, board->map_bytes);
+    if (board->fd >= 0)
+        (void)close(board->fd);
     free(board);
 }
 
-unsigned board_slots(const struct board *board)
+unsigned board_regions(const struct board *board)
 {
-    return board->slots;
+    return board->count;
 }
 
-struct board_region *board_region(struct board *board, unsigned slot)
+struct board_region *board_region(struct board *board, unsigned number)
 {
-    REQUIRE(slot < board->slots);
-    return (struct board_region *)(void *)(board->regions + slot * board->region_stride);
+    REQUIRE(number < board->count);
+    return (struct board_region *)(void *)(board->regions + number * board->region_stride);
+}
+
+bool board_region_taken(const struct board *board, unsigned number)
+{
+    REQUIRE(number < board->count);
+    return atomic_load_explicit(&board->header->taken[number / 64], memory_order_acquire) >> number % 64 & 1;
+}
+
+enum err board_region_take(struct board *board, unsigned *ret_number)
+{
+    REQUIRE(board->fd >= 0);
+    unsigned number = 0;
+    while (number < board->count && board_region_taken(board, number))
+        number++;
+    if (number == board->count)
+        return ERR_TOO_MANY;
+    enum err err = back_region(board->fd, region_at(number));
+    if (err)
+        return err;
+    atomic_fetch_or_explicit(&board->header->taken[number / 64], 1ull << number % 64, memory_order_release);
+    *ret_number = number;
+    return OK;
+}
+
+void board_region_free(struct board *board, unsigned number)
+{
+    struct board_region *region = board_region(board, number);
+    REQUIRE(board->fd >= 0);
+    /* A hole reads as zeros and gives the memory back. Where it cannot be made, what was used is cleared by hand. */
+    if (fallocate(board->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, region_at(number),
+                  (off_t)board->region_stride) != 0)
+        memset((void *)region, 0, sizeof *region);
+    atomic_fetch_and_explicit(&board->header->taken[number / 64], ~(1ull << number % 64), memory_order_release);
 }
 
 struct board_region *board_ended(struct board *board)
 {
     return board->ended;
-}
-
-void board_region_clear(struct board_region *region)
-{
-    /* Only what was used: touching an unused page of the series would make it cost memory. */
-    for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
-        if (atomic_load_explicit(&region->series[i].key, memory_order_relaxed) == 0)
-            break;
-        memset((void *)&region->series[i], 0, sizeof region->series[i]);
-    }
-    memset((void *)region, 0, offsetof(struct board_region, series));
-    memset(region->series_index, 0, sizeof region->series_index);
-    region->series_count = 0;
-    atomic_store_explicit(&region->record_tail, 0, memory_order_relaxed);
-    atomic_store_explicit(&region->record_head, 0, memory_order_release);
 }
 
 void board_set_committed(struct board *board, uint64_t txn_id)
@@ -565,8 +601,14 @@ bool board_get_serving(const struct board_region *region, uint64_t ret[4])
 uint32_t board_inflight(struct board *board, uint32_t model_label)
 {
     uint32_t sum = 0, slot = model_label < MODELS_MAX ? model_label : 0;
-    for (unsigned i = 0; i < board->slots; i++)
-        sum += atomic_load_explicit(&board_region(board, i)->inflight[slot], memory_order_relaxed);
+    for (unsigned word = 0; word < ARRAY_LEN(board->header->taken); word++) {
+        uint64_t taken = atomic_load_explicit(&board->header->taken[word], memory_order_acquire);
+        for (; taken != 0; taken &= taken - 1) {
+            const unsigned number = word * 64 + (unsigned)__builtin_ctzll(taken);
+            if (number < board->count) /* one that the file has grown by is not mapped here */
+                sum += atomic_load_explicit(&board_region(board, number)->inflight[slot], memory_order_relaxed);
+        }
+    }
     return sum;
 }
 

@@ -1,8 +1,9 @@
 /* board.h - the node's shared memory: counters by label, breakers per model, generation served. Layout and access; no
  * policy.
  *
- * A file on tmpfs, made by the master, mapped by every process of the node. A region per worker slot has one writer
- * (that worker, relaxed atomics) and is folded into the master's accumulators when the worker's process ends; these
+ * A file on tmpfs, made by the master, mapped by every process of the node. A region is one worker process's for its
+ * lifetime: its one writer (relaxed atomics). There are many more than workers, since those that drain keep theirs; one
+ * that is free takes no memory. When its process has ended a region is folded into the master's accumulators; these
  * stand in a region of their own, so that a master that follows a killed one goes on counting. The model words are
  * shared truth of the node. Label names live in an append-only dictionary written by the master alone: names
  * come from tables, never from clients, and beyond the cap they are BOARD_OTHER.
@@ -17,7 +18,7 @@
 #include "common/span.h"
 #include "proto/limits.h"
 
-#define BOARD_LAYOUT             2u
+#define BOARD_LAYOUT             3u
 #define BOARD_LABELS_MAX         16384u /* bounds the dictionary, whatever policies are pushed over the years */
 #define BOARD_SERIES_MAX         2048u  /* (team, route, model) triples per worker; more go to "other" */
 #define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
@@ -84,8 +85,8 @@ static inline bool worker_counter_is_gauge(enum worker_counter counter)
 #define BOARD_RECORD_RING_BYTES (1u << 20) /* records waiting for the master: a second of heavy traffic */
 
 struct board_region {
-    _Atomic uint64_t pid; /* 0: free */
-    _Atomic uint64_t started_ms;
+    _Atomic uint64_t pid;        /* of its process, written by that; 0: has not come so far */
+    _Atomic uint64_t started_ms; /* monotonic */
     /* What this worker serves; written together under `serving_lock` parity (odd while being written). */
     _Atomic uint64_t serving_lock;
     _Atomic uint64_t serving_epoch, serving_generation, serving_evidence, serving_directory;
@@ -118,15 +119,21 @@ struct board_model {
 struct board;
 
 /* Master: makes (or, when a board of this layout and boot is there, takes over) the board at `path`; a path not on
- * tmpfs is refused with ERR_INVALID (callers choose /dev/shm then). slots <= NODE_WORKERS_MAX. ERR_IO, ERR_NOSPACE,
+ * tmpfs is refused with ERR_INVALID (callers choose /dev/shm then). regions <= NODE_REGIONS_MAX. ERR_IO, ERR_NOSPACE,
  * ERR_NOMEM. */
-MUST_CHECK enum err board_create(const char *path, unsigned slots, struct board **ret); /* one caller at a time */
+MUST_CHECK enum err board_create(const char *path, unsigned regions, struct board **ret); /* one caller at a time */
 MUST_CHECK enum err board_attach(const char *path,
                                  struct board **ret); /* workers, tests; ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_CORRUPT */
 void board_close(struct board *board);                /* unmaps; the file stays */
-unsigned board_slots(const struct board *board);
-struct board_region *board_region(struct board *board, unsigned slot);
-void board_region_clear(struct board_region *region); /* after folding, before a new worker starts in the slot */
+unsigned board_regions(const struct board *board);
+struct board_region *board_region(struct board *board, unsigned number);
+
+/* Master only: gives a region that is free to a process that will be started, backed by memory as far as it is
+ * certainly written. ERR_TOO_MANY: none is free now. ERR_NOSPACE: the tmpfs is full. ERR_IO. */
+MUST_CHECK enum err board_region_take(struct board *board, unsigned *ret_number);
+/* Its process has ended (or never came) and was folded: all-zero, without memory, free. */
+void board_region_free(struct board *board, unsigned number);
+bool board_region_taken(const struct board *board, unsigned number);
 
 /* Master only: what workers that ended have left. Adds the counters, histograms and series of a region; its gauges
  * (worker_counter_is_gauge) ended with the process. */
@@ -162,7 +169,7 @@ void board_set_serving(struct board_region *region, uint64_t epoch, uint64_t gen
                        uint64_t directory);
 /* False while it could not be read consistently in a few tries. */
 bool board_get_serving(const struct board_region *region, uint64_t ret[4]);
-/* Outstanding attempts of a model over all workers of the node. */
+/* Outstanding attempts of a model over all workers of the node (regions that are taken). */
 uint32_t board_inflight(struct board *board, uint32_t model_label);
 
 /* Records: one JSON line each, without the newline. Put never blocks: ERR_FULL when the ring has no room (the caller

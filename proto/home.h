@@ -17,6 +17,7 @@
 #define HOME_RECORDS         "records"     /* JSON-lines segments */
 #define HOME_LOG_DIR         "log"         /* of a detached `fairlead up` */
 #define HOME_NODE_CONFIG     "node.yaml"
+#define HOME_NODE_COPY       "run/node.yaml" /* of the configuration in force; workers read this one */
 #define HOME_POLICY          "policy.yaml"
 #define HOME_DIRECTORY       "directory.yaml"
 #define HOME_PRICES          "prices.yaml" /* a catalog for the price feed; else the one that ships with Fairlead */

@@ -430,14 +430,14 @@ static enum err read_root(const struct config_reading *r, struct node_config *co
     return err;
 }
 
-static enum err read_file(struct node_config *config, char **ret_message)
+static enum err read_file(struct node_config *config, const char *path, char **ret_message)
 {
-    struct config_reading r = { .file = config->source, .message = ret_message };
+    struct config_reading r = { .file = config->source ? config->source : path, .message = ret_message };
     struct buf text = BUF_INIT(CONFIG_BYTES_MAX);
     struct arena arena;
     const struct yaml_node *root = NULL;
     arena_init(&arena, CONFIG_ARENA_BYTES);
-    enum err err = file_read(config->source, CONFIG_BYTES_MAX, &text);
+    enum err err = file_read(path, CONFIG_BYTES_MAX, &text);
     if (err)
         (void)config_complain(ret_message, "%s: %s", r.file, err == ERR_IO ? strerror(errno) : err_name(err));
     if (!err) {
@@ -465,7 +465,8 @@ static enum err choose_file(struct node_config *config, const char *file)
     return path ? OK : ERR_NOMEM;
 }
 
-enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message)
+enum err node_config_load_copy(const char *home, const char *file, const char *copy, struct node_config *ret,
+                               char **ret_message)
 {
     struct node_config config = { .home = NULL };
     *ret_message = NULL;
@@ -476,8 +477,8 @@ enum err node_config_load(const char *home, const char *file, struct node_config
         err = credentials_new(&config.credentials);
     if (!err)
         err = choose_file(&config, file);
-    if (!err && config.source)
-        err = read_file(&config, ret_message);
+    if (!err && (copy || config.source))
+        err = read_file(&config, copy ? copy : config.source, ret_message);
     if (err) {
         node_config_release(&config);
         if (!*ret_message)
@@ -487,6 +488,11 @@ enum err node_config_load(const char *home, const char *file, struct node_config
     (void)credentials_refresh(config.credentials);
     *ret = config;
     return OK;
+}
+
+enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message)
+{
+    return node_config_load_copy(home, file, NULL, ret, ret_message);
 }
 
 void node_config_release(struct node_config *config)

@@ -80,6 +80,9 @@ struct node_config {
 };
 /* file NULL: home/node.yaml when it exists, else defaults. home NULL: file_default_home(). On error *ret_message (malloc'd) holds file:line:column: text. */
 MUST_CHECK enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message);
+/* The same, read from a copy of that file: ->source and messages go on to name the file itself. copy NULL: the file. */
+MUST_CHECK enum err node_config_load_copy(const char *home, const char *file, const char *copy, struct node_config *ret,
+                                          char **ret_message);
 /* A flag overrides the file: the value is judged like the file's. ERR_INVALID (and *ret_message, malloc'd), ERR_NOMEM. field is one of the table's;
  * "listen" replaces all listeners by one plain one. */
 MUST_CHECK enum err node_config_set(struct node_config *config, const char *field, const char *value,

@@ -6,10 +6,10 @@
 static const char *const words[] = { [CONTROL_HELLO] = "hello",
                                      [CONTROL_SERVING] = "serving",
                                      [CONTROL_BAD_TABLE] = "bad-table",
+                                     [CONTROL_LEAVING] = "leaving",
                                      [CONTROL_DRAINED] = "drained",
                                      [CONTROL_WAKE] = "wake",
                                      [CONTROL_DRAIN] = "drain",
-                                     [CONTROL_RELOAD] = "reload",
                                      [CONTROL_ADOPT_LISTENER] = "adopt-listener",
                                      [CONTROL_DROP_LISTENER] = "drop-listener" };
 
@@ -29,8 +29,9 @@ enum err control_format(const struct control_message *message, struct buf *out)
     switch (message->kind) {
     case CONTROL_HELLO:
         one_line(message->boot, boot, sizeof(boot));
-        return buf_printf(out, "hello pid=%llu slot=%llu layout=%llu boot=%s\n", (unsigned long long)message->pid,
-                          (unsigned long long)message->slot, (unsigned long long)message->layout, boot);
+        return buf_printf(out, "hello pid=%llu slot=%llu region=%llu layout=%llu boot=%s\n",
+                          (unsigned long long)message->pid, (unsigned long long)message->slot,
+                          (unsigned long long)message->region, (unsigned long long)message->layout, boot);
     case CONTROL_SERVING:
         return buf_printf(out, "serving epoch=%llu generation=%llu evidence=%llu directory=%llu\n", epoch, generation,
                           (unsigned long long)message->version.evidence_seq,
@@ -43,9 +44,9 @@ enum err control_format(const struct control_message *message, struct buf *out)
     case CONTROL_ADOPT_LISTENER:
     case CONTROL_DROP_LISTENER:
         return buf_printf(out, "%s slot=%llu\n", words[message->kind], (unsigned long long)message->slot);
+    case CONTROL_LEAVING:
     case CONTROL_DRAINED:
     case CONTROL_WAKE:
-    case CONTROL_RELOAD:
         return buf_printf(out, "%s\n", words[message->kind]);
     }
     return ERR_INVALID;
@@ -77,7 +78,8 @@ static bool parse_fields(struct span *rest, struct control_message *m)
     switch (m->kind) {
     case CONTROL_HELLO:
         return take_number(rest, "pid", &m->pid) && take_number(rest, "slot", &m->slot) &&
-               take_number(rest, "layout", &m->layout) && take_text(rest, "boot", m->boot, sizeof(m->boot));
+               take_number(rest, "region", &m->region) && take_number(rest, "layout", &m->layout) &&
+               take_text(rest, "boot", m->boot, sizeof(m->boot));
     case CONTROL_SERVING:
         return take_number(rest, "epoch", &m->version.epoch) &&
                take_number(rest, "generation", &m->version.generation) &&
@@ -92,9 +94,9 @@ static bool parse_fields(struct span *rest, struct control_message *m)
     case CONTROL_ADOPT_LISTENER:
     case CONTROL_DROP_LISTENER:
         return take_number(rest, "slot", &m->slot);
+    case CONTROL_LEAVING:
     case CONTROL_DRAINED:
     case CONTROL_WAKE:
-    case CONTROL_RELOAD:
         return true;
     }
     return false;
@@ -131,24 +133,33 @@ enum err control_parse(struct buf *in, struct control_message *ret)
     return err;
 }
 
-union ancillary { /* aligned for a header and one descriptor */
+union ancillary { /* aligned for a header and the descriptors */
     struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
+    char bytes[CMSG_SPACE(NODE_LISTENERS_MAX * sizeof(int))];
 };
 
-enum err control_send_fd(int socket, struct span bytes, int fd)
+void control_fds_close(struct control_fds *fds)
+{
+    for (unsigned i = 0; i < fds->count; i++)
+        (void)close(fds->fds[i]);
+    fds->count = 0;
+}
+
+enum err control_send_fds(int socket, struct span bytes, const struct control_fds *fds)
 {
     union ancillary control = { .bytes = { 0 } };
     struct iovec iov = { .iov_base = (void *)(uintptr_t)bytes.ptr, .iov_len = bytes.len };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-    if (fd >= 0) {
+    REQUIRE(fds->count <= NODE_LISTENERS_MAX);
+    if (fds->count > 0) {
+        const size_t len = fds->count * sizeof(int);
         msg.msg_control = control.bytes;
-        msg.msg_controllen = sizeof(control.bytes);
+        msg.msg_controllen = CMSG_SPACE(len);
         struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
         c->cmsg_level = SOL_SOCKET;
         c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+        c->cmsg_len = CMSG_LEN(len);
+        memcpy(CMSG_DATA(c), fds->fds, len);
     }
     ssize_t n;
     do
@@ -161,8 +172,7 @@ enum err control_send_fd(int socket, struct span bytes, int fd)
     return n < 0 && (errno == EPIPE || errno == ECONNRESET) ? ERR_CLOSED : ERR_IO; /* part of a line helps nobody */
 }
 
-/* Keeps the first descriptor, closes any other: a peer must not fill our table of them. */
-static void take_descriptors(struct msghdr *msg, int *ret_fd)
+static void take_descriptors(struct msghdr *msg, struct control_fds *fds)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
@@ -171,15 +181,15 @@ static void take_descriptors(struct msghdr *msg, int *ret_fd)
         for (size_t i = 0; i < count; i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (*ret_fd < 0)
-                *ret_fd = fd;
+            if (fds->count < NODE_LISTENERS_MAX)
+                fds->fds[fds->count++] = fd;
             else
                 (void)close(fd);
         }
     }
 }
 
-enum err control_recv_fd(int socket, struct buf *into, int *ret_fd)
+enum err control_recv_fds(int socket, struct buf *into, struct control_fds *fds)
 {
     union ancillary control;
     char bytes[CONTROL_LINE_BYTES];
@@ -187,7 +197,6 @@ enum err control_recv_fd(int socket, struct buf *into, int *ret_fd)
     struct msghdr msg = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof(control.bytes)
     };
-    *ret_fd = -1;
     if (iov.iov_len == 0)
         return ERR_FULL;
     ssize_t n;
@@ -196,7 +205,7 @@ enum err control_recv_fd(int socket, struct buf *into, int *ret_fd)
     while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == EAGAIN || errno == EWOULDBLOCK ? ERR_AGAIN : errno == ECONNRESET ? ERR_CLOSED : ERR_IO;
-    take_descriptors(&msg, ret_fd);
+    take_descriptors(&msg, fds);
     if (n == 0)
         return ERR_CLOSED;
     return buf_append(into, span_of(bytes, (size_t)n));

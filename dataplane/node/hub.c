@@ -1,10 +1,12 @@
 #include "dataplane/node/hub.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "proto/errand.h"
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define PEER_IN_MAX  (4u * CONTROL_LINE_BYTES + ERRAND_LINE_BYTES)
 #define PEER_OUT_MAX (64u * CONTROL_LINE_BYTES) /* a worker that does not read must not fill our memory */
 
 struct hub_peer {
@@ -12,7 +14,8 @@ struct hub_peer {
     uv_poll_t poll;
     int fd;
     uint64_t pid;
-    bool greeted, closing;
+    bool ours; /* of our own user: may be a worker */
+    bool greeted, asker, closing;
     void *user;
     struct buf in, out;
     struct hub_peer *next;
@@ -40,6 +43,8 @@ static void cut(struct hub_peer *peer)
     hub->count--;
     if (peer->greeted)
         hub->events.gone(hub->events.user, peer);
+    if (peer->asker)
+        hub->events.asker_gone(hub->events.user, peer);
     uv_close((uv_handle_t *)&peer->poll, on_peer_closed);
 }
 
@@ -66,39 +71,67 @@ static void send_out(struct hub_peer *peer)
     watch(peer);
 }
 
-static bool greet(struct hub_peer *peer, const struct control_message *hello, int *fd)
+static bool greet(struct hub_peer *peer, const struct control_message *hello, struct control_fds *fds)
 {
     struct hub *hub = peer->hub;
-    if (hello->kind != CONTROL_HELLO || hello->pid != peer->pid) {
+    if (hello->kind != CONTROL_HELLO || hello->pid != peer->pid || !peer->ours) {
         log_warn("hub.odd", LOG_U64("pid", peer->pid), LOG_U64("kind", hello->kind), LOG_U64("said_pid", hello->pid));
         return false;
     }
     peer->greeted = true;
-    const int given = *fd;
-    *fd = -1;
-    hub->events.hello(hub->events.user, peer, hello, given);
+    hub->events.hello(hub->events.user, peer, hello, fds);
     return true;
 }
 
-static void receive(struct hub_peer *peer)
+/* What does not begin as an errand is a worker's: ERR_SYNTAX. ERR_AGAIN: its line is not whole. */
+static enum err ask(struct hub_peer *peer)
 {
-    int fd = -1;
-    enum err err = control_recv_fd(peer->fd, &peer->in, &fd);
-    if (err == ERR_AGAIN)
-        return;
+    const struct span bytes = buf_span(&peer->in);
+    if (!span_starts(bytes, SPAN(ERRAND_WORD)))
+        return ERR_SYNTAX;
+    const size_t end = span_find_byte(bytes, '\n');
+    if (end == SIZE_MAX)
+        return buf_room(&peer->in) ? ERR_AGAIN : ERR_TOO_LARGE;
+    peer->asker = true;
+    return peer->hub->events.asked(peer->hub->events.user, peer, span_head(bytes, end)) ? OK : ERR_INVALID;
+}
+
+static enum err hear(struct hub_peer *peer, struct control_fds *fds)
+{
+    enum err err = OK;
+    if (peer->asker) {
+        buf_clear(&peer->in); /* it is only waited for its leaving */
+        return OK;
+    }
+    if (!peer->greeted) {
+        err = ask(peer);
+        if (err != ERR_SYNTAX)
+            return err;
+        err = OK;
+    }
     while (err == OK && !peer->closing) {
         struct control_message message;
         err = control_parse(&peer->in, &message);
         if (err)
             break;
         if (!peer->greeted)
-            err = greet(peer, &message, &fd) ? OK : ERR_INVALID;
+            err = greet(peer, &message, fds) ? OK : ERR_INVALID;
         else
             peer->hub->events.told(peer->hub->events.user, peer, &message);
     }
-    if (fd >= 0)
-        (void)close(fd);
-    if (err && err != ERR_AGAIN) {
+    return err;
+}
+
+static void receive(struct hub_peer *peer)
+{
+    struct control_fds fds = { .count = 0 };
+    enum err err = control_recv_fds(peer->fd, &peer->in, &fds);
+    if (err == ERR_AGAIN)
+        return;
+    if (err == OK)
+        err = hear(peer, &fds);
+    control_fds_close(&fds);
+    if (err && err != ERR_AGAIN && !peer->closing) {
         if (err != ERR_CLOSED)
             log_warn("hub.cut", LOG_U64("pid", peer->pid), LOG_ERR(err));
         cut(peer);
@@ -118,13 +151,13 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         send_out(peer);
 }
 
-static void welcome(struct hub *hub, int fd)
+static struct hub_peer *welcome(struct hub *hub, int fd)
 {
     struct ucred cred;
     socklen_t len = sizeof(cred);
     struct hub_peer *peer = NULL;
-    const bool known =
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.uid == getuid() && cred.pid > 0;
+    const bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
+                       (cred.uid == getuid() || cred.uid == 0) && cred.pid > 0;
     if (known && hub->count < HUB_PEERS_MAX)
         peer = fault_calloc(1, sizeof(*peer));
     if (!known)
@@ -132,18 +165,20 @@ static void welcome(struct hub *hub, int fd)
     if (!peer || uv_poll_init(hub->loop, &peer->poll, fd)) {
         free(peer);
         (void)close(fd);
-        return;
+        return NULL;
     }
     peer->hub = hub;
     peer->fd = fd;
     peer->pid = (uint64_t)cred.pid;
+    peer->ours = cred.uid == getuid();
     peer->poll.data = peer;
-    buf_init(&peer->in, 4 * CONTROL_LINE_BYTES);
+    buf_init(&peer->in, PEER_IN_MAX);
     buf_init(&peer->out, PEER_OUT_MAX);
     peer->next = hub->peers;
     hub->peers = peer;
     hub->count++;
     watch(peer);
+    return peer;
 }
 
 static void on_accept(uv_poll_t *poll, int status, UNUSED int events)
@@ -153,7 +188,7 @@ static void on_accept(uv_poll_t *poll, int status, UNUSED int events)
     if (status < 0)
         return;
     while ((fd = accept4(hub->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)
-        welcome(hub, fd);
+        (void)welcome(hub, fd);
 }
 
 enum err hub_open(struct hub *hub, uv_loop_t *loop, int fd, const struct hub_events *events)
@@ -177,7 +212,7 @@ void hub_say(struct hub_peer *peer, const struct control_message *message)
     send_out(peer);
 }
 
-enum err hub_say_fd(struct hub_peer *peer, const struct control_message *message, int fd)
+enum err hub_say_fds(struct hub_peer *peer, const struct control_message *message, const struct control_fds *fds)
 {
     struct buf line = BUF_INIT(CONTROL_LINE_BYTES);
     if (peer->closing)
@@ -186,9 +221,31 @@ enum err hub_say_fd(struct hub_peer *peer, const struct control_message *message
         return ERR_AGAIN;
     enum err err = control_format(message, &line);
     if (!err)
-        err = control_send_fd(peer->fd, buf_span(&line), fd);
+        err = control_send_fds(peer->fd, buf_span(&line), fds);
     buf_release(&line);
     return err;
+}
+
+void hub_answer(struct hub_peer *asker, struct span line)
+{
+    if (asker->closing)
+        return;
+    if (buf_append(&asker->out, line) || buf_append_byte(&asker->out, '\n'))
+        log_warn("hub.full", LOG_U64("pid", asker->pid));
+    send_out(asker);
+}
+
+int hub_peer_fd(const struct hub_peer *peer)
+{
+    return peer->fd;
+}
+
+struct hub_peer *hub_keep_asker(struct hub *hub, int fd)
+{
+    struct hub_peer *peer = welcome(hub, fd);
+    if (peer)
+        peer->asker = true;
+    return peer;
 }
 
 void hub_say_all(struct hub *hub, const struct control_message *message)
@@ -220,7 +277,7 @@ void hub_close(struct hub *hub)
     if (!hub->loop)
         return;
     while (hub->peers) {
-        hub->peers->greeted = false; /* no event */
+        hub->peers->greeted = hub->peers->asker = false; /* no event */
         cut(hub->peers);
     }
     uv_close((uv_handle_t *)&hub->accept, on_accept_closed);

@@ -343,8 +343,9 @@ static void node(struct page *p)
     say(p, "fairlead_records_dropped_total{where=\"disk\"} %llu\n", (unsigned long long)s->records->dropped);
     family(p, "loop_age_seconds", "gauge", "Since a worker's loop last turned.");
     for (unsigned i = 0; i < s->supervisor->slot_count; i++) {
-        const uint64_t last = atomic_load(&board_region(s->board, i)->counters[WORKER_LOOP_LAST_MS]);
-        if (supervisor_slot_up(s->supervisor, i))
+        const struct board_region *region = supervisor_region(s->supervisor, i);
+        const uint64_t last = region ? atomic_load(&region->counters[WORKER_LOOP_LAST_MS]) : 0;
+        if (region)
             say(p, "fairlead_loop_age_seconds{slot=\"%u\"} %.3f\n", i,
                 last && s->now_ms > last ? (double)(s->now_ms - last) / 1000.0 : 0.0);
     }
@@ -395,22 +396,42 @@ static void version_json(struct json_writer *w, const char *key, const struct ta
     json_object_close(w);
 }
 
+static void process_json(struct json_writer *w, const struct metrics_source *s, const struct process *p)
+{
+    const struct board_region *region = p->region == PROCESS_NO_REGION ? NULL : board_region(s->board, p->region);
+    json_member_u64(w, "pid", p->pid);
+    json_member_bool(w, "adopted", p->adopted);
+    json_member_u64(w, "roll", p->generation);
+    json_member_u64(w, "age_ms", p->started_ms && s->now_ms > p->started_ms ? s->now_ms - p->started_ms : 0);
+    json_member_u64(w, "connections", region ? atomic_load(&region->counters[WORKER_CONNECTIONS_OPEN]) : 0);
+    json_member_u64(w, "requests", region ? atomic_load(&region->counters[WORKER_REQUESTS_OPEN]) : 0);
+    json_member_u64(w, "generation", region ? atomic_load(&region->serving_generation) : 0);
+}
+
 static void workers_json(struct json_writer *w, const struct metrics_source *s)
 {
     json_key(w, SPAN("workers"));
     json_array_open(w);
     for (unsigned i = 0; i < s->supervisor->slot_count; i++) {
         const struct slot *slot = &s->supervisor->slots[i];
-        struct board_region *region = board_region(s->board, i);
+        const struct process none = { .region = PROCESS_NO_REGION };
         json_object_open(w);
         json_member_u64(w, "slot", i);
-        json_member_u64(w, "pid", slot->pid);
-        json_member_cstr(w, "state", slot_state_name(slot->state));
-        json_member_bool(w, "adopted", slot->adopted);
+        json_member_cstr(w, "state", slot_state_name(slot_state(slot)));
         json_member_u64(w, "starts", slot->starts);
-        json_member_u64(w, "connections", atomic_load(&region->counters[WORKER_CONNECTIONS_OPEN]));
-        json_member_u64(w, "requests", atomic_load(&region->counters[WORKER_REQUESTS_OPEN]));
-        json_member_u64(w, "generation", atomic_load(&region->serving_generation));
+        process_json(w, s, slot->process ? slot->process : &none);
+        json_object_close(w);
+    }
+    json_array_close(w);
+    json_key(w, SPAN("draining_workers")); /* beside those in the slots */
+    json_array_open(w);
+    for (const struct process *p = s->supervisor->processes; p; p = p->next) {
+        if (p->state != PROCESS_DRAINING || s->supervisor->slots[p->slot].process == p)
+            continue;
+        json_object_open(w);
+        json_member_u64(w, "slot", p->slot);
+        process_json(w, s, p);
+        json_member_i64(w, "killed_at_ms", p->kill_ms ? s->wall_ms + (int64_t)(p->kill_ms - s->now_ms) : 0);
         json_object_close(w);
     }
     json_array_close(w);

@@ -1,25 +1,16 @@
 #include "dataplane/node/supervisor.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include <errno.h>
-#include <limits.h>
+#include "dataplane/node/supervisor_internal.h"
+#include <fcntl.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#define ADOPT_LOOK_MS 10u
-/* Workers seek their master every 50 ms: those of a board that is gone come within this. */
-#define ADOPT_LEAST_MS  150u
+#define ADOPT_LOOK_MS   10u
 #define BACKOFF_MS      100u
-#define WORKER_ARGS_MAX 24u
-
-struct slot_process {  /* outlives the slot's interest: handles close later */
-    struct slot *slot; /* NULL: nobody waits */
-    bool child;
-    uv_process_t process; /* a child of ours */
-    uv_poll_t poll;       /* else: its pidfd */
-    int pidfd;
-};
+#define OVERDUE_LOOK_MS 250u
+#define WORKER_ARGS_MAX 64u /* our own, and what the master passes on: a --listen for each listener */
+#define NUMBER_BYTES    16u
 
 const char *slot_state_name(enum slot_state state)
 {
@@ -27,114 +18,30 @@ const char *slot_state_name(enum slot_state state)
     return names[state];
 }
 
-/* Every change of a slot's state passes here. */
-static void move(struct slot *slot, enum slot_state to)
+enum slot_state slot_state(const struct slot *slot)
 {
-    static const unsigned allowed[SLOT_STATES] = {
-        [SLOT_EMPTY] = 1u << SLOT_STARTING | 1u << SLOT_UP | 1u << SLOT_BACKING_OFF,
-        [SLOT_STARTING] = 1u << SLOT_UP | 1u << SLOT_EMPTY | 1u << SLOT_DRAINING,
-        [SLOT_UP] = 1u << SLOT_EMPTY | 1u << SLOT_DRAINING,
-        [SLOT_DRAINING] = 1u << SLOT_EMPTY,
-        [SLOT_BACKING_OFF] = 1u << SLOT_EMPTY,
+    static const enum slot_state states[PROCESS_STATES] = {
+        [PROCESS_STARTING] = SLOT_STARTING, [PROCESS_UP] = SLOT_UP, [PROCESS_DRAINING] = SLOT_DRAINING
     };
-    REQUIRE(allowed[slot->state] & 1u << to);
-    slot->state = to;
+    if (slot->process)
+        return states[slot->process->state];
+    return slot->backing_off ? SLOT_BACKING_OFF : SLOT_EMPTY;
 }
 
-static uint64_t now_ms(const struct supervisor *s)
+void supervisor_check_emptied(struct supervisor *s)
 {
-    return uv_now(s->options.loop);
-}
-
-/* ---- the socket of a slot that backs off ---- */
-
-static bool lends(const struct slot *slot)
-{
-    return slot->state == SLOT_BACKING_OFF && !slot->lent_to && slot->listener_fd >= 0 && !slot->supervisor->draining &&
-           !slot->supervisor->closed;
-}
-
-/* To the sibling that holds the fewest. Without one that is up, it is lent when one comes. */
-static void lend(struct slot *slot)
-{
-    struct supervisor *s = slot->supervisor;
-    struct slot *least = NULL;
-    unsigned least_held = UINT_MAX;
-    if (!lends(slot))
+    if (!s->draining || s->emptied || s->closed || s->processes)
         return;
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        unsigned held = 0;
-        if (s->slots[i].state != SLOT_UP || !s->slots[i].peer)
-            continue;
-        for (unsigned k = 0; k < s->slot_count; k++)
-            held += s->slots[k].lent_to == &s->slots[i];
-        if (held < least_held) {
-            least = &s->slots[i];
-            least_held = held;
-        }
-    }
-    if (!least)
-        return;
-    const struct control_message message = { .kind = CONTROL_ADOPT_LISTENER, .slot = slot->number };
-    const enum err err = hub_say_fd(least->peer, &message, slot->listener_fd);
-    if (err) {
-        log_warn("listener.lend", LOG_U64("slot", slot->number), LOG_U64("to", least->number), LOG_ERR(err));
-        return;
-    }
-    slot->lent_to = least;
-    log_info("listener.lent", LOG_U64("slot", slot->number), LOG_U64("to", least->number));
-}
-
-static void lend_all(struct supervisor *s)
-{
-    for (unsigned i = 0; i < s->slot_count; i++)
-        lend(&s->slots[i]);
-}
-
-static void drop_at(const struct slot *holder, const struct slot *slot)
-{
-    if (holder->peer)
-        hub_say(holder->peer, &(struct control_message){ .kind = CONTROL_DROP_LISTENER, .slot = slot->number });
-}
-
-static void take_back(struct slot *slot)
-{
-    if (slot->lent_to)
-        drop_at(slot->lent_to, slot);
-    slot->lent_to = NULL;
-}
-
-/* The worker of `holder` has ended, or its connection did: what it held is another's to hold. */
-static void holds_no_more(struct slot *holder)
-{
-    struct supervisor *s = holder->supervisor;
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].lent_to == holder)
-            s->slots[i].lent_to = NULL;
-    }
-    lend_all(s);
-}
-
-/* ---- the end of a process ---- */
-
-static void fill(struct slot *slot);
-
-static void check_emptied(struct supervisor *s)
-{
-    if (!s->draining || s->emptied)
-        return;
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].pid)
-            return;
-    }
     s->emptied = true;
     s->options.events.emptied(s->options.events.user);
 }
 
+/* ---- the end of a process ---- */
+
 /* How long the slot waits before its next process. */
 static uint64_t backoff(struct slot *slot)
 {
-    const uint64_t now = now_ms(slot->supervisor);
+    const uint64_t now = supervisor_now(slot->supervisor);
     const uint64_t oldest = slot->crashes_ms[slot->crash_at]; /* SLOT_CRASHES_QUICK ends ago */
     slot->crashes_ms[slot->crash_at] = now;
     slot->crash_at = (slot->crash_at + 1) % ARRAY_LEN(slot->crashes_ms);
@@ -150,270 +57,272 @@ static uint64_t backoff(struct slot *slot)
 static void on_backed_off(uv_timer_t *timer)
 {
     struct slot *slot = timer->data;
-    move(slot, SLOT_EMPTY);
-    fill(slot);
+    slot->backing_off = false;
+    supervisor_fill(slot);
+}
+
+static void back_off(struct slot *slot, uint64_t ms)
+{
+    log_warn("worker.backoff", LOG_U64("slot", slot->number), LOG_U64("ms", ms));
+    slot->backing_off = true;
+    uv_timer_start(&slot->timer, on_backed_off, ms, 0);
+    supervisor_lend(slot);
 }
 
 static void refill(struct slot *slot)
 {
     struct supervisor *s = slot->supervisor;
-    if (s->draining || s->closed)
+    if (s->draining || s->closed || slot->number >= s->slot_count)
         return;
     const uint64_t wait = backoff(slot);
-    if (wait == 0) {
-        fill(slot);
-        return;
-    }
-    log_warn("worker.backoff", LOG_U64("slot", slot->number), LOG_U64("ms", wait));
-    move(slot, SLOT_BACKING_OFF);
-    uv_timer_start(&slot->timer, on_backed_off, wait, 0);
-    lend(slot);
-}
-
-/* accused: it may have been the table. Who is killed from outside accuses nobody; nor does an adopted one, whose status
- * we cannot know (its replacement will show it). */
-static void ended(struct slot *slot, const char *how, int64_t code, bool accused)
-{
-    struct supervisor *s = slot->supervisor;
-    const bool asked = slot->state == SLOT_DRAINING;
-    if (asked)
-        log_info("worker.ended", LOG_U64("slot", slot->number), LOG_U64("pid", slot->pid), LOG_I64(how, code));
+    if (wait == 0)
+        supervisor_fill(slot);
     else
-        log_error("worker.crashed", LOG_U64("slot", slot->number), LOG_U64("pid", slot->pid), LOG_I64(how, code));
-    if (slot->peer)
-        hub_peer_set_user(slot->peer, NULL);
-    slot->peer = NULL;
-    slot->process = NULL;
-    slot->pid = 0;
-    slot->adopted = false;
+        back_off(slot, wait);
+}
+
+void supervisor_region_ended(struct supervisor *s, unsigned region, bool crashed)
+{
+    if (region == PROCESS_NO_REGION)
+        return;
+    s->options.events.ended(s->options.events.user, region, crashed);
+    board_region_free(s->options.board, region);
+}
+
+static void unlink_process(struct process *p)
+{
+    struct supervisor *s = p->owner;
+    struct process **at = &s->processes;
+    while (*at != p)
+        at = &(*at)->next;
+    *at = p->next;
+    if (p->peer)
+        hub_peer_set_user(p->peer, NULL);
+    p->peer = NULL;
+}
+
+static void log_end(const struct process *p, const struct process_end *end)
+{
+    const char *how = !end->known ? "adopted" : end->signal ? "signal" : "status";
+    const int code = !end->known ? 1 : end->signal ? end->signal : end->status;
+    if (p->state == PROCESS_DRAINING)
+        log_info("worker.ended", LOG_U64("slot", p->slot), LOG_U64("pid", p->pid), LOG_I64(how, code));
+    else
+        log_error("worker.crashed", LOG_U64("slot", p->slot), LOG_U64("pid", p->pid), LOG_I64(how, code));
+}
+
+/* Accused is the table. Who is killed from outside accuses nobody; nor does one whose status is another's to know (its
+ * replacement will show it), nor one that is new in more than its table. */
+static void on_ended(struct process *p, const struct process_end *end)
+{
+    struct supervisor *s = p->owner;
+    struct slot *slot = &s->slots[p->slot];
+    const bool asked = p->state == PROCESS_DRAINING, rolls_in = slot->next == p;
+    const bool accused = end->known && end->signal != SIGKILL && end->signal != SIGTERM && !asked && !rolls_in;
+    log_end(p, end);
+    unlink_process(p);
     s->restarts += !asked;
-    move(slot, SLOT_EMPTY);
-    s->options.events.ended(s->options.events.user, slot->number, accused && !asked);
-    refill(slot);
-    holds_no_more(slot);
-    check_emptied(s);
-}
-
-static void on_process_closed(uv_handle_t *handle)
-{
-    struct slot_process *p = handle->data;
-    if (p->pidfd >= 0)
-        (void)close(p->pidfd);
-    free(p);
-}
-
-static void unwatch(struct slot_process *p)
-{
-    p->slot = NULL;
-    uv_close(p->child ? (uv_handle_t *)&p->process : (uv_handle_t *)&p->poll, on_process_closed);
-}
-
-static void on_child_exit(uv_process_t *process, int64_t status, int number)
-{
-    struct slot_process *p = process->data;
-    struct slot *slot = p->slot;
-    unwatch(p);
-    if (slot)
-        ended(slot, number ? "signal" : "status", number ? number : status, number != SIGKILL && number != SIGTERM);
-}
-
-static void on_adopted_exit(uv_poll_t *poll, UNUSED int status, UNUSED int events)
-{
-    struct slot_process *p = poll->data;
-    struct slot *slot = p->slot;
-    unwatch(p);
-    if (slot)
-        ended(slot, "adopted", 1, false);
+    supervisor_region_ended(s, p->region, accused);
+    if (slot->process == p) {
+        slot->process = NULL;
+        refill(slot);
+        supervisor_holds_no_more(slot);
+    }
+    if (rolls_in) {
+        slot->next = NULL;
+        supervisor_roll_fail(s, "a new worker ended before all of them served; its log tells why");
+    }
+    supervisor_roll_look(s); /* its region is free */
+    supervisor_check_emptied(s);
 }
 
 /* ---- the start of one ---- */
 
-static void arguments(const struct slot *slot, char *number, size_t number_bytes, const char **args)
+struct arguments {
+    const char *list[WORKER_ARGS_MAX];
+    char slot[NUMBER_BYTES], region[NUMBER_BYTES];
+};
+
+static void arguments(const struct supervisor_options *o, unsigned slot, unsigned region, const char *config_file,
+                      struct arguments *ret)
 {
-    const struct supervisor_options *o = &slot->supervisor->options;
     unsigned n = 0;
-    (void)snprintf(number, number_bytes, "%u", slot->number);
-    args[n++] = o->program;
-    args[n++] = "--worker";
-    args[n++] = "--slot";
-    args[n++] = number;
-    args[n++] = "--home";
-    args[n++] = o->config->home;
-    if (o->config->source) {
-        args[n++] = "--config";
-        args[n++] = o->config->source;
-    }
+    (void)snprintf(ret->slot, sizeof(ret->slot), "%u", slot);
+    (void)snprintf(ret->region, sizeof(ret->region), "%u", region);
+    const char *const own[] = { "fairlead-dataplane", "--worker", "--slot",        ret->slot,       "--region",
+                                ret->region,          "--home",   o->config->home, "--config-copy", config_file };
+    for (; n < ARRAY_LEN(own); n++)
+        ret->list[n] = own[n];
     for (const char *const *more = o->worker_args; *more; more++) {
         REQUIRE(n < WORKER_ARGS_MAX - 1);
-        args[n++] = *more;
+        ret->list[n++] = *more;
     }
-    args[n] = NULL;
+    ret->list[n] = NULL;
 }
 
-static int spawn(struct slot *slot, struct slot_process *p)
+static void add_process(struct supervisor *s, struct process *p)
 {
-    const struct supervisor_options *o = &slot->supervisor->options;
-    const char *args[WORKER_ARGS_MAX];
-    char number[16];
-    uv_stdio_container_t stdio[CONTROL_LISTENER_FD + 1] = {
-        { .flags = UV_IGNORE },
-        { .flags = UV_INHERIT_FD, .data.fd = 1 },
-        { .flags = UV_INHERIT_FD, .data.fd = 2 },
-        [CONTROL_LISTENER_FD] = { .flags = UV_INHERIT_FD, .data.fd = slot->listener_fd },
-    };
-    arguments(slot, number, sizeof(number), args);
-    const uv_process_options_t options = { .file = o->program,
-                                           .args = (char **)(uintptr_t)args,
-                                           .stdio = stdio,
-                                           .stdio_count = ARRAY_LEN(stdio),
-                                           .exit_cb = on_child_exit };
-    p->process.data = p;
-    return uv_spawn(o->loop, &p->process, &options);
+    p->owner = s;
+    p->ended = on_ended;
+    p->next = s->processes;
+    s->processes = p;
 }
 
-/* The slot is empty and has its socket. */
-static void fill(struct slot *slot)
+enum err supervisor_launch(struct supervisor *s, unsigned slot, const struct listening *listening,
+                           const char *config_file, unsigned generation, struct process **ret)
 {
-    struct slot_process *p = fault_calloc(1, sizeof(*p));
-    int rc = UV_ENOMEM;
-    if (p) {
-        p->slot = slot;
-        p->child = true;
-        p->pidfd = -1;
-        rc = spawn(slot, p);
-    }
-    if (rc) {
-        log_error("worker.spawn", LOG_U64("slot", slot->number), LOG_STR("why", uv_strerror(rc)));
-        if (p)
-            unwatch(p);
-        move(slot, SLOT_BACKING_OFF);
-        uv_timer_start(&slot->timer, on_backed_off, SLOT_BACKOFF_MS_MAX, 0);
-        lend(slot);
-        return;
-    }
-    slot->process = p;
-    slot->pid = (uint64_t)p->process.pid;
-    slot->starts++;
-    move(slot, SLOT_STARTING);
-}
-
-/* ---- adoption ---- */
-
-static const char *cannot_adopt(struct supervisor *s, const struct control_message *hello, int fd)
-{
-    struct address address;
-    if (hello->layout != BOARD_LAYOUT)
-        return "other layout of the board";
-    if (s->settled || s->draining)
-        return "too late";
-    if (hello->slot >= s->slot_count)
-        return "no such slot any more";
-    if (s->slots[hello->slot].pid)
-        return "the slot is taken";
-    if (atomic_load(&board_region(s->options.board, (unsigned)hello->slot)->pid) != hello->pid)
-        return "its region of the board is another's";
-    if (fd < 0 || socket_address(fd, &address))
-        return "without its socket";
-    if (!address_agrees(&s->address, &address))
-        return "listens elsewhere";
-    return NULL;
-}
-
-static bool watch_adopted(struct slot *slot, uint64_t pid)
-{
-    struct slot_process *p = fault_calloc(1, sizeof(*p));
-    if (!p)
-        return false;
-    p->slot = slot;
-    p->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-    if (p->pidfd < 0 || uv_poll_init(slot->supervisor->options.loop, &p->poll, p->pidfd)) {
-        if (p->pidfd >= 0)
-            (void)close(p->pidfd);
+    struct process *p = fault_calloc(1, sizeof(*p));
+    struct arguments args;
+    struct control_fds fds;
+    unsigned region = 0;
+    enum err err = p ? board_region_take(s->options.board, &region) : ERR_NOMEM;
+    if (err) {
         free(p);
-        return false;
+        return err;
     }
-    p->poll.data = p;
-    uv_poll_start(&p->poll, UV_READABLE, on_adopted_exit);
-    slot->process = p;
-    return true;
+    p->slot = slot;
+    p->region = region;
+    p->generation = generation;
+    arguments(&s->options, slot, region, config_file, &args);
+    listening_of(listening, slot, &fds);
+    err = process_start(p, &(struct process_start){ .loop = s->options.loop, .args = args.list, .listeners = &fds });
+    if (err) {
+        board_region_free(s->options.board, region);
+        free(p);
+        return err;
+    }
+    /* The worker writes it, too. A master that follows a killed one must not give this region away meanwhile. */
+    atomic_store(&board_region(s->options.board, region)->pid, p->pid);
+    add_process(s, p);
+    s->slots[slot].starts++;
+    *ret = p;
+    return OK;
 }
 
-static void look_at_adoption(uv_timer_t *timer);
+struct process *supervisor_note(struct supervisor *s, const struct heritage_process *known)
+{
+    struct process *p = fault_calloc(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    p->pid = known->pid;
+    p->slot = known->slot;
+    p->region = known->region;
+    p->generation = known->generation;
+    p->state = known->state;
+    p->adopted = known->adopted;
+    p->started_ms = known->started_ms;
+    p->kill_ms = known->kill_ms;
+    if (process_watch(p, s->options.loop)) {
+        free(p);
+        return NULL;
+    }
+    add_process(s, p);
+    if (known->in_slot)
+        s->slots[p->slot].process = p;
+    return p;
+}
 
-/* A child of ours speaks: for the first time, or again after we had lost it for a moment. */
-static void greet(struct slot *slot)
+struct process *supervisor_process(const struct supervisor *s, uint64_t pid)
+{
+    struct process *p = s->processes;
+    while (p && p->pid != pid)
+        p = p->next;
+    return p;
+}
+
+/* The slot is empty and has its sockets. */
+void supervisor_fill(struct slot *slot)
 {
     struct supervisor *s = slot->supervisor;
-    if (slot->state == SLOT_STARTING) {
-        move(slot, SLOT_UP);
-        take_back(slot);
-    } else {
-        for (unsigned i = 0; i < s->slot_count; i++) { /* it may hold what was lent elsewhere or taken back meanwhile */
-            if (s->slots[i].lent_to != slot && i != slot->number)
-                drop_at(slot, &s->slots[i]);
-        }
+    const enum err err =
+        supervisor_launch(s, slot->number, &s->listening, s->options.config_file, s->generation, &slot->process);
+    if (err) {
+        log_error("worker.start", LOG_U64("slot", slot->number), LOG_ERR(err),
+                  LOG_STR("hint", err == ERR_TOO_MANY ? "as many workers drain as there can be" : ""));
+        back_off(slot, err == ERR_TOO_MANY ? BACKOFF_MS : SLOT_BACKOFF_MS_MAX);
     }
-    lend_all(s);
 }
 
-static void on_hello(void *user, struct hub_peer *peer, const struct control_message *hello, int fd)
+/* ---- one drains ---- */
+
+static void retire_in(struct process *p, uint64_t ms)
 {
-    struct supervisor *s = user;
-    struct slot *slot = hello->slot < s->slot_count ? &s->slots[hello->slot] : NULL;
-    if (slot && slot->pid == hello->pid) { /* known: our child, or one that lost us for a moment */
-        if (fd >= 0)
-            (void)close(fd);
-        slot->peer = peer;
-        hub_peer_set_user(peer, slot);
-        greet(slot);
-        if (slot->state == SLOT_DRAINING)
-            hub_say(peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = s->options.config->limits.drain_ms });
-        return;
-    }
-    const char *why = cannot_adopt(s, hello, fd);
-    if (!why && !watch_adopted(slot, hello->pid))
-        why = "it cannot be watched";
-    if (why) {
-        if (fd >= 0)
-            (void)close(fd);
-        log_warn("worker.refused", LOG_U64("pid", hello->pid), LOG_U64("slot", hello->slot), LOG_STR("why", why));
-        hub_say(peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = s->options.config->limits.drain_ms });
-        return;
-    }
-    struct address address;
-    if (address_port(&s->address) == 0 && socket_address(fd, &address) == OK)
-        s->address = address; /* all slots share the port that the system chose then */
-    slot->listener_fd = fd;
-    slot->pid = hello->pid;
-    slot->adopted = true;
-    slot->peer = peer;
-    hub_peer_set_user(peer, slot);
-    move(slot, SLOT_UP);
-    log_info("worker.adopted", LOG_U64("slot", slot->number), LOG_U64("pid", slot->pid));
-    look_at_adoption(&s->adoption);
+    struct supervisor *s = p->owner;
+    if (p->state != PROCESS_DRAINING)
+        process_move(p, PROCESS_DRAINING);
+    p->kill_ms = supervisor_now(s) + ms + SUPERVISOR_GRACE_MS;
+    if (p->peer)
+        hub_say(p->peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = ms });
+    else
+        process_signal(p, SIGTERM); /* not connected now */
 }
+
+void supervisor_retire(struct process *p)
+{
+    const struct supervisor *s = p->owner;
+    retire_in(p, s->draining ? s->drain_ms : s->options.config->limits.drain_ms);
+}
+
+void supervisor_vacate(struct slot *slot)
+{
+    struct supervisor *s = slot->supervisor;
+    struct process *old = slot->process;
+    slot->process = NULL;
+    supervisor_retire(old);
+    supervisor_holds_no_more(slot);
+    if (!s->draining && !s->closed && slot->number < s->slot_count)
+        supervisor_fill(slot);
+}
+
+/* It was told by a signal to leave: another is put in its place first. */
+static void leave(struct slot *slot)
+{
+    struct supervisor *s = slot->supervisor;
+    log_info("worker.leaving", LOG_U64("slot", slot->number), LOG_U64("pid", slot->process->pid));
+    if (s->roll.active || s->draining || slot->number >= s->slot_count ||
+        (!slot->next &&
+         supervisor_launch(s, slot->number, &s->listening, s->options.config_file, s->generation, &slot->next)))
+        supervisor_vacate(slot);
+}
+
+static void on_overdue(uv_timer_t *timer)
+{
+    struct supervisor *s = timer->data;
+    for (struct process *p = s->processes; p; p = p->next) {
+        if (p->state != PROCESS_DRAINING || p->kill_ms == 0 || supervisor_now(s) < p->kill_ms)
+            continue;
+        log_error("worker.killed", LOG_U64("slot", p->slot), LOG_U64("pid", p->pid));
+        process_signal(p, SIGKILL);
+    }
+}
+
+/* ---- the hub ---- */
 
 static void on_told(void *user, struct hub_peer *peer, const struct control_message *message)
 {
     struct supervisor *s = user;
+    struct process *p = hub_peer_user(peer);
     switch (message->kind) {
     case CONTROL_SERVING:
         s->options.events.serving(s->options.events.user);
+        supervisor_roll_look(s);
         break;
     case CONTROL_BAD_TABLE:
         s->options.events.bad_table(s->options.events.user, &message->version, message->reason);
         break;
+    case CONTROL_LEAVING:
+        if (p && s->slots[p->slot].process == p && p->state == PROCESS_UP)
+            leave(&s->slots[p->slot]);
+        else if (p && p->state != PROCESS_DRAINING)
+            supervisor_retire(p);
+        break;
     case CONTROL_DRAINED:
-        if (hub_peer_user(peer)) {
-            struct slot *slot = hub_peer_user(peer);
-            if (slot->state == SLOT_UP)
-                move(slot, SLOT_DRAINING); /* somebody told it by a signal */
-        }
+        if (p && s->slots[p->slot].process == p && p->state == PROCESS_UP)
+            supervisor_vacate(&s->slots[p->slot]); /* told by a signal while we were not there */
         break;
     case CONTROL_HELLO:
     case CONTROL_WAKE:
     case CONTROL_DRAIN:
-    case CONTROL_RELOAD:
     case CONTROL_ADOPT_LISTENER:
     case CONTROL_DROP_LISTENER:
         log_warn("hub.odd", LOG_U64("kind", message->kind));
@@ -421,113 +330,62 @@ static void on_told(void *user, struct hub_peer *peer, const struct control_mess
     }
 }
 
-static void on_gone(UNUSED void *user, struct hub_peer *peer)
+static void on_gone(void *user, struct hub_peer *peer)
 {
-    struct slot *slot = hub_peer_user(peer);
-    if (slot && slot->peer == peer) {
-        slot->peer = NULL;
-        holds_no_more(slot);
-    }
-}
-
-static const char *hint_of(enum err err)
-{
-    switch (err) {
-    case ERR_EXISTS:
-        return "another program listens there: stop it, or choose another address with --listen";
-    case ERR_DENIED:
-        return "this user may not listen there: choose a port from 1024 on, or give the capability";
-    case ERR_NOT_FOUND:
-        return "this machine has no such address";
-    default:
-        return "";
-    }
-}
-
-static enum err open_sockets(struct supervisor *s)
-{
-    bool exclusive = s->hub.count == 0; /* workers of before share the port with us */
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].listener_fd >= 0)
-            continue;
-        const enum err err = socket_listen(&s->address, exclusive, &s->slots[i].listener_fd);
-        if (err) {
-            char text[ADDRESS_TEXT_BYTES];
-            log_error("node.listen", LOG_STR("address", address_format(&s->address, text)), LOG_ERR(err),
-                      LOG_STR("hint", hint_of(err)));
-            return err;
-        }
-        exclusive = false;
-    }
-    return OK;
-}
-
-static bool alive(uint64_t pid)
-{
-    return pid != 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-}
-
-/* Is a worker of the board still on its way to us? */
-static bool expects_more(const struct supervisor *s)
-{
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (!s->slots[i].pid && alive(atomic_load(&board_region(s->options.board, i)->pid)))
-            return true;
-    }
-    return false;
-}
-
-static void settle(struct supervisor *s)
-{
-    s->settled = true;
-    uv_timer_stop(&s->adoption);
-    if (open_sockets(s)) {
-        s->options.events.failed(s->options.events.user);
+    struct supervisor *s = user;
+    struct process *p = hub_peer_user(peer);
+    if (!p || p->peer != peer)
         return;
-    }
-    for (unsigned i = 0; i < board_slots(s->options.board); i++) {
-        const bool taken = i < s->slot_count && s->slots[i].pid;
-        if (!taken && atomic_load(&board_region(s->options.board, i)->pid))
-            s->options.events.ended(s->options.events.user, i, false); /* it ended while there was no master */
-    }
-    s->options.events.listening(s->options.events.user, &s->address);
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (!s->slots[i].pid)
-            fill(&s->slots[i]);
-    }
+    p->peer = NULL;
+    if (s->slots[p->slot].process == p)
+        supervisor_holds_no_more(&s->slots[p->slot]);
 }
 
-static void look_at_adoption(uv_timer_t *timer)
+static bool on_asked(void *user, struct hub_peer *peer, struct span line)
 {
-    struct supervisor *s = timer->data;
-    const uint64_t passed = now_ms(s) - s->begun_ms;
-    if (s->settled || s->draining)
-        return;
-    if (!s->options.successor || passed >= SUPERVISOR_ADOPT_MS || (passed >= ADOPT_LEAST_MS && !expects_more(s)))
-        settle(s);
+    struct supervisor *s = user;
+    return s->options.events.asked(s->options.events.user, peer, line);
+}
+
+static void on_asker_gone(void *user, struct hub_peer *peer)
+{
+    struct supervisor *s = user;
+    s->options.events.asker_gone(s->options.events.user, peer);
 }
 
 /* ---- from outside ---- */
 
+static void init_timer(struct supervisor *s, uv_timer_t *timer, void *data)
+{
+    REQUIRE(uv_timer_init(s->options.loop, timer) == 0);
+    timer->data = data;
+}
+
 enum err supervisor_open(struct supervisor *s, const struct supervisor_options *options)
 {
     *s = (struct supervisor){ .options = *options, .slot_count = options->config->workers };
-    const struct hub_events events = { .hello = on_hello, .told = on_told, .gone = on_gone, .user = s };
-    enum err err = address_parse(span_cstr(options->config->listen), &s->address);
-    REQUIRE(err == OK); /* the configuration was checked */
-    REQUIRE(uv_timer_init(options->loop, &s->adoption) == 0 && uv_timer_init(options->loop, &s->deadline) == 0);
-    s->adoption.data = s->deadline.data = s;
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        struct slot *slot = &s->slots[i];
-        *slot = (struct slot){ .supervisor = s, .number = i, .listener_fd = -1 };
-        REQUIRE(uv_timer_init(options->loop, &slot->timer) == 0);
-        slot->timer.data = slot;
+    const struct hub_events events = { .hello = supervisor_hello,
+                                       .told = on_told,
+                                       .gone = on_gone,
+                                       .asked = on_asked,
+                                       .asker_gone = on_asker_gone,
+                                       .user = s };
+    init_timer(s, &s->adoption, s);
+    init_timer(s, &s->overdue, s);
+    init_timer(s, &s->roll.timer, s);
+    for (unsigned i = 0; i < NODE_WORKERS_MAX; i++) {
+        s->slots[i] = (struct slot){ .supervisor = s, .number = i };
+        init_timer(s, &s->slots[i].timer, &s->slots[i]);
     }
-    err = hub_open(&s->hub, options->loop, options->hub_fd, &events);
+    listening_plan(&s->listening, options->config);
+    const enum err err = hub_open(&s->hub, options->loop, options->hub_fd, &events);
     if (err)
         return err;
-    s->begun_ms = now_ms(s);
-    uv_timer_start(&s->adoption, look_at_adoption, 0, ADOPT_LOOK_MS);
+    if (options->heritage)
+        supervisor_inherit(s, options->heritage);
+    s->begun_ms = supervisor_now(s);
+    uv_timer_start(&s->adoption, supervisor_settle_on, 0, ADOPT_LOOK_MS);
+    uv_timer_start(&s->overdue, on_overdue, OVERDUE_LOOK_MS, OVERDUE_LOOK_MS);
     return OK;
 }
 
@@ -536,68 +394,66 @@ void supervisor_wake(struct supervisor *s)
     hub_say_all(&s->hub, &(struct control_message){ .kind = CONTROL_WAKE });
 }
 
-void supervisor_reload(struct supervisor *s)
-{
-    hub_say_all(&s->hub, &(struct control_message){ .kind = CONTROL_RELOAD });
-}
-
-static void on_deadline(uv_timer_t *timer)
-{
-    struct supervisor *s = timer->data;
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].pid) {
-            log_error("worker.killed", LOG_U64("slot", i), LOG_U64("pid", s->slots[i].pid));
-            (void)kill((pid_t)s->slots[i].pid, SIGKILL);
-        }
-    }
-}
-
-static void close_listeners(struct supervisor *s)
-{
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].listener_fd >= 0)
-            (void)close(s->slots[i].listener_fd);
-        s->slots[i].listener_fd = -1;
-    }
-}
-
 void supervisor_drain(struct supervisor *s, uint64_t drain_ms)
 {
     const bool again = s->draining;
     s->draining = true;
+    s->drain_ms = drain_ms;
+    supervisor_roll_fail(s, "the node is stopping");
     uv_timer_stop(&s->adoption);
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        struct slot *slot = &s->slots[i];
-        if (slot->state == SLOT_BACKING_OFF) {
-            uv_timer_stop(&slot->timer);
-            move(slot, SLOT_EMPTY);
-        }
-        if (!slot->pid)
-            continue;
-        if (slot->state != SLOT_DRAINING)
-            move(slot, SLOT_DRAINING);
-        if (slot->peer && !again)
-            hub_say(slot->peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = drain_ms });
-        else
-            (void)kill((pid_t)slot->pid, SIGTERM); /* not connected yet; or a second time: at once */
+    for (unsigned i = 0; i < NODE_WORKERS_MAX; i++) {
+        s->slots[i].backing_off = false;
+        uv_timer_stop(&s->slots[i].timer);
     }
-    close_listeners(s);
-    uv_timer_start(&s->deadline, on_deadline, again ? SUPERVISOR_GRACE_MS : drain_ms + SUPERVISOR_GRACE_MS,
-                   SUPERVISOR_GRACE_MS);
-    check_emptied(s);
+    for (struct process *p = s->processes; p; p = p->next) {
+        if (!again) {
+            retire_in(p, drain_ms);
+            continue;
+        }
+        process_signal(p, SIGTERM); /* a second time: at once */
+        p->kill_ms = supervisor_now(s) + SUPERVISOR_GRACE_MS;
+    }
+    listening_close(&s->listening);
+    supervisor_check_emptied(s);
+}
+
+void supervisor_replace(struct supervisor *s, unsigned slot, const char *why)
+{
+    const struct process *p = slot < s->slot_count ? s->slots[slot].process : NULL;
+    if (!p)
+        return;
+    log_error("worker.replaced", LOG_U64("slot", slot), LOG_U64("pid", p->pid), LOG_STR("why", why));
+    process_signal(p, SIGKILL);
 }
 
 unsigned supervisor_up(const struct supervisor *s)
 {
     unsigned up = 0;
     for (unsigned i = 0; i < s->slot_count; i++)
-        up += s->slots[i].state == SLOT_UP;
+        up += slot_state(&s->slots[i]) == SLOT_UP;
     return up;
 }
 
-bool supervisor_slot_up(const struct supervisor *s, unsigned slot)
+struct board_region *supervisor_region(const struct supervisor *s, unsigned slot)
 {
-    return slot < s->slot_count && s->slots[slot].state == SLOT_UP;
+    const struct process *p = slot < s->slot_count ? s->slots[slot].process : NULL;
+    if (!p || p->state != PROCESS_UP || p->region == PROCESS_NO_REGION)
+        return NULL;
+    return board_region(s->options.board, p->region);
+}
+
+unsigned supervisor_draining(const struct supervisor *s, uint64_t *ret_until_ms)
+{
+    unsigned count = 0;
+    *ret_until_ms = 0;
+    for (const struct process *p = s->processes; p; p = p->next) {
+        if (p->state != PROCESS_DRAINING || s->slots[p->slot].process == p)
+            continue;
+        count++;
+        if (p->kill_ms > SUPERVISOR_GRACE_MS + *ret_until_ms)
+            *ret_until_ms = p->kill_ms - SUPERVISOR_GRACE_MS;
+    }
+    return count;
 }
 
 void supervisor_close(struct supervisor *s)
@@ -606,13 +462,50 @@ void supervisor_close(struct supervisor *s)
         return;
     s->closed = true;
     hub_close(&s->hub);
-    close_listeners(s);
+    listening_close(&s->listening);
+    if (s->roll.active)
+        listening_close(&s->roll.listening);
     uv_close((uv_handle_t *)&s->adoption, NULL);
-    uv_close((uv_handle_t *)&s->deadline, NULL);
-    for (unsigned i = 0; i < s->slot_count; i++) {
-        if (s->slots[i].process)
-            unwatch(s->slots[i].process);
-        s->slots[i].process = NULL;
+    uv_close((uv_handle_t *)&s->overdue, NULL);
+    uv_close((uv_handle_t *)&s->roll.timer, NULL);
+    for (unsigned i = 0; i < NODE_WORKERS_MAX; i++)
         uv_close((uv_handle_t *)&s->slots[i].timer, NULL);
+    while (s->processes) {
+        struct process *p = s->processes;
+        s->processes = p->next;
+        process_forget(p);
     }
+}
+
+static void describe(const struct supervisor *s, struct heritage *to)
+{
+    to->layout = BOARD_LAYOUT;
+    to->generation = s->generation;
+    to->restarts = s->restarts;
+    for (const struct process *p = s->processes; p && to->process_count < NODE_REGIONS_MAX; p = p->next)
+        to->processes[to->process_count++] = (struct heritage_process){ .pid = p->pid,
+                                                                        .started_ms = p->started_ms,
+                                                                        .kill_ms = p->kill_ms,
+                                                                        .slot = p->slot,
+                                                                        .region = p->region,
+                                                                        .generation = p->generation,
+                                                                        .state = p->state,
+                                                                        .adopted = p->adopted,
+                                                                        .in_slot = s->slots[p->slot].process == p };
+}
+
+enum err supervisor_leave(struct supervisor *s, struct heritage *to)
+{
+    REQUIRE(!s->roll.active);
+    to->listening = s->listening; /* the plan: its sockets are duplicated */
+    for (unsigned slot = 0; slot < NODE_WORKERS_MAX; slot++) {
+        for (unsigned i = 0; i < NODE_LISTENERS_MAX; i++)
+            to->listening.fds[slot][i] = -1;
+    }
+    to->hub_fd = fcntl(s->hub.fd, F_DUPFD_CLOEXEC, 3);
+    if (to->hub_fd < 0 || listening_keep(&to->listening, &s->listening))
+        return ERR_IO;
+    describe(s, to);
+    supervisor_close(s);
+    return OK;
 }

@@ -115,10 +115,9 @@ void tally_add(struct tally *tally, const struct tally *from)
 void tally_sum(struct tally *tally, const struct tally *ended, struct board *board)
 {
     tally_add(tally, ended);
-    for (unsigned slot = 0; slot < board_slots(board); slot++) {
-        const struct board_region *region = board_region(board, slot);
-        if (atomic_load_explicit(&region->pid, memory_order_relaxed) != 0)
-            tally_add_region(tally, region, true);
+    for (unsigned number = 0; number < board_regions(board); number++) {
+        if (board_region_taken(board, number))
+            tally_add_region(tally, board_region(board, number), true);
     }
 }
 

@@ -24,7 +24,7 @@ void tally_release(struct tally *tally); /* NULL is fine; all-zero again */
 /* Adds one region. gauges: also the counters that only tell of now. */
 void tally_add_region(struct tally *tally, const struct board_region *region, bool gauges);
 void tally_add(struct tally *tally, const struct tally *from);
-/* Everything: `ended` and all regions of the board that have a process. */
+/* Everything: `ended` and all regions of the board that are taken. */
 void tally_sum(struct tally *tally, const struct tally *ended, struct board *board);
 /* for (uint32_t at = 0; (s = tally_each(&t, &at));) in no order. */
 const struct tally_series *tally_each(const struct tally *tally, uint32_t *at);

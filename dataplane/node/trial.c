@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "dataplane/node/selftest.h"
 #include <signal.h>
+#include <sys/wait.h>
 
 #define WHY_BYTES 256u
 
@@ -189,6 +190,8 @@ void trial_close(struct trial *trial)
         return;
     trial->run = NULL;
     run->trial = NULL;
-    (void)uv_process_kill(&run->process, SIGKILL);
+    /* Waited for here: who closes this may be about to become another program, which knows nothing of it. */
+    if (uv_process_kill(&run->process, SIGKILL) == 0)
+        (void)waitpid(run->process.pid, NULL, 0);
     close_all(run);
 }

@@ -74,7 +74,11 @@ enum err core_init(struct core *core, const struct core_options *options)
     enum err err = board_attach(options->board_path, &core->board);
     if (err)
         return err;
-    core->region = board_region(core->board, options->slot);
+    if (options->region_number >= board_regions(core->board)) {
+        core_release(core);
+        return ERR_INVALID;
+    }
+    core->region = board_region(core->board, options->region_number);
     core->read_buffer = fault_malloc(CORE_READ_BYTES);
     core->cool_until_ms = fault_calloc(MODELS_MAX, sizeof(*core->cool_until_ms));
     char *line;

@@ -50,7 +50,7 @@ struct core {
 struct core_options {
     uv_loop_t *loop;
     const struct node_config *config;
-    unsigned slot;
+    unsigned slot, region_number;
     const char *board_path, *store_path;
     struct upstream_lane *lane; /* borrowed */
     const struct loader_events *events;

@@ -26,13 +26,6 @@ static void on_poll_closed(uv_handle_t *handle)
     free(poll);
 }
 
-static void drop_given(struct link *link)
-{
-    if (link->given_fd >= 0)
-        close(link->given_fd);
-    link->given_fd = -1;
-}
-
 static void lose(struct link *link)
 {
     if (!link->poll)
@@ -40,7 +33,7 @@ static void lose(struct link *link)
     uv_close((uv_handle_t *)&link->poll->poll, on_poll_closed);
     link->poll = NULL;
     link->hello_sent = false;
-    drop_given(link);
+    control_fds_close(&link->given);
     buf_release(&link->in);
     buf_release(&link->out);
 }
@@ -66,14 +59,16 @@ static void say_serving(struct link *link)
 static void say_hello(struct link *link)
 {
     struct buf line = BUF_INIT(CONTROL_LINE_BYTES);
-    struct control_message hello = {
-        .kind = CONTROL_HELLO, .pid = (uint64_t)getpid(), .slot = link->slot, .layout = BOARD_LAYOUT
-    };
+    struct control_message hello = { .kind = CONTROL_HELLO,
+                                     .pid = (uint64_t)getpid(),
+                                     .slot = link->slot,
+                                     .region = link->region,
+                                     .layout = BOARD_LAYOUT };
     memcpy(hello.boot, link->boot, sizeof(hello.boot));
     enum err err = control_format(&hello, &line);
     /* A fresh socket takes one line. */
     if (err == OK)
-        err = control_send_fd(link->poll->fd, buf_span(&line), link->listener_fd);
+        err = control_send_fds(link->poll->fd, buf_span(&line), &link->listeners);
     buf_release(&line);
     if (err) {
         lose(link);
@@ -104,7 +99,7 @@ static void send_out(struct link *link)
 /* ERR_INVALID: not what a master says. */
 static enum err obey(struct link *link, const struct control_message *message)
 {
-    int fd;
+    struct control_fds given;
     switch (message->kind) {
     case CONTROL_WAKE:
         link->events.wake(link->events.user);
@@ -112,15 +107,14 @@ static enum err obey(struct link *link, const struct control_message *message)
     case CONTROL_DRAIN:
         link->events.drain(link->events.user, message->ms);
         break;
-    case CONTROL_RELOAD:
-        link->events.reload(link->events.user);
-        break;
     case CONTROL_ADOPT_LISTENER:
-        fd = link->given_fd;
-        link->given_fd = -1;
-        if (fd < 0 || message->slot >= NODE_WORKERS_MAX)
+        given = link->given;
+        link->given.count = 0;
+        if (given.count == 0 || message->slot >= NODE_WORKERS_MAX) {
+            control_fds_close(&given);
             return ERR_INVALID;
-        link->events.adopt_listener(link->events.user, (unsigned)message->slot, fd);
+        }
+        link->events.adopt_listener(link->events.user, (unsigned)message->slot, &given);
         break;
     case CONTROL_DROP_LISTENER:
         if (message->slot < NODE_WORKERS_MAX)
@@ -129,6 +123,7 @@ static enum err obey(struct link *link, const struct control_message *message)
     case CONTROL_HELLO:
     case CONTROL_SERVING:
     case CONTROL_BAD_TABLE:
+    case CONTROL_LEAVING:
     case CONTROL_DRAINED:
         log_warn("link.odd", LOG_U64("kind", message->kind));
         break;
@@ -136,29 +131,12 @@ static enum err obey(struct link *link, const struct control_message *message)
     return OK;
 }
 
-/* Keeps a descriptor until its words are whole: it comes with the first byte of them. Another one before that is not of
- * our master's making. */
-static enum err keep_given(struct link *link, int fd)
-{
-    if (fd < 0)
-        return OK;
-    if (link->given_fd >= 0) {
-        close(fd);
-        return ERR_INVALID;
-    }
-    link->given_fd = fd;
-    return OK;
-}
-
+/* Descriptors are kept until their words are whole: they come with the first byte of them. */
 static void receive(struct link *link)
 {
-    int fd = -1;
-    enum err err = control_recv_fd(link->poll->fd, &link->in, &fd);
-    const enum err kept = keep_given(link, fd);
+    enum err err = control_recv_fds(link->poll->fd, &link->in, &link->given);
     if (err == ERR_AGAIN)
         return;
-    if (err == OK)
-        err = kept;
     while (err == OK && link->poll) {
         struct control_message message;
         err = control_parse(&link->in, &message);
@@ -240,22 +218,35 @@ static void read_boot(struct link *link)
     buf_release(&text);
 }
 
-enum err link_open(struct link *link, uv_loop_t *loop, const char *path, unsigned slot, int listener_fd,
-                   const struct link_events *events)
+static enum err duplicate(struct link *link, const struct control_fds *fds)
 {
-    size_t bytes = strlen(path) + 1;
-    *link = (struct link){ .loop = loop, .slot = slot, .given_fd = -1, .events = *events };
+    for (unsigned i = 0; i < fds->count; i++) {
+        const int fd = fcntl(fds->fds[i], F_DUPFD_CLOEXEC, 3);
+        if (fd < 0) {
+            control_fds_close(&link->listeners);
+            return ERR_IO;
+        }
+        link->listeners.fds[link->listeners.count++] = fd;
+    }
+    return OK;
+}
+
+enum err link_open(struct link *link, const struct link_options *options)
+{
+    *link = (struct link){
+        .loop = options->loop, .slot = options->slot, .region = options->region, .events = options->events
+    };
+    const size_t bytes = strlen(options->path) + 1;
     link->path = fault_malloc(bytes);
     if (!link->path)
         return ERR_NOMEM;
-    memcpy(link->path, path, bytes);
-    link->listener_fd = fcntl(listener_fd, F_DUPFD_CLOEXEC, 3);
-    if (link->listener_fd < 0) {
+    memcpy(link->path, options->path, bytes);
+    if (duplicate(link, options->listeners)) {
         free(link->path);
         return ERR_IO;
     }
     read_boot(link);
-    REQUIRE(uv_timer_init(loop, &link->retry) == 0);
+    REQUIRE(uv_timer_init(link->loop, &link->retry) == 0);
     link->retry.data = link;
     REQUIRE(uv_timer_start(&link->retry, on_retry, 0, LINK_RETRY_MS) == 0);
     return OK;
@@ -280,11 +271,15 @@ void link_drained(struct link *link)
     say(link, &(struct control_message){ .kind = CONTROL_DRAINED });
 }
 
-void link_drop_listener(struct link *link)
+bool link_leaving(struct link *link)
 {
-    if (link->listener_fd >= 0)
-        close(link->listener_fd);
-    link->listener_fd = -1;
+    say(link, &(struct control_message){ .kind = CONTROL_LEAVING });
+    return link->poll && link->hello_sent;
+}
+
+void link_drop_listeners(struct link *link)
+{
+    control_fds_close(&link->listeners);
 }
 
 void link_close(struct link *link)
@@ -293,7 +288,7 @@ void link_close(struct link *link)
         return;
     link->closed = true;
     lose(link);
-    link_drop_listener(link);
+    link_drop_listeners(link);
     uv_close((uv_handle_t *)&link->retry, NULL);
     free(link->path);
     link->path = NULL;

@@ -6,22 +6,22 @@
 #include "dataplane/worker/listener.h"
 #include "proto/home.h"
 #include <signal.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define WORKER_TICK_MS  100u  /* backs up the master's wake: a lost one costs a tenth of a second */
+#define WORKER_LEAVE_MS 5000u /* how long a master may take to put another worker in the place of one that leaves */
 #define WORKER_GRACE_MS 1000u /* after the drain's deadline: for its error events to reach their clients */
 
 struct worker {
     uv_loop_t loop;
-    struct node_config config; /* the caller's, but for what reload renews */
-    bool own_credentials;
     struct core core;
     struct listener listener;
     struct link link;
     uv_timer_t tick, drain;
     uv_check_t turn;
     uv_signal_t term;
-    bool stopping, past_deadline;
+    bool leaving, stopping, past_deadline;
 };
 
 static void on_serving(void *user, const struct table_version *version)
@@ -48,36 +48,14 @@ static void on_wake(void *user)
     loader_refresh(&w->core.loader);
 }
 
-/* Limits, credentials and what listeners speak (certificates too) as they are written now; all else needs a restart. A file that cannot be read changes nothing.
- */
-static void on_reload(void *user)
+static void on_adopt_listener(void *user, unsigned slot, const struct control_fds *fds)
 {
     struct worker *w = user;
-    struct node_config fresh = { .home = NULL };
-    char *message = NULL;
-    if (node_config_load(w->config.home, w->config.source, &fresh, &message)) {
-        log_error("reload.failed", LOG_STR("why", message ? message : ""));
-        free(message);
-        return;
-    }
-    struct credentials *old = w->config.credentials;
-    w->config.limits = fresh.limits;
-    w->config.credentials = fresh.credentials;
-    fresh.credentials = w->own_credentials ? old : NULL; /* the first ones are the caller's */
-    w->own_credentials = true;
-    listener_reload(&w->listener, fresh.listeners, fresh.listener_count);
-    node_config_release(&fresh);
-    log_info("reload.done", LOG_U64("slot", w->core.slot));
-}
-
-static void on_adopt_listener(void *user, unsigned slot, int fd)
-{
-    struct worker *w = user;
-    const enum err err = listener_adopt(&w->listener, slot, &fd, 1);
+    const enum err err = listener_adopt(&w->listener, slot, fds->fds, fds->count);
     if (err)
         log_warn("listener.adopt", LOG_U64("slot", slot), LOG_ERR(err));
     else
-        log_info("listener.adopted", LOG_U64("slot", slot));
+        log_info("listener.adopted", LOG_U64("slot", slot), LOG_U64("sockets", fds->count));
 }
 
 static void on_drop_listener(void *user, unsigned slot)
@@ -136,7 +114,7 @@ static void drain(struct worker *w, uint64_t ms)
         return;
     log_info("drain.begin", LOG_U64("ms", ms), LOG_U64("connections", w->listener.count));
     w->core.draining = true;
-    link_drop_listener(&w->link);
+    link_drop_listeners(&w->link);
     uv_timer_start(&w->drain, on_drain_passed, ms, 0);
     listener_drain(&w->listener);
 }
@@ -146,14 +124,24 @@ static void on_drain(void *user, uint64_t ms)
     drain(user, ms);
 }
 
-static void on_signal(uv_signal_t *signal, int number)
+static void on_left_alone(uv_timer_t *timer)
+{
+    struct worker *w = timer->data;
+    drain(w, w->core.config->limits.drain_ms);
+}
+
+/* Whoever sends it wants this process to end; its slot's sockets should not be without one meanwhile. */
+static void on_signal(uv_signal_t *signal, UNUSED int number)
 {
     struct worker *w = signal->data;
-    (void)number;
-    if (w->core.draining)
+    if (w->core.draining || w->leaving) {
         listener_abort(&w->listener);
-    else
+    } else if (link_leaving(&w->link)) {
+        w->leaving = true;
+        uv_timer_start(&w->drain, on_left_alone, WORKER_LEAVE_MS, 0);
+    } else {
         drain(w, w->core.config->limits.drain_ms);
+    }
 }
 
 static bool on_upstream_memory(void *user, size_t before, size_t after)
@@ -165,8 +153,7 @@ static bool on_upstream_memory(void *user, size_t before, size_t after)
 
 static enum err open_core(struct worker *w, const struct worker_options *options)
 {
-    w->config = *options->config;
-    const struct node_config *config = &w->config;
+    const struct node_config *config = options->config;
     char *store = node_config_path(config, HOME_NODE_STORE);
     char *board = node_config_board_path(config);
     const struct upstream_lane_options lane = { .loop = &w->loop,
@@ -185,6 +172,7 @@ static enum err open_core(struct worker *w, const struct worker_options *options
         err = core_init(&w->core, &(struct core_options){ .loop = &w->loop,
                                                           .config = config,
                                                           .slot = options->slot,
+                                                          .region_number = options->region,
                                                           .board_path = board,
                                                           .store_path = store,
                                                           .lane = made,
@@ -211,12 +199,17 @@ static enum err open_link(struct worker *w, const struct worker_options *options
 {
     const struct link_events events = { .wake = on_wake,
                                         .drain = on_drain,
-                                        .reload = on_reload,
                                         .adopt_listener = on_adopt_listener,
                                         .drop_listener = on_drop_listener,
                                         .user = w };
     char *path = node_config_path(options->config, HOME_NODE_SOCKET);
-    enum err err = path ? link_open(&w->link, &w->loop, path, options->slot, options->listener_fd, &events) : ERR_NOMEM;
+    const struct link_options link = { .loop = &w->loop,
+                                       .path = path,
+                                       .slot = options->slot,
+                                       .region = options->region,
+                                       .listeners = &options->listeners,
+                                       .events = events };
+    enum err err = path ? link_open(&w->link, &link) : ERR_NOMEM;
     free(path);
     return err;
 }
@@ -237,17 +230,19 @@ static enum err start(struct worker *w, const struct worker_options *options)
     w->term.data = w;
     /* Before the first client: nobody is told "no policy" by a worker that merely has not looked. */
     loader_refresh(&w->core.loader);
-    REQUIRE(w->config.listener_count > 0);
-    return listener_open(&w->listener, &w->core, w->config.listeners, &options->listener_fd, 1, on_emptied, w);
+    REQUIRE(options->listeners.count > 0 && options->listeners.count == options->config->listener_count);
+    return listener_open(&w->listener, &w->core, options->config->listeners, options->listeners.fds,
+                         options->listeners.count, on_emptied, w);
 }
 
 int worker_run(const struct worker_options *options)
 {
     static struct worker worker; /* one a process; it is large and lives as long as that */
     struct worker *w = &worker;
-    signal(SIGPIPE, SIG_IGN); /* a client that left is an error of its write */
-    signal(SIGINT, SIG_IGN);  /* of a terminal: it is for the master, which then drains us */
-    REQUIRE(uv_loop_init(&w->loop) == 0);
+    signal(SIGPIPE, SIG_IGN);                    /* a client that left is an error of its write */
+    signal(SIGINT, SIG_IGN);                     /* of a terminal: it is for the master, which then drains us */
+    (void)prctl(PR_SET_NAME, "fairlead-worker"); /* it was started as /proc/self/exe */
+    REQUIRE(options->listeners.count > 0 && uv_loop_init(&w->loop) == 0);
     enum err err = start(w, options);
     if (err) {
         log_error("worker.failed", LOG_U64("slot", options->slot), LOG_ERR(err));
@@ -257,8 +252,6 @@ int worker_run(const struct worker_options *options)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     core_release(&w->core);
     (void)uv_loop_close(&w->loop);
-    if (w->own_credentials)
-        credentials_free(w->config.credentials);
     log_info("worker.stopped", LOG_U64("slot", options->slot));
     return 0;
 }

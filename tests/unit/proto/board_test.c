@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SLOTS 3
+#define REGIONS 3
 
 struct fixture {
     char path[64];
@@ -24,7 +24,12 @@ static int setup(void **state)
     int fd = mkstemp(f->path);
     assert_true(fd >= 0);
     (void)close(fd);
-    assert_int_equal(board_create(f->path, SLOTS, &f->board), OK); /* an empty file is nobody's board */
+    assert_int_equal(board_create(f->path, REGIONS, &f->board), OK); /* an empty file is nobody's board */
+    for (unsigned i = 0; i < REGIONS; i++) {
+        unsigned number;
+        assert_int_equal(board_region_take(f->board, &number), OK);
+        assert_int_equal(number, i);
+    }
     *state = f;
     return 0;
 }
@@ -59,7 +64,7 @@ static void two_mappings_see_one_board(void **state)
     struct fixture *f = *state;
     struct board *worker = NULL;
     assert_int_equal(board_attach(f->path, &worker), OK);
-    assert_int_equal(board_slots(worker), SLOTS);
+    assert_int_equal(board_regions(worker), REGIONS);
     board_set_committed(f->board, 4812);
     assert_int_equal(board_committed(worker), 4812);
     struct board_region *region = board_region(worker, 2);
@@ -108,20 +113,20 @@ static void a_new_master_takes_the_board_over(void **state)
     board_add(&board_region(f->board, 0)->counters[WORKER_LOOP_TURNS], 3);
     board_set_committed(f->board, 12);
     struct board *again = NULL;
-    assert_int_equal(board_create(f->path, SLOTS - 1, &again), OK);
-    assert_int_equal(board_slots(again), SLOTS);
+    assert_int_equal(board_create(f->path, REGIONS - 1, &again), OK);
+    assert_int_equal(board_regions(again), REGIONS);
     assert_int_equal(board_committed(again), 12);
     assert_int_equal(board_label_find(again, BOARD_LABEL_TEAM, SPAN("research")), id);
     board_close(again);
 
-    assert_int_equal(board_create(f->path, SLOTS + 2, &again), OK);
-    assert_int_equal(board_slots(again), SLOTS + 2);
-    assert_int_equal(board_slots(f->board), SLOTS);
+    assert_int_equal(board_create(f->path, REGIONS + 2, &again), OK);
+    assert_int_equal(board_regions(again), REGIONS + 2);
+    assert_int_equal(board_regions(f->board), REGIONS);
     assert_int_equal(read_counter(&board_region(again, 0)->counters[WORKER_LOOP_TURNS]), 3);
-    board_add(&board_region(again, SLOTS + 1)->counters[WORKER_LOOP_TURNS], 1);
+    board_add(&board_region(again, REGIONS + 1)->counters[WORKER_LOOP_TURNS], 1);
     board_close(again);
     assert_int_equal(board_attach(f->path, &again), OK);
-    assert_int_equal(board_slots(again), SLOTS + 2);
+    assert_int_equal(board_regions(again), REGIONS + 2);
     board_close(again);
 }
 
@@ -131,7 +136,7 @@ static void another_boots_board_is_replaced(void **state)
     board_set_committed(f->board, 12);
     overwrite(f->path, 24, "00000000-0000-0000-0000-000000000000", 36);
     struct board *fresh = NULL;
-    assert_int_equal(board_create(f->path, SLOTS, &fresh), OK);
+    assert_int_equal(board_create(f->path, REGIONS, &fresh), OK);
     assert_int_equal(board_committed(fresh), 0);
     assert_int_equal(board_committed(f->board), 12); /* who has the old one mapped keeps it */
     board_close(fresh);
@@ -217,7 +222,7 @@ static void beyond_the_cap_is_other(void **state)
         assert_int_equal(board_label_find(f->board, BOARD_LABEL_TEAM, span_cstr(name)), i);
     }
     struct board *again = NULL;
-    assert_int_equal(board_create(f->path, SLOTS, &again), OK);
+    assert_int_equal(board_create(f->path, REGIONS, &again), OK);
     assert_int_equal(board_label_find(again, BOARD_LABEL_TEAM, SPAN("team-77")), 77);
     board_close(again);
 }
@@ -274,7 +279,7 @@ static void histograms_add_up(void **state)
     assert_int_equal(read.count, 20000);
 }
 
-static void a_cleared_region_is_as_new(void **state)
+static void a_freed_region_is_as_new(void **state)
 {
     struct fixture *f = *state;
     struct board_region *region = board_region(f->board, 1), *neighbour = board_region(f->board, 2);
@@ -291,7 +296,7 @@ static void a_cleared_region_is_as_new(void **state)
     atomic_store(&board_region(f->board, 0)->inflight[5], 3);
     assert_int_equal(board_inflight(f->board, 5), 5);
     assert_int_equal(board_record_put(region, SPAN("{}")), OK);
-    board_region_clear(region);
+    board_region_free(f->board, 1);
     assert_int_equal(board_inflight(f->board, 5), 3);
     struct buf out = BUF_INIT(100);
     assert_int_equal(board_record_take(region, &out), 0);
@@ -301,6 +306,38 @@ static void a_cleared_region_is_as_new(void **state)
     assert_int_equal(read_counter(&neighbour->counters[WORKER_LOOP_TURNS]), 1);
     assert_ptr_equal(board_series(region, 9, 9, 9), &region->series[1]);
     buf_release(&out);
+}
+
+static void regions_are_given_out(void **state)
+{
+    struct fixture *f = *state;
+    unsigned number = 77;
+    assert_int_equal(board_region_take(f->board, &number), ERR_TOO_MANY);
+    assert_int_equal(number, 77);
+    board_region_free(f->board, 1);
+    assert_false(board_region_taken(f->board, 1));
+    assert_true(board_region_taken(f->board, 0) && board_region_taken(f->board, 2));
+    struct board *next = NULL; /* a master that follows knows whose they are */
+    assert_int_equal(board_create(f->path, REGIONS, &next), OK);
+    assert_true(!board_region_taken(next, 1) && board_region_taken(next, 2));
+    assert_int_equal(board_region_take(next, &number), OK);
+    assert_int_equal(number, 1);
+    assert_true(board_region_taken(f->board, 1));
+    board_close(next);
+    assert_int_equal(board_create(f->path, NODE_REGIONS_MAX, &next), OK);
+    for (unsigned i = REGIONS; i < NODE_REGIONS_MAX; i++) {
+        assert_int_equal(board_region_take(next, &number), OK);
+        assert_int_equal(number, i);
+        atomic_store(&board_region(next, i)->inflight[3], 1);
+        if (i > REGIONS + 20) /* the others are held: bits of every word */
+            board_region_free(next, i);
+        if (i > REGIONS + 20)
+            assert_int_equal(board_region_take(next, &number), OK);
+    }
+    assert_int_equal(board_region_take(next, &number), ERR_TOO_MANY);
+    assert_int_equal(board_inflight(next, 3), 21);
+    assert_int_equal(board_inflight(f->board, 3), 0); /* mapped before it grew */
+    board_close(next);
 }
 
 /* What ended workers left is still there for the next master, and for the one after. */
@@ -317,8 +354,8 @@ static void what_ended_is_kept(void **state)
         board_add(&series->counters[SERIES_COST_NANO], 100 * round);
         board_hist_add(&series->ttft_us, 1000);
         board_fold(f->board, region);
-        board_region_clear(region);
-        assert_int_equal(board_create(f->path, SLOTS + round, &next), OK);
+        board_region_free(f->board, round);
+        assert_int_equal(board_create(f->path, REGIONS + round, &next), OK);
         board_close(f->board);
         f->board = next;
     }
@@ -367,7 +404,7 @@ static void nothing_is_left_beside_it(void **state)
     assert_true(fd >= 0);
     (void)close(fd);
     overwrite(f->path, 0, "garbage!", 8);
-    assert_int_equal(board_create(f->path, SLOTS, &fresh), OK);
+    assert_int_equal(board_create(f->path, REGIONS, &fresh), OK);
     board_close(fresh);
     assert_int_equal(access(beside, F_OK), -1);
 }
@@ -380,9 +417,12 @@ static void an_unused_board_costs_little(void **state)
     struct board_region *region = board_region(f->board, 0);
     for (uint32_t i = 1; i < 20; i++)
         board_add(&board_series(region, 1, 1, i)->counters[SERIES_OK], 1);
-    board_region_clear(region);
     assert_int_equal(stat(f->path, &after), 0);
     assert_true((after.st_blocks - before.st_blocks) * 512 < 1 << 20);
+    for (unsigned i = 0; i < REGIONS; i++)
+        board_region_free(f->board, i);
+    assert_int_equal(stat(f->path, &after), 0);
+    assert_true(after.st_blocks * 512 < before.st_blocks * 512 - 2 * (blkcnt_t)BOARD_RECORD_RING_BYTES);
     assert_true(after.st_blocks * 512 < after.st_size / 4);
 }
 
@@ -419,7 +459,7 @@ static void *reader_thread(void *arg)
     struct crew *crew = arg;
     uint64_t inconsistent = 0;
     while (!atomic_load(&crew->stop)) {
-        for (unsigned slot = 0; slot < SLOTS; slot++) {
+        for (unsigned slot = 0; slot < REGIONS; slot++) {
             struct board_region *region = board_region(crew->board, slot);
             uint64_t v[4];
             if (board_get_serving(region, v) && v[0] != 0)
@@ -441,10 +481,10 @@ static void *reader_thread(void *arg)
 static void workers_master_and_reader_at_once(void **state)
 {
     struct fixture *f = *state;
-    struct crew crews[SLOTS], reader = { .board = f->board };
-    pthread_t threads[SLOTS], watching;
+    struct crew crews[REGIONS], reader = { .board = f->board };
+    pthread_t threads[REGIONS], watching;
     assert_int_equal(pthread_create(&watching, NULL, reader_thread, &reader), 0);
-    for (unsigned i = 0; i < SLOTS; i++) {
+    for (unsigned i = 0; i < REGIONS; i++) {
         crews[i] = (struct crew){ .board = f->board, .slot = i };
         assert_int_equal(pthread_create(&threads[i], NULL, worker_thread, &crews[i]), 0);
     }
@@ -455,19 +495,19 @@ static void workers_master_and_reader_at_once(void **state)
         (void)sched_yield();
     }
     uint64_t requests = 0;
-    for (unsigned i = 0; i < SLOTS; i++)
+    for (unsigned i = 0; i < REGIONS; i++)
         assert_int_equal(pthread_join(threads[i], NULL), 0);
     atomic_store(&reader.stop, true);
     void *inconsistent;
     assert_int_equal(pthread_join(watching, &inconsistent), 0);
     assert_null(inconsistent);
-    for (unsigned slot = 0; slot < SLOTS; slot++) {
+    for (unsigned slot = 0; slot < REGIONS; slot++) {
         struct board_region *region = board_region(f->board, slot);
         for (unsigned i = 0; i < BOARD_SERIES_MAX; i++)
             requests += read_counter(&region->series[i].counters[SERIES_REQUESTS]);
     }
-    assert_int_equal(requests, SLOTS * ROUNDS);
-    assert_int_equal(atomic_load(&board_model(f->board, 3)->breaker), SLOTS * ROUNDS);
+    assert_int_equal(requests, REGIONS * ROUNDS);
+    assert_int_equal(atomic_load(&board_model(f->board, 3)->breaker), REGIONS * ROUNDS);
 }
 
 static void a_writer_that_died_inside_is_told(void **state)
@@ -564,7 +604,7 @@ static void a_ring_written_over_is_given_up(void **state)
     struct buf out = BUF_INIT(1 << 20);
     static const uint64_t heads[] = { 1, 3, UINT64_MAX, BOARD_RECORD_RING_BYTES + 1, 100 };
     for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
-        board_region_clear(region);
+        board_region_free(f->board, 0);
         memset(region->records, 0xFF, 200);
         atomic_store(&region->record_head, heads[i]);
         assert_int_equal(board_record_take(region, &out), 0);
@@ -637,7 +677,8 @@ int main(void)
         TEST(series_are_found_again),
         TEST(series_beyond_the_cap_are_other),
         TEST(histograms_add_up),
-        TEST(a_cleared_region_is_as_new),
+        TEST(a_freed_region_is_as_new),
+        TEST(regions_are_given_out),
         TEST(what_ended_is_kept),
         TEST(the_earliest_certificate_counts),
         TEST(nothing_is_left_beside_it),

@@ -13,8 +13,9 @@ static void adds_up(UNUSED void **state)
     (void)snprintf(path, sizeof(path), "/dev/shm/fl-tally-%ld", (long)getpid());
     assert_int_equal(board_create(path, 2, &board), OK);
     for (unsigned slot = 0; slot < 2; slot++) {
-        struct board_region *region = board_region(board, slot);
-        atomic_store(&region->pid, 1 + slot);
+        unsigned number;
+        assert_int_equal(board_region_take(board, &number), OK);
+        struct board_region *region = board_region(board, number);
         for (uint32_t route = 1; route <= 100; route++) {
             struct board_series *s = board_series(region, 1, route, 2);
             board_add(&s->counters[SERIES_REQUESTS], route);
@@ -25,7 +26,7 @@ static void adds_up(UNUSED void **state)
     }
     /* One worker ends: its counters stay, its gauges go, and nothing is counted twice. */
     tally_add_region(&ended, board_region(board, 0), false);
-    board_region_clear(board_region(board, 0));
+    board_region_free(board, 0);
     tally_sum(&all, &ended, board);
     assert_int_equal(all.workers[WORKER_BAD_REQUESTS], 6);
     assert_int_equal(all.workers[WORKER_CONNECTIONS_OPEN], 5);

@@ -337,7 +337,9 @@ UNUSED static void rig_start(struct rig *rig, bool with_table)
     assert_non_null(mkdtemp(rig->dir));
     snprintf(rig->board_path, sizeof(rig->board_path), "%s/board", rig->dir);
     snprintf(rig->store_path, sizeof(rig->store_path), "%s/store", rig->dir);
+    unsigned region;
     assert_int_equal(board_create(rig->board_path, 1, &rig->board), OK);
+    assert_int_equal(board_region_take(rig->board, &region), OK);
     board_label_add(rig->board, BOARD_LABEL_TEAM, SPAN("research"));
     board_label_add(rig->board, BOARD_LABEL_ROUTE, SPAN("chat"));
     board_label_add(rig->board, BOARD_LABEL_MODEL, SPAN("a/m"));

@@ -41,12 +41,12 @@ static struct control_message expect(struct house *h, enum control_kind kind, in
         assert_int_equal(err, ERR_AGAIN);
         struct pollfd p = { .fd = h->line, .events = POLLIN };
         assert_int_equal(poll(&p, 1, 10000), 1);
-        int fd = -1;
-        assert_int_equal(control_recv_fd(h->line, &h->in, &fd), OK);
-        if (ret_fd && fd >= 0)
-            *ret_fd = fd;
-        else if (fd >= 0)
-            close(fd);
+        struct control_fds fds = { .count = 0 };
+        assert_int_equal(control_recv_fds(h->line, &h->in, &fds), OK);
+        if (ret_fd && fds.count == 1)
+            *ret_fd = fds.fds[0];
+        else
+            control_fds_close(&fds);
     }
 }
 
@@ -146,12 +146,14 @@ static void start_worker(struct house *h)
         close(ready[1]);
         if (read(ready[0], &byte, 1) != 1)
             _exit(9);
-        int status =
-            worker_run(&(struct worker_options){ .config = &h->config, .slot = 0, .listener_fd = dup(h->api) });
+        int status = worker_run(&(struct worker_options){
+            .config = &h->config, .slot = 0, .listeners = { .count = 1, .fds = { dup(h->api) } } });
         exit(status); /* the leak check runs here */
     }
     char *board = node_config_board_path(&h->config);
+    unsigned region;
     assert_int_equal(board_create(board, 1, &h->rig.board), OK);
+    assert_int_equal(board_region_take(h->rig.board, &region), OK);
     free(board);
     assert_int_equal(tablestore_open(h->rig.store_path, false, &h->rig.store), OK);
     rig_publish(&h->rig);
@@ -232,8 +234,6 @@ static void serves_follows_and_drains(void **state)
     m = expect(&h, CONTROL_SERVING, NULL);
     assert_int_equal(m.version.generation, 2);
 
-    tell(&h, CONTROL_RELOAD, 0);
-    tell(&h, CONTROL_RELOAD, 0);
     tell(&h, CONTROL_DRAIN, 10000);
     char rest[1024];
     snprintf(rest, sizeof(rest), "%zx\r\n%s\r\n0\r\n\r\n", strlen(FINISH DONE), FINISH DONE);
@@ -264,7 +264,8 @@ static void lend(struct house *h, unsigned slot, int fd)
     struct buf out = BUF_INIT(CONTROL_LINE_BYTES);
     const struct control_message message = { .kind = CONTROL_ADOPT_LISTENER, .slot = slot };
     assert_int_equal(control_format(&message, &out), OK);
-    assert_int_equal(control_send_fd(h->line, buf_span(&out), fd), OK);
+    const struct control_fds fds = { .count = fd >= 0, .fds = { fd } };
+    assert_int_equal(control_send_fds(h->line, buf_span(&out), &fds), OK);
     buf_release(&out);
 }
 
@@ -310,7 +311,7 @@ static void serves_a_siblings_socket(void **state)
     /* Given back: what came goes on, what comes is another's. */
     take_back(&h, 2);
     take_back(&h, 3);
-    tell(&h, CONTROL_RELOAD, 0);
+    tell(&h, CONTROL_WAKE, 0);
     write_all(second, MODELS_ASK);
     assert_non_null(strstr(read_until(second, "\r\n\r\n"), "HTTP/1.1 401 "));
     int third = api_client(&h);
@@ -345,6 +346,13 @@ static void sigterm_drains_and_a_second_one_ends(void **state)
     int provider = accepted(h.upstream);
     (void)read_until(provider, "\"x\":1.50");
     assert_int_equal(kill(h.pid, SIGTERM), 0);
+    /* It asks first, and serves on until another is in its place. */
+    (void)expect(&h, CONTROL_LEAVING, NULL);
+    int late = api_client(&h);
+    write_all(late, MODELS_ASK);
+    assert_non_null(strstr(read_until(late, "\r\n\r\n"), "HTTP/1.1 401 "));
+    close(late);
+    tell(&h, CONTROL_DRAIN, 10000);
     /* Drains: the stream stays open. */
     struct pollfd p = { .fd = client, .events = POLLIN };
     assert_int_equal(poll(&p, 1, 100), 0);
@@ -364,7 +372,8 @@ static void no_board_is_an_error(void **state)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        _exit(worker_run(&(struct worker_options){ .config = &h.config, .slot = 0, .listener_fd = dup(h.api) }));
+        _exit(worker_run(&(struct worker_options){
+            .config = &h.config, .slot = 0, .listeners = { .count = 1, .fds = { dup(h.api) } } }));
     }
     h.pid = pid;
     assert_int_equal(end_of_worker(&h), 1);
