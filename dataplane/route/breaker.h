@@ -47,7 +47,7 @@ bool breaker_window_bad(uint64_t window, uint64_t now_ms);
 
 /* What an attempt at a model is. An ordinary one ends in breaker_record, a probe in breaker_probe_end, exactly once. */
 enum breaker_pass { BREAKER_PASS_REFUSED, BREAKER_PASS_ORDINARY, BREAKER_PASS_PROBE };
-/* Just before the attempt. `forced` (the plan says least bad: nothing else is left) is never refused, and becomes the
+/* Just before the attempt. `forced` (plan_step: nothing better is left, or too many are ejected) is never refused, and becomes the
  * probe if there is none. */
 enum breaker_pass breaker_enter(_Atomic uint64_t *word, bool forced, uint64_t now_ms);
 /* ordinary attempts; true when this very verdict ejected the model (worth a log line) */

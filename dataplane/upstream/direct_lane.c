@@ -2,6 +2,9 @@
 #include "dataplane/upstream/direct_internal.h"
 #include "common/fault.h"
 
+#define IDLE_HEAD_BYTES                                                                                                \
+    4096u /* an idle connection keeps the room of a common head, not that of the largest it has seen */
+
 /* ---- destinations ---- */
 
 /* FNV-1a: hosts come from the policy, nobody chooses them to collide. */
@@ -124,6 +127,8 @@ static void pool_add(struct direct_conn *conn)
     struct direct_lane *lane = conn->lane;
     struct direct_destination *d = conn->destination;
     http1_reset(&conn->parser);
+    if (conn->parser.bytes.cap > IDLE_HEAD_BYTES)
+        http1_trim(&conn->parser);
     buf_release(&conn->held); /* a pause left its memory */
     direct_conn_account(conn);
     conn->idle_since_ms = direct_now_ms(lane);

@@ -306,7 +306,7 @@ void exchange_next_attempt(struct exchange *x)
         if (!again)
             point_at(x, x->next_step);
         enum breaker_pass pass =
-            breaker_enter(&x->attempt.shared->breaker, again || step->reason == PLAN_LEAST_BAD, core_now_ms(x->core));
+            breaker_enter(&x->attempt.shared->breaker, again || step->forced, core_now_ms(x->core));
         if (pass == BREAKER_PASS_REFUSED) {
             x->next_step++; /* another request probes it now */
             x->last_failure = x->attempts ? x->last_failure : RETRY_CONNECT;

@@ -242,6 +242,41 @@ static void ejected_models_are_the_last_resort(void **state)
     rig_stop(&rig);
 }
 
+static void one_tier_of_two(struct rig *rig, struct artifact *artifact)
+{
+    static struct tier_member members[] = { { 0, 500000 }, { 1, 500000 } };
+    static struct route route;
+    (void)rig;
+    route = artifact->routes[0];
+    route.tier_count = 1;
+    route.tiers[0] = (struct tier){ .members = members, .member_count = 2 };
+    artifact->routes = &route;
+}
+
+/* No more than half of a tier is left aside, whatever the breakers say: one of the two is let in again, by force. */
+static void a_tier_that_is_ejected_whole_still_serves(void **state)
+{
+    (void)state;
+    struct rig rig = { .arrange = one_tier_of_two };
+    rig_start(&rig, true);
+    for (unsigned label = 1; label <= 2; label++)
+        for (unsigned i = 0; i < BREAKER_FAILURES_IN_ROW; i++) {
+            struct board_model *m = board_model(rig.board, label);
+            (void)breaker_record(&m->breaker, &m->breaker_extra, true, uv_now(&rig.loop));
+        }
+    for (unsigned i = 0; i < 3; i++) { /* by the probe, and beside it */
+        ask(&rig, rig_client(&rig), WHOLE_ASK);
+        UNTIL(&rig, rig.lane.count == i + 1);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        try_head(TRY(rig, i), 200, "application/json", NULL, NULL);
+        try_body(TRY(rig, i), WHOLE_ANSWER);
+        try_done(TRY(rig, i), OK);
+        UNTIL(&rig, has(&rig.clients[i], WHOLE_ANSWER));
+    }
+    rig_stop(&rig);
+}
+
 static void holding_sends_comments_and_still_fails_over(void **state)
 {
     (void)state;
@@ -885,6 +920,7 @@ int main(void)
         cmocka_unit_test(all_fail_honestly),
         cmocka_unit_test(a_refusal_is_recorded_as_it_was_told),
         cmocka_unit_test(ejected_models_are_the_last_resort),
+        cmocka_unit_test(a_tier_that_is_ejected_whole_still_serves),
         cmocka_unit_test(holding_sends_comments_and_still_fails_over),
         cmocka_unit_test(holding_then_failure_is_an_event),
         cmocka_unit_test(error_after_content_is_said),
