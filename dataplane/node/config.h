@@ -29,7 +29,7 @@ struct node_limits {
     uint64_t headers;              /* 100 -> 431 */
     uint64_t head_time_ms;         /* 10 s in all, not idle -> 408 */
     uint64_t body_bytes;           /* 32 MiB -> 413 */
-    uint64_t body_time_ms;         /* 60 s between reads of a body -> 408 */
+    uint64_t body_time_ms;         /* 60 s for each 64 KiB of a body -> 408 */
     uint64_t idle_ms;              /* keep-alive, 75 s */
     uint64_t connections;          /* per worker */
     uint64_t buffered_bytes;       /* per worker: over it 503 with Retry-After */
@@ -40,7 +40,6 @@ struct node_limits {
     uint64_t drain_ms;             /* how long streams may go on when a worker drains */
     uint64_t record_segment_bytes; /* rotation of records */
     uint64_t record_segments;
-    uint64_t models_timeout_ms;
     uint64_t http2_streams; /* at once, per connection: 100 */
     uint64_t watchdog_ms;   /* a worker whose loop does not turn for so long is replaced; 0: never */
 };

@@ -1,6 +1,7 @@
 #include "dataplane/node/sockets.h"
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,15 +23,20 @@ static enum err err_of(int number)
     }
 }
 
+/* What the kernel takes of an answer beyond what the client's window lets go. Without it some megabytes for each client
+ * that reads slowly: a thousand of them fill the machine. Connections inherit it. */
+#define SOCKETS_UNSENT_BYTES (128 << 10)
+
 static int bound(const struct address *address, bool shared)
 {
-    const int on = 1;
+    const int on = 1, unsent = SOCKETS_UNSENT_BYTES;
     const int fd = socket(address->bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
     bool good = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0; /* connections of before linger */
     if (shared)
         good = good && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent)); /* as well as without */
     if (address->bytes.ss_family == AF_INET6)
         good = good && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) == 0;
     if (good && bind(fd, (const struct sockaddr *)&address->bytes, address->len) == 0)

@@ -22,6 +22,8 @@ void direct_conn_become(struct direct_conn *conn, enum direct_conn_state state)
 
 size_t direct_conn_memory(const struct direct_conn *conn)
 {
+    if (conn->state == DIRECT_CONN_IDLE)
+        return 0; /* at most DIRECT_IDLE_BYTES */
     return conn->held.cap + conn->out.cap + http1_memory(&conn->parser) + direct_tls_buffered(conn);
 }
 

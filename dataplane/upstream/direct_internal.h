@@ -27,6 +27,8 @@
     65536u /* a client's whole head is smaller: only a policy gone wrong writes more */
 #define DIRECT_IDLE_MS                                                                                                 \
     60000u /* many servers close idle connections after a minute or more: do not send on one that may be closing */
+#define DIRECT_IDLE_BYTES                                                                                              \
+    8192u /* buffers that an idle connection keeps, uncharged: one unusually long head must not stay for a minute */
 #define DIRECT_PLAIN_BYTES 16384u /* RFC 8446 section 5.1: no record holds more */
 #define DIRECT_CIPHER_BYTES_MAX                                                                                        \
     (256u << 10) /* records that wait for the socket: a head and one batch of the body, with what TLS itself says */

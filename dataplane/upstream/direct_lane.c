@@ -130,7 +130,8 @@ static void pool_add(struct direct_conn *conn)
     if (conn->parser.bytes.cap > IDLE_HEAD_BYTES)
         http1_trim(&conn->parser);
     buf_release(&conn->held); /* a pause left its memory */
-    direct_conn_account(conn);
+    if (http1_memory(&conn->parser) > DIRECT_IDLE_BYTES)
+        http1_trim(&conn->parser);
     conn->idle_since_ms = direct_now_ms(lane);
     conn->older = lane->newest_idle;
     if (conn->older)
@@ -144,6 +145,7 @@ static void pool_add(struct direct_conn *conn)
     d->idle = conn;
     lane->idle++;
     direct_conn_become(conn, DIRECT_CONN_IDLE);
+    direct_conn_account(conn);
     if (lane->idle > lane->idle_max)
         direct_pool_drop_oldest(lane);
     if (lane->oldest_idle && !uv_is_active((const uv_handle_t *)&lane->idle_timer))

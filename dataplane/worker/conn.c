@@ -117,6 +117,9 @@ static void flushed(struct conn *conn)
     if (conn->state != CONN_FLUSHING)
         return;
     go(conn, CONN_LINGERING);
+    http1_release(&conn->parser); /* a full worker's refusals must not hold what they were refused for */
+    buf_release(&conn->waiting);
+    account(conn);
     conn->turn_due = false; /* of the answer that ended: nothing follows it */
     if (conn->ended || stream_shutdown(conn->speaker.stream)) {
         close_now(conn);
@@ -320,10 +323,15 @@ static void turn(struct conn *conn, struct span *input, uint64_t began_ns)
         flushed(conn);
 }
 
+/* Nothing that comes is looked at any more. */
+static bool is_ending(const struct conn *conn)
+{
+    return conn->state == CONN_FLUSHING || conn->state == CONN_LINGERING || conn->state == CONN_CLOSED;
+}
+
 static void keep_waiting(struct conn *conn, struct span rest)
 {
-    if (rest.len > 0 && conn->state != CONN_FLUSHING && conn->state != CONN_CLOSED &&
-        buf_append(&conn->waiting, rest)) {
+    if (rest.len > 0 && !is_ending(conn) && buf_append(&conn->waiting, rest)) {
         close_now(conn); /* out of memory; the limit cannot be passed: reading stops before */
         return;
     }

@@ -39,7 +39,7 @@ static const struct opt options[] = {
 
 struct member {
     int fd; /* -1: not begun, or over */
-    bool connected, over;
+    bool connected, over, judged;
     size_t sent, received;
     char head[16]; /* first bytes of the answer */
     char tail[TAIL_BYTES];
@@ -84,7 +84,6 @@ static void watch(const struct horde *h, const struct member *m, int operation)
 
 static void end(struct horde *h, struct member *m, bool failed)
 {
-    unsigned status = 0;
     close(m->fd);
     m->fd = -1;
     m->over = true;
@@ -98,8 +97,6 @@ static void end(struct horde *h, struct member *m, bool failed)
     *(failed ? &h->reset : &h->closed) += 1;
     if (m->received == 0)
         h->silent++;
-    if (m->received >= 12 && sscanf(m->head, "HTTP/1.%*1[01] %3u", &status) == 1 && status < STATUSES_MAX)
-        h->statuses[status]++;
 }
 
 static void begin(struct horde *h)
@@ -141,6 +138,17 @@ static void keep(struct member *m, const char *bytes, size_t n)
     m->received += n;
 }
 
+/* Once for each: of its first answer. */
+static void count_status(struct horde *h, struct member *m)
+{
+    unsigned status = 0;
+    if (m->judged || m->received < 12)
+        return;
+    m->judged = true;
+    if (sscanf(m->head, "HTTP/1.%*1[01] %3u", &status) == 1 && status < STATUSES_MAX)
+        h->statuses[status]++;
+}
+
 static void take(struct horde *h, struct member *m)
 {
     static char bytes[65536];
@@ -149,6 +157,7 @@ static void take(struct horde *h, struct member *m)
         if (n > 0) {
             const bool was_done = memmem(m->tail, TAIL_BYTES, "[DONE]", 6) != NULL;
             keep(m, bytes, (size_t)n);
+            count_status(h, m);
             h->received += (uint64_t)n;
             h->done += !was_done && memmem(m->tail, TAIL_BYTES, "[DONE]", 6) != NULL;
             continue;

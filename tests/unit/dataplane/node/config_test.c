@@ -50,7 +50,7 @@ static void defaults(UNUSED void **state)
     assert_int_equal(config.limits.body_bytes, 32u << 20);
     assert_int_equal(config.limits.idle_ms, 75000);
     assert_int_equal(config.limits.write_queue_bytes, 65536);
-    assert_true(config.limits.drain_ms > 0 && config.limits.record_segments > 0 && config.limits.models_timeout_ms > 0);
+    assert_true(config.limits.drain_ms > 0 && config.limits.record_segments > 0);
     char *path = node_config_path(&config, "db/node");
     (void)snprintf(expected, sizeof(expected), "%s/db/node", home);
     assert_string_equal(path, expected);
@@ -276,7 +276,7 @@ static void describes_every_setting(UNUSED void **state)
     struct buf out = BUF_INIT(1u << 20);
     assert_int_equal(node_config_describe(&out), OK);
     static const char *const names[] = {
-        "name\n", "workers\n", "limits.head_bytes\n", "limits.models_timeout\n", "a listener (", "credentials\n"
+        "name\n", "workers\n", "limits.head_bytes\n", "limits.record_segments\n", "a listener (", "credentials\n"
     };
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         assert_non_null(strstr(buf_cstr(&out), names[i]));
