@@ -22,6 +22,17 @@ struct fake_tls_server *fake_tls_server_new(const char *cert_file, const char *k
     return NULL;
 }
 
+struct fake_tls_server *fake_tls_client_new(const char *ca_file)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    if (ctx && SSL_CTX_load_verify_file(ctx, ca_file) == 1) {
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+        return (struct fake_tls_server *)(void *)ctx;
+    }
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
 void fake_tls_server_free(struct fake_tls_server *server)
 {
     SSL_CTX_free(context(server));
@@ -45,6 +56,25 @@ struct fake_tls *fake_tls_new(struct fake_tls_server *server)
     SSL_set_bio(tls->ssl, tls->in, tls->out);
     SSL_set_accept_state(tls->ssl);
     return tls;
+}
+
+struct fake_tls *fake_tls_dial(struct fake_tls_server *client, const char *host)
+{
+    struct fake_tls *tls = fake_tls_new(client);
+    if (!tls)
+        return NULL;
+    SSL_set_connect_state(tls->ssl);
+    if (SSL_set1_host(tls->ssl, host) == 1 && SSL_set_tlsext_host_name(tls->ssl, host) == 1) {
+        (void)SSL_do_handshake(tls->ssl); /* its first words, for fake_tls_write */
+        return tls;
+    }
+    fake_tls_free(tls);
+    return NULL;
+}
+
+bool fake_tls_is_ready(const struct fake_tls *tls)
+{
+    return SSL_is_init_finished(tls->ssl);
 }
 
 void fake_tls_free(struct fake_tls *tls)

@@ -1,8 +1,10 @@
 #include "tests/support/load_conn.h"
+#include "tests/support/fake_tls.h"
 
 #define EVENT_BYTES_MAX (128u * 1024 * 1024)
 #define RECONNECT_MS    10 /* keeps a dead server from being asked in a busy loop */
-#define USER_DIGITS     10
+#define VARY_DIGITS     10
+#define PLAIN_BYTES     (64 * 1024) /* read out of TLS at once */
 #define SLOW_READ_BYTES 1024
 
 /* ---- one request's outcome ---- */
@@ -21,6 +23,8 @@ static void on_closed(uv_handle_t *handle)
 {
     struct load_conn *conn = handle->data;
     conn->state = LOAD_CONN_CLOSED;
+    fake_tls_free(conn->tls);
+    conn->tls = NULL;
     if (!conn->active)
         conn->shared->on_free(conn);
 }
@@ -265,6 +269,50 @@ static void hold_back(struct load_conn *conn, size_t n)
     }
 }
 
+/* Bytes of HTTP. */
+static void take(struct load_conn *conn, const char *at, size_t n)
+{
+    conn->got_bytes = true;
+    if (!conn->active) {
+        drop(conn); /* bytes that nobody asked for */
+        return;
+    }
+    llhttp_errno_t code = llhttp_execute(&conn->parser, at, n);
+    if (conn->aborting) {
+        settle(conn, LOAD_OK, false);
+    } else if (conn->complete) {
+        bool all_used = llhttp_get_error_pos(&conn->parser) == at + n;
+        if (all_used)
+            finish_response(conn);
+        else
+            settle(conn, LOAD_MALFORMED, false);
+    } else if (code != HPE_OK) {
+        settle(conn, LOAD_MALFORMED, false);
+    } else {
+        hold_back(conn, n);
+    }
+}
+
+static void flush_tls(struct load_conn *conn);
+
+static void take_tls(struct load_conn *conn, struct span wire)
+{
+    static char plain[PLAIN_BYTES];
+    size_t n = 0;
+    enum err err = fake_tls_feed(conn->tls, wire);
+    while (err == OK && conn->state == LOAD_CONN_OPEN) {
+        err = fake_tls_read(conn->tls, plain, sizeof(plain), &n);
+        if (err == OK)
+            take(conn, plain, n);
+    }
+    if (conn->state != LOAD_CONN_OPEN)
+        return;
+    if (err == ERR_AGAIN)
+        flush_tls(conn);
+    else
+        on_broken(conn, err == ERR_CLOSED && fake_tls_is_ready(conn->tls) ? UV_EOF : UV_EPROTO);
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 {
     struct load_conn *conn = stream->data;
@@ -275,25 +323,10 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
         return;
     }
     conn->shared->tally->bytes_in += (uint64_t)n;
-    conn->got_bytes = true;
-    if (!conn->active) {
-        drop(conn); /* bytes that nobody asked for */
-        return;
-    }
-    llhttp_errno_t code = llhttp_execute(&conn->parser, bytes->base, (size_t)n);
-    if (conn->aborting) {
-        settle(conn, LOAD_OK, false);
-    } else if (conn->complete) {
-        bool all_used = llhttp_get_error_pos(&conn->parser) == bytes->base + n;
-        if (all_used)
-            finish_response(conn);
-        else
-            settle(conn, LOAD_MALFORMED, false);
-    } else if (code != HPE_OK) {
-        settle(conn, LOAD_MALFORMED, false);
-    } else {
-        hold_back(conn, (size_t)n);
-    }
+    if (conn->tls)
+        take_tls(conn, span_of(bytes->base, (size_t)n));
+    else
+        take(conn, bytes->base, (size_t)n);
 }
 
 /* ---- sending ---- */
@@ -301,17 +334,59 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
 static void on_written(uv_write_t *write, int status)
 {
     struct load_conn *conn = write->data;
-    (void)status; /* a broken connection shows in reading, too */
     free(conn->unsent);
     conn->unsent = NULL;
+    if (conn->tls && status == 0 && conn->state == LOAD_CONN_OPEN) /* a broken connection shows in reading, too */
+        flush_tls(conn);
+}
+
+/* What the socket does not take at once is copied. */
+static bool send_bytes(struct load_conn *conn, struct span out)
+{
+    uv_buf_t bytes = uv_buf_init((char *)(uintptr_t)out.ptr, (unsigned)out.len);
+    int n = uv_try_write((uv_stream_t *)&conn->tcp, &bytes, 1);
+    if (n < 0 && n != UV_EAGAIN)
+        return false;
+    size_t left = out.len - (n > 0 ? (size_t)n : 0);
+    if (left == 0)
+        return true;
+    conn->unsent = malloc(left);
+    if (!conn->unsent)
+        return false;
+    memcpy(conn->unsent, out.ptr + out.len - left, left);
+    bytes = uv_buf_init(conn->unsent, (unsigned)left);
+    if (uv_write(&conn->write, (uv_stream_t *)&conn->tcp, &bytes, 1, on_written) == 0)
+        return true;
+    free(conn->unsent);
+    conn->unsent = NULL;
+    return false;
+}
+
+/* Sends what is encrypted, one write at a time. */
+static void flush_tls(struct load_conn *conn)
+{
+    enum err err = fake_tls_write(conn->tls, &conn->plain, &conn->wire);
+    if (err == OK && (conn->unsent || conn->wire.len == 0))
+        return;
+    if (err == OK && send_bytes(conn, buf_span(&conn->wire)))
+        buf_clear(&conn->wire);
+    else if (conn->active)
+        settle(conn, LOAD_RESET, false);
+    else
+        drop(conn);
 }
 
 /* The digits in the shared request change with each request: all that is not sent at once is copied. */
-static void set_user(const struct load_plan *plan, uint64_t number)
+static void set_varying(const struct load_plan *plan, uint64_t number)
 {
-    char *digits = (char *)(uintptr_t)(plan->request.ptr + plan->user_at);
-    for (unsigned i = USER_DIGITS; i-- > 0; number /= 10)
-        digits[i] = (char)('0' + number % 10);
+    for (unsigned k = 0; k < plan->vary_count; k++) {
+        const struct load_vary *vary = &plan->varies[k];
+        char *digits = (char *)(uintptr_t)(plan->request.ptr + vary->at);
+        /* Knuth's multiplicative hash, odd and so one-to-one in 64 bits. */
+        uint64_t value = vary->count ? (number * UINT64_C(0x9e3779b97f4a7c15) >> 32) % vary->count : number;
+        for (unsigned i = VARY_DIGITS; i-- > 0; value /= 10)
+            digits[i] = (char)(vary->zero + (char)(value % 10));
+    }
 }
 
 static void on_timeout(uv_timer_t *timer)
@@ -334,35 +409,26 @@ static void send_request(struct load_conn *conn)
         sse_release(&conn->sse);
         sse_init(&conn->sse, EVENT_BYTES_MAX);
     }
-    if (plan->user_at != SIZE_MAX)
-        set_user(plan, conn->number);
+    set_varying(plan, conn->number);
     uv_timer_start(&conn->timer, on_timeout, plan->timeout_ms, 0);
     struct span request = plan->request;
     if (plan->watch && plan->watch->request)
         request = plan->watch->request(plan->watch->user, conn->number);
     shared->tally->bytes_out += request.len;
-    uv_buf_t bytes = uv_buf_init((char *)(uintptr_t)request.ptr, (unsigned)request.len);
-    int n = uv_try_write((uv_stream_t *)&conn->tcp, &bytes, 1);
-    if (n == (int)request.len)
-        return;
-    if (n < 0 && n != UV_EAGAIN) {
+    if (conn->tls && buf_append(&conn->plain, request) == OK)
+        flush_tls(conn);
+    else if (conn->tls || !send_bytes(conn, request))
         settle(conn, LOAD_RESET, false);
-        return;
-    }
-    size_t sent = n > 0 ? (size_t)n : 0;
-    size_t left = request.len - sent;
-    conn->unsent = malloc(left);
-    if (!conn->unsent) {
-        settle(conn, LOAD_RESET, false);
-        return;
-    }
-    memcpy(conn->unsent, request.ptr + sent, left);
-    bytes = uv_buf_init(conn->unsent, (unsigned)left);
-    if (uv_write(&conn->write, (uv_stream_t *)&conn->tcp, &bytes, 1, on_written) != 0) {
-        free(conn->unsent);
-        conn->unsent = NULL;
-        settle(conn, LOAD_RESET, false);
-    }
+}
+
+static bool open_tls(struct load_conn *conn)
+{
+    const struct load_plan *plan = conn->shared->plan;
+    buf_clear(&conn->plain);
+    buf_clear(&conn->wire);
+    if (plan->tls)
+        conn->tls = fake_tls_dial(plan->tls, plan->tls_name);
+    return !plan->tls || conn->tls;
 }
 
 static void on_connected(uv_connect_t *connect, int status)
@@ -375,7 +441,7 @@ static void on_connected(uv_connect_t *connect, int status)
         status = uv_tcp_nodelay(&conn->tcp, 1);
     if (status == 0)
         status = uv_read_start((uv_stream_t *)&conn->tcp, on_alloc, on_read);
-    if (status != 0) {
+    if (status != 0 || !open_tls(conn)) {
         settle(conn, LOAD_CONNECT, false);
         return;
     }
@@ -416,6 +482,8 @@ enum err load_conn_init(struct load_conn *conn, struct load_shared *shared)
 {
     conn->shared = shared;
     sse_init(&conn->sse, EVENT_BYTES_MAX);
+    buf_init(&conn->plain, UINT32_MAX);
+    buf_init(&conn->wire, UINT32_MAX);
     if (uv_timer_init(&shared->loop, &conn->timer) != 0 || uv_timer_init(&shared->loop, &conn->reader) != 0)
         return ERR_IO;
     conn->timer.data = conn->reader.data = conn->connect.data = conn->write.data = conn;
@@ -436,6 +504,8 @@ void load_conn_end(struct load_conn *conn)
 void load_conn_release(struct load_conn *conn)
 {
     sse_release(&conn->sse);
+    buf_release(&conn->plain);
+    buf_release(&conn->wire);
 }
 
 bool load_conn_is_free(const struct load_conn *conn)

@@ -1,6 +1,7 @@
 /* load_conn.h - one connection of the load generator: sends one request at a time, reads its response and judges it. */
 #pragma once
 #include "tests/support/load_run.h"
+#include "common/buf.h"
 #include "common/sse.h"
 #include <llhttp.h>
 #include <uv.h>
@@ -29,7 +30,9 @@ struct load_conn {
     uv_timer_t reader; /* resumes slow reading */
     uv_connect_t connect;
     uv_write_t write;
-    char *unsent; /* owned by write */
+    char *unsent;           /* owned by write */
+    struct fake_tls *tls;   /* NULL: plain */
+    struct buf plain, wire; /* of TLS: not encrypted yet; not sent yet */
     enum load_conn_state state;
     bool active; /* a request is under way */
     bool idle;   /* waits for a request to be due; the run's own mark */

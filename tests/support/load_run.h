@@ -1,4 +1,4 @@
-/* load_run.h - sends requests over many connections and tallies what comes back. HTTP/1.1, keep-alive, no TLS.
+/* load_run.h - sends requests over many connections and tallies what comes back. HTTP/1.1, keep-alive, plain or TLS.
  *
  * Without a rate each connection sends its next request when it has its answer (closed loop). With a rate or times of
  * arrival, requests are due at fixed times, whether or not the answers come; latency counts from the time a request was
@@ -7,6 +7,7 @@
 #include "tests/support/load_tally.h"
 #include <netinet/in.h>
 
+struct fake_tls_server;
 struct sse_event;
 
 /* What a program may want to say and to know of each request, beyond the tally. Any function may be NULL. `number`
@@ -23,10 +24,21 @@ struct load_watch {
     void (*progress)(void *user, uint64_t sent, uint64_t active, uint64_t failed); /* for plan->progress */
 };
 
+/* Ten digits somewhere in the request that differ from one to the next. */
+struct load_vary {
+    size_t at;
+    char zero;      /* '0', or 'a' where digits are letters */
+    uint64_t count; /* each below this, in a fixed order that looks random; 0: the request's number */
+};
+#define LOAD_VARIES_MAX 3
+
 struct load_plan {
     struct sockaddr_storage address;
-    struct span request; /* head and body, as sent each time; must be writable when user_at is set */
-    size_t user_at;      /* where the ten digits of the unique user stand, or SIZE_MAX */
+    struct span request; /* head and body, as sent each time; must be writable when something varies */
+    struct load_vary varies[LOAD_VARIES_MAX];
+    unsigned vary_count;
+    struct fake_tls_server *tls; /* whom to trust (fake_tls_client_new); NULL: plain TCP */
+    const char *tls_name;        /* that the certificate must have */
     unsigned connections;
     uint64_t requests;    /* UINT64_MAX: until the time is over */
     uint64_t duration_ms; /* 0: until the requests are done */

@@ -4,9 +4,10 @@
 enum err load_url_split(const char *text, struct load_url *ret)
 {
     struct span rest = span_cstr(text);
-    if (!span_starts(rest, SPAN("http://")))
+    ret->tls = span_starts(rest, SPAN("https://"));
+    if (!ret->tls && !span_starts(rest, SPAN("http://")))
         return ERR_INVALID;
-    rest = span_skip(rest, strlen("http://"));
+    rest = span_skip(rest, strlen(ret->tls ? "https://" : "http://"));
     size_t slash = span_find_byte(rest, '/');
     ret->authority = span_head(rest, slash);
     ret->path = slash == SIZE_MAX ? SPAN("/") : span_skip(rest, slash);
@@ -16,7 +17,8 @@ enum err load_url_split(const char *text, struct load_url *ret)
 enum err load_url_resolve(const struct load_url *url, struct sockaddr_storage *ret, const char **ret_why)
 {
     char host[256];
-    char port[8] = "80";
+    char port[8];
+    (void)snprintf(port, sizeof(port), "%s", url->tls ? "443" : "80");
     struct span authority = url->authority;
     size_t colon = authority.len;
     while (colon > 0 && authority.ptr[colon - 1] != ':' && authority.ptr[colon - 1] != ']')

@@ -1,5 +1,6 @@
 /* loadgen - sends HTTP requests at a server of the OpenAI kind, checks what comes back and prints a summary. See
  * load_run.h. */
+#include "tests/support/fake_tls.h"
 #include "tests/support/load_run.h"
 #include "tests/support/load_url.h"
 #include "common/file.h"
@@ -13,10 +14,13 @@
 
 #define BODY_BYTES_MAX  (512u * 1024 * 1024)
 #define CONNECTIONS_MAX 100000
-#define USER_PLACE      "u-0000000000" /* load_run writes the digits */
+/* load_run writes the digits. */
+#define DIGITS     "0000000000"
+#define LETTERS    "aaaaaaaaaa" /* the same in the alphabet of keys: a for 0 to j for 9 */
+#define USER_PLACE "u-" DIGITS
 
 static const struct opt options[] = {
-    { "url", 0, OPT_TEXT, "URL", "http://HOST:PORT/PATH to send to" },
+    { "url", 0, OPT_TEXT, "URL", "http://HOST:PORT/PATH or https:// to send to" },
     { "method", 0, OPT_TEXT, "NAME", "request method, default POST" },
     { "key", 0, OPT_TEXT, "KEY", "send it as Authorization: Bearer" },
     { "header", 0, OPT_MANY, "NAME: VALUE", "a further request header" },
@@ -35,6 +39,10 @@ static const struct opt options[] = {
     { "stream", 0, OPT_FLAG, NULL, "ask for a stream, and require [DONE]" },
     { "include-usage", 0, OPT_FLAG, NULL, "ask for usage in the stream" },
     { "unique-user", 0, OPT_FLAG, NULL, "a different user in each chat request" },
+    { "vary-models", 0, OPT_TEXT, "N", "models NAME-0000000000 up to N, in an order that looks random" },
+    { "vary-keys", 0, OPT_TEXT, "N", "the same of keys: KEYaaaaaaaaaa, the digits as letters" },
+    { "ca", 0, OPT_TEXT, "FILE", "PEM file of what to trust, for https" },
+    { "tls-name", 0, OPT_TEXT, "NAME", "that the certificate must have, default localhost" },
     { "expect-status", 0, OPT_TEXT, "A,B", "statuses that count as success, default 200" },
     { "abort-after-events", 0, OPT_TEXT, "N", "close each stream after so many events" },
     { "hold", 0, OPT_FLAG, NULL, "one request per connection: read its first bytes, then nothing more until the end" },
@@ -111,7 +119,11 @@ static void make_chat(const struct opts_result *given, struct buf *out)
                         span_head(SPAN("tell me about the sea. "), bytes > prompt.len ? bytes - prompt.len : 22)));
     json_writer_init(&w, out);
     json_object_open(&w);
-    json_member_cstr(&w, "model", opts_text(given, "model", "fake-small"));
+    struct buf model = BUF_INIT(1024);
+    must(buf_printf(&model, "%s%s", opts_text(given, "model", "fake-small"),
+                    opts_text(given, "vary-models", NULL) ? "-" DIGITS : ""));
+    json_member_string(&w, "model", buf_span(&model));
+    buf_release(&model);
     json_key(&w, SPAN("messages"));
     json_array_open(&w);
     json_object_open(&w);
@@ -161,7 +173,8 @@ static void make_request(const struct opts_result *given, const struct load_url 
     must(buf_printf(out, "%s " SPAN_FMT " HTTP/1.1\r\nhost: " SPAN_FMT "\r\n", method, SPAN_ARG(url->path),
                     SPAN_ARG(url->authority)));
     if (key)
-        must(buf_printf(out, "authorization: Bearer %s\r\n", key));
+        must(
+            buf_printf(out, "authorization: Bearer %s%s\r\n", key, opts_text(given, "vary-keys", NULL) ? LETTERS : ""));
     for (unsigned i = 0; i < given->given_count; i++) {
         if (strcmp(given->given[i].opt->name, "header") == 0)
             must(buf_printf(out, "%s\r\n", given->given[i].value));
@@ -173,6 +186,33 @@ static void make_request(const struct opts_result *given, const struct load_url 
     must(buf_append_cstr(out, "\r\n"));
     must(buf_append(out, buf_span(&body)));
     buf_release(&body);
+}
+
+/* The place after `name`, which the request holds once. */
+static void vary(struct load_plan *plan, const char *name, const char *zeros, uint64_t count)
+{
+    struct buf place = BUF_INIT(1024);
+    must(buf_printf(&place, "%s%s", name, zeros));
+    size_t at = span_find(plan->request, buf_span(&place));
+    if (at == SIZE_MAX)
+        die("nothing in the request that could vary", name);
+    plan->varies[plan->vary_count++] =
+        (struct load_vary){ .at = at + place.len - strlen(zeros), .zero = zeros[0], .count = count };
+    buf_release(&place);
+}
+
+static void make_varying(const struct opts_result *given, struct load_plan *plan)
+{
+    uint64_t models = number(given, "vary-models", 0, 1u << 30);
+    uint64_t keys = number(given, "vary-keys", 0, 1u << 30);
+    char name[512];
+    if (opts_flag(given, "unique-user"))
+        vary(plan, "u-", DIGITS, 0);
+    (void)snprintf(name, sizeof(name), "%s-", opts_text(given, "model", "fake-small"));
+    if (models > 0)
+        vary(plan, name, DIGITS, models);
+    if (keys > 0)
+        vary(plan, opts_text(given, "key", ""), LETTERS, keys);
 }
 
 static void expect_statuses(const char *text, struct load_plan *plan)
@@ -219,6 +259,15 @@ static void make_plan(const struct opts_result *given, struct load_plan *plan)
     expect_statuses(opts_text(given, "expect-status", "200"), plan);
 }
 
+static void make_tls(const struct opts_result *given, struct load_plan *plan)
+{
+    const char *ca = opts_text(given, "ca", NULL);
+    plan->tls = ca ? fake_tls_client_new(ca) : NULL;
+    plan->tls_name = opts_text(given, "tls-name", "localhost");
+    if (!plan->tls)
+        die("https needs --ca with a PEM file", ca);
+}
+
 static int report(const struct opts_result *given, struct load_tally *tally)
 {
     struct buf out = BUF_INIT(1024 * 1024);
@@ -250,18 +299,21 @@ int main(int argc, char **argv)
     const char *where = opts_text(&given, "url", NULL);
     const char *why = NULL;
     if (load_url_split(where, &url) != OK)
-        die("--url must start with http://", where);
+        die("--url must start with http:// or https://", where);
     if (load_url_resolve(&url, &plan.address, &why) != OK)
         die(why, where);
     make_plan(&given, &plan);
     make_request(&given, &url, &request);
     plan.request = buf_span(&request);
-    plan.user_at = opts_flag(&given, "unique-user") ? span_find(plan.request, SPAN(USER_PLACE)) + 2 : SIZE_MAX;
+    make_varying(&given, &plan);
+    if (url.tls)
+        make_tls(&given, &plan);
     must(load_tally_init(&tally));
     count_headers(&given, &tally);
     must(load_run(&plan, &tally));
     int code = report(&given, &tally);
     load_tally_release(&tally);
+    fake_tls_server_free(plan.tls);
     buf_release(&request);
     return code;
 }

@@ -1,5 +1,6 @@
 // The load generator: a measurement is only worth what its failures and times are.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import net from 'node:net';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -156,6 +157,33 @@ test('a connection for each request; a time instead of a number', async () => {
   assert.equal((await runLoadgen({ url, requests: 7, close: true })).connections, 7);
   const result = await runLoadgen({ url, seconds: 0.3, connections: 2 });
   assert.ok(result.ok > 10 && result.failed === 0 && result.seconds >= 0.29);
+});
+
+test('over TLS, whoever does not have the name is not spoken to', async () => {
+  const directory = temporaryDirectory();
+  const [cert, key] = ['cert.pem', 'key.pem'].map((name) => path.join(directory, name));
+  const kind = ['-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost'];
+  execFileSync('openssl', ['req', ...kind, '-addext', 'subjectAltName=DNS:localhost', '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  const secret = await startFakellm({ tlsCert: cert, tlsKey: key });
+  const to = { url: `${secret.baseUrl}/chat/completions`, ca: cert };
+  const result = await runLoadgen({ ...to, connections: 3, requests: 30, promptBytes: 300_000 });
+  assert.deepEqual([result.ok, result.connections, result.exitCode], [30, 3, 0], JSON.stringify(result));
+  assert.equal((await runLoadgen({ ...to, requests: 6, stream: true, close: true })).connections, 6);
+  const refused = await runLoadgen({ ...to, tlsName: 'elsewhere' });
+  assert.deepEqual([refused.ok, refused.failures], [0, { reset: 1 }]);
+  assert.equal((await run('loadgen', ['--url', to.url])).code, 2);
+});
+
+test('models and keys that vary', async () => {
+  await fake.config({ keep: 300 });
+  const result = await runLoadgen({ url, requests: 300, model: 'm', varyModels: 7, key: 'k', varyKeys: 20 });
+  assert.equal(result.ok, 300);
+  const kept = await fake.requests();
+  const models = new Set(kept.map(({ body }) => JSON.parse(body).model));
+  const keys = new Set(kept.map(({ headers }) => headers.find(([name]) => name === 'authorization')[1]));
+  assert.deepEqual([...models].sort(), Array.from({ length: 7 }, (_, i) => `m-000000000${i}`));
+  assert.equal(keys.size, 20);
+  assert.ok(keys.has('Bearer kaaaaaaaaaa') && keys.has('Bearer kaaaaaaaabj'), [...keys].join());
 });
 
 test('says what it does not understand', async () => {

@@ -251,8 +251,7 @@ enum err play_run(const struct play_plan *plan, struct play *play, const char **
                                       .body = on_body,
                                       .ended = on_ended,
                                       .progress = on_progress };
-    struct load_plan load = { .user_at = SIZE_MAX,
-                              .connections = plan->connections,
+    struct load_plan load = { .connections = plan->connections,
                               .requests = plan->trace->count,
                               .timeout_ms = plan->timeout_ms,
                               .drain_ms = plan->timeout_ms,

@@ -170,7 +170,7 @@ static void make_plan(const struct opts_result *given, const struct trace_slice 
                       struct play_plan *plan)
 {
     const char *url = opts_text(given, "url", "http://127.0.0.1:4000/v1/chat/completions");
-    if (load_url_split(url, &plan->url) != OK)
+    if (load_url_split(url, &plan->url) != OK || plan->url.tls)
         die("--url must start with http://", url);
     plan->trace = trace;
     plan->zero_ns = slice->from_ns > 0 ? slice->from_ns : trace->rows[0].at_ns;
