@@ -86,6 +86,7 @@ static void write_who(struct json_writer *w, const struct ledger_record *r)
     member_text(w, "request_id", r->request_id);
     member_text(w, "node", r->node);
     member_u64(w, "worker", r->worker);
+    member_text(w, "client", r->client);
     member_text(w, "key_id", r->key_id);
     member_text(w, "team", r->team);
 }
@@ -186,12 +187,12 @@ enum err ledger_write(const struct ledger_record *record, struct buf *out)
     const size_t before = out->len;
     enum err err = write_line(record, out, false);
     if (err == ERR_FULL || (!err && out->len - before > LEDGER_LINE_MAX)) {
-        /* Eight texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
+        /* Nine texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
          */
         struct ledger_record shorter = *record;
         shorter.message = NULL;
-        struct span *texts[] = { &shorter.request_id, &shorter.node,  &shorter.key_id, &shorter.team,
-                                 &shorter.asked,      &shorter.route, &shorter.arm,    &shorter.model };
+        struct span *texts[] = { &shorter.client, &shorter.request_id, &shorter.node, &shorter.key_id, &shorter.team,
+                                 &shorter.asked,  &shorter.route,      &shorter.arm,  &shorter.model };
         for (size_t i = 0; i < ARRAY_LEN(texts); i++)
             *texts[i] = span_head(*texts[i], LEDGER_TEXT_MAX / 2);
         buf_truncate(out, before);

@@ -34,6 +34,7 @@ struct ledger_record {
     int64_t time_ms; /* wall, when the head was read */
     struct span request_id, node;
     unsigned worker;
+    struct span client; /* its address, as the PROXY header says where one came; "" when not known */
     struct span key_id, team;
     struct span asked; /* `model` as the client wrote it */
     struct span route; /* "" when a model was asked for directly */

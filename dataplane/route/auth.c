@@ -65,11 +65,24 @@ enum err auth_judge(const struct key_record *record, const struct team_view *tea
     else if (record->expires_at_ms != 0 && now_ms >= record->expires_at_ms)
         why = "This API key has expired.";
     else if (!team)
-        why = "The team that this API key belongs to no longer exists.";
+        why = span_starts(record->id, SPAN(AUTH_CERTIFICATE_PREFIX))
+                  ? "The team that this client certificate stands for does not exist."
+                  : "The team that this API key belongs to no longer exists.";
     if (!why)
         return OK;
     *ret_why = why;
     return ERR_UNAUTHORIZED;
+}
+
+enum err auth_by_certificate(struct arena *arena, struct span name, struct span team, struct key_record **ret)
+{
+    struct key_record *record = ARENA_NEW(arena, struct key_record);
+    const char *id = arena_printf(arena, AUTH_CERTIFICATE_PREFIX SPAN_FMT, SPAN_ARG(name));
+    if (!record || !id)
+        return ERR_NOMEM;
+    *record = (struct key_record){ .id = span_cstr(id), .team = team, .replaced_by = SPAN(""), .hint = SPAN("") };
+    *ret = record;
+    return OK;
 }
 
 static bool listed(const struct span_list *patterns, struct span name)

@@ -3,14 +3,16 @@
  * Pure: no lookup, no clock. The exchange hashes the key (sha256_of), finds the record by that hash in the directory
  * and the team in the table. `*ret_why` texts are static, name no secret and may be shown to the client. */
 #pragma once
+#include "common/arena.h"
 #include "common/base.h"
 #include "common/err.h"
 #include "common/span.h"
 #include "dataplane/route/table.h"
 
-#define AUTH_KEY_PREFIX       "fl-"
-#define AUTH_KEY_RANDOM_LEAST 40   /* characters of 5 bits: 200 bits cannot be guessed */
-#define AUTH_KEY_BYTES_MAX    128u /* a stranger's "key" must not buy the hashing of a whole head */
+#define AUTH_KEY_PREFIX         "fl-"
+#define AUTH_CERTIFICATE_PREFIX "certificate:"
+#define AUTH_KEY_RANDOM_LEAST   40   /* characters of 5 bits: 200 bits cannot be guessed */
+#define AUTH_KEY_BYTES_MAX      128u /* a stranger's "key" must not buy the hashing of a whole head */
 
 /* The client's key from `authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `api-key` (names in any case).
  * Other schemes of `authorization` are not ours and are skipped. The same key in several headers is fine.
@@ -25,9 +27,14 @@ bool auth_key_well_formed(struct span key);
 MUST_CHECK enum err auth_judge(const struct key_record *record, const struct team_view *team, int64_t now_ms,
                                const char **ret_why);
 
+/* A client without a key whose verified certificate (by this name) is a team's: what stands for the key's record, with
+ * the id "certificate:NAME". It narrows nothing. ERR_NOMEM: the arena is full. */
+MUST_CHECK enum err auth_by_certificate(struct arena *arena, struct span name, struct span team,
+                                        struct key_record **ret);
+
 /* Borrowed for the length of a request. */
 struct auth_principal {
-    const struct key_record *key;
+    const struct key_record *key; /* or what stands for it */
     const struct team_view *team;
 };
 /* The team's routes, narrowed by the key's own list where it has one. */

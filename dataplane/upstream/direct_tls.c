@@ -7,70 +7,20 @@
 #include "dataplane/upstream/direct_internal.h"
 #include "common/clock.h"
 #include "common/fault.h"
+#include "dataplane/worker/tls_bio.h"
 
 #define CIPHER_BATCH_BYTES (48u << 10) /* of a long body: written at once */
 
 struct direct_tls {
     SSL *ssl;
     struct direct_conn *conn;
-    struct span in;     /* records not looked at; for the length of one call */
+    struct tls_bio ends;
     struct buf plain;   /* decrypted, not given: the try is paused */
     struct buf backlog; /* what TLS itself says (alerts, key updates) while a uv_write is under way */
     bool ended;         /* close_notify came */
 };
 
-/* ---- records in, records out ---- */
-
-static int bio_read(BIO *bio, char *out, int room)
-{
-    struct direct_tls *tls = BIO_get_data(bio);
-    const size_t n = size_min(tls->in.len, room > 0 ? (size_t)room : 0);
-    BIO_clear_retry_flags(bio);
-    if (n == 0) {
-        BIO_set_retry_read(bio);
-        return -1;
-    }
-    memcpy(out, tls->in.ptr, n);
-    tls->in = span_skip(tls->in, n);
-    return (int)n;
-}
-
-static int bio_write(BIO *bio, const char *bytes, int count)
-{
-    struct direct_tls *tls = BIO_get_data(bio);
-    BIO_clear_retry_flags(bio);
-    if (count <= 0)
-        return 0;
-    return buf_append(&tls->conn->lane->cipher, span_of(bytes, (size_t)count)) == OK ? count : -1;
-}
-
-static long bio_control(BIO *bio, int command, long number, void *pointer)
-{
-    (void)bio;
-    (void)number;
-    (void)pointer;
-    return command == BIO_CTRL_FLUSH;
-}
-
-static BIO *new_bio(struct direct_tls *tls)
-{
-    static BIO_METHOD *method; /* as long as the process */
-    if (!method) {
-        BIO_METHOD *made = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "fairlead");
-        if (!made)
-            return NULL;
-        BIO_meth_set_read(made, bio_read);
-        BIO_meth_set_write(made, bio_write);
-        BIO_meth_set_ctrl(made, bio_control);
-        method = made;
-    }
-    BIO *bio = BIO_new(method);
-    if (bio) {
-        BIO_set_data(bio, tls);
-        BIO_set_init(bio, 1);
-    }
-    return bio;
-}
+/* ---- records out ---- */
 
 /* The lane's cipher goes to the socket; what that does not take is kept. */
 static enum err flush(struct direct_conn *conn)
@@ -182,7 +132,8 @@ enum err direct_tls_open(struct direct_conn *conn, const char **ret_why)
     buf_init(&tls->backlog, DIRECT_CIPHER_BYTES_MAX);
     conn->tls = tls;
     tls->ssl = fault_hit(FAULT_ALLOC) ? NULL : SSL_new(lane->tls);
-    BIO *bio = tls->ssl ? new_bio(tls) : NULL;
+    tls->ends.out = &lane->cipher;
+    BIO *bio = tls->ssl ? tls_bio_new(&tls->ends) : NULL;
     if (!bio)
         return ERR_NOMEM;
     SSL_set_bio(tls->ssl, bio, bio);
@@ -241,7 +192,7 @@ static const char *failure_text(const SSL *ssl)
 enum err direct_tls_handshake(struct direct_conn *conn, struct span bytes, const char **ret_why)
 {
     struct direct_tls *tls = conn->tls;
-    tls->in = bytes;
+    tls->ends.in = bytes;
     ERR_clear_error();
     const int done = SSL_do_handshake(tls->ssl);
     const int what = done == 1 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, done);
@@ -345,9 +296,9 @@ static void hold(struct direct_conn *conn, struct span rest, bool in_is_held)
     direct_conn_pause(conn); /* the pause may be older than the connection */
     enum err err = buf_append(&tls->plain, rest);
     if (in_is_held)
-        buf_consume(&conn->held, conn->held.len - tls->in.len);
+        buf_consume(&conn->held, conn->held.len - tls->ends.in.len);
     else if (!err)
-        err = buf_append(&conn->held, tls->in);
+        err = buf_append(&conn->held, tls->ends.in);
     if (err)
         direct_try_finish(conn->try, ERR_NOMEM, "out of memory");
 }
@@ -383,7 +334,7 @@ void direct_tls_take_rest(struct direct_conn *conn)
 
 void direct_tls_take(struct direct_conn *conn, struct span bytes)
 {
-    conn->tls->in = bytes;
+    conn->tls->ends.in = bytes;
     (void)run(conn, false);
 }
 
@@ -391,7 +342,7 @@ void direct_tls_resume(struct direct_conn *conn)
 {
     struct direct_tls *tls = conn->tls;
     struct span rest = buf_span(&tls->plain);
-    tls->in = buf_span(&conn->held);
+    tls->ends.in = buf_span(&conn->held);
     switch (direct_conn_parse(conn, &rest)) {
     case DIRECT_PAUSED:
         buf_consume(&tls->plain, tls->plain.len - rest.len);
@@ -414,7 +365,7 @@ void direct_tls_resume(struct direct_conn *conn)
 
 bool direct_tls_take_idle(struct direct_conn *conn, struct span bytes)
 {
-    conn->tls->in = bytes;
+    conn->tls->ends.in = bytes;
     return decrypt(conn) == 0;
 }
 

@@ -7,10 +7,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define OTHER_DESCRIPTORS     256u        /* listeners, files, the resolver's sockets */
-#define SCRATCH_BYTES_MAX     (8u << 20)  /* one callback's output: an event of the largest size with its frame */
-#define ANSWER_HEAD_BYTES_MAX (64u << 10) /* an answer's head: a provider's lines that come down, and ours */
-#define EVENT_ARENA_BYTES_MAX (32u << 20) /* the index of the largest event */
+#define OTHER_DESCRIPTORS     256u         /* listeners, files, the resolver's sockets */
+#define SCRATCH_BYTES_MAX     (8u << 20)   /* one callback's output: an event of the largest size with its frame */
+#define ANSWER_HEAD_BYTES_MAX (64u << 10)  /* an answer's head: a provider's lines that come down, and ours */
+#define CIPHER_BYTES_MAX      (256u << 10) /* what stream_tls writes at once, with what TLS itself says */
+#define EVENT_ARENA_BYTES_MAX (32u << 20)  /* the index of the largest event */
 
 static void on_never_ready(uv_poll_t *poll, int status, int events)
 {
@@ -64,6 +65,7 @@ enum err core_init(struct core *core, const struct core_options *options)
                            .scratch = BUF_INIT(SCRATCH_BYTES_MAX),
                            .lines = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
                            .head = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
+                           .cipher = BUF_INIT(CIPHER_BYTES_MAX),
                            .record = BUF_INIT(LEDGER_LINE_MAX) };
     arena_init(&core->event_arena, EVENT_ARENA_BYTES_MAX);
     uint64_t seed;
@@ -101,15 +103,18 @@ void core_release(struct core *core)
 {
     loader_release(&core->loader);
     free(core->read_buffer);
+    free(core->plain);
     free(core->cool_until_ms);
     arena_release(&core->event_arena);
     buf_release(&core->scratch);
     buf_release(&core->lines);
     buf_release(&core->head);
+    buf_release(&core->cipher);
     buf_release(&core->record);
     if (core->board)
         board_close(core->board);
     core->read_buffer = NULL;
+    core->plain = NULL;
     core->cool_until_ms = NULL;
     core->board = NULL;
 }

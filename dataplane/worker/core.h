@@ -30,6 +30,9 @@ struct core {
     struct arena event_arena; /* the same: what one event of a stream is read with */
     struct buf lines;         /* an answer's header lines, and its head as the protocol writes it: the same */
     struct buf head;
+    struct buf
+        cipher; /* TLS with clients: records on their way out, and (CORE_READ_BYTES, when first needed) what came */
+    char *plain;
     struct buf record; /* one line's room, from the start: what was served is recorded also when memory runs out */
     char *read_buffer; /* CORE_READ_BYTES; for the length of one read callback: idle connections hold no memory for
                            reading */

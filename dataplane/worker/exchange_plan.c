@@ -2,6 +2,7 @@
 #include "dataplane/route/arms.h"
 #include "dataplane/route/ask.h"
 #include "dataplane/worker/exchange_internal.h"
+#include "dataplane/worker/stream.h"
 
 /* One arm holds every bucket in this build; the salt comes with assignments. */
 static const uint8_t no_salt[ARMS_SALT_BYTES];
@@ -28,30 +29,54 @@ static bool refuse(struct exchange *x, enum outcome outcome, const char *message
     return false;
 }
 
-/* The key in the headers -> its record and team in the newest table, which the request pins. */
-static bool authenticate(struct exchange *x)
+/* The client's certificate -> its team, when no key was sent. */
+static enum err find_by_certificate(struct exchange *x)
+{
+    const struct stream_facts *client = x->sink->client;
+    if (!x->core->loader.table)
+        loader_refresh(&x->core->loader); /* as loader_key does */
+    if (!x->core->loader.table)
+        return ERR_AGAIN;
+    return auth_by_certificate(&x->arena, span_cstr(client->certificate), span_cstr(client->team), &x->key);
+}
+
+/* The key in the headers -> its record. False: refused. */
+static bool find_key(struct exchange *x)
 {
     struct core *core = x->core;
     struct span text;
     const char *why = NULL;
     enum err err = auth_extract(x->headers, x->head->header_count, &text, &why);
-    if (err) {
+    if (err == ERR_NOT_FOUND && x->sink->client->team) {
+        err = find_by_certificate(x);
+    } else if (err) {
         core_count(core, WORKER_UNAUTHORIZED);
         return refuse(x, err == ERR_NOT_FOUND ? OUTCOME_NO_KEY : OUTCOME_BAD_KEY, err == ERR_NOT_FOUND ? NULL : why);
+    } else {
+        struct sha256 hash = sha256_of(text);
+        err = loader_key(&core->loader, &x->arena, &hash, &x->key);
     }
-    struct sha256 hash = sha256_of(text);
-    err = loader_key(&core->loader, &x->arena, &hash, &x->key);
     if (err == ERR_AGAIN)
         return refuse(x, OUTCOME_NO_POLICY, NULL);
     if (err && err != ERR_NOT_FOUND)
         return refuse(x, OUTCOME_BUSY, NULL);
+    return true;
+}
+
+/* The key's record, and its team in the newest table, which the request pins. */
+static bool authenticate(struct exchange *x)
+{
+    struct core *core = x->core;
+    const char *why = NULL;
+    if (!find_key(x))
+        return false;
     if (core->loader.table)
         x->table = table_ref(core->loader.table);
     const struct team_view *team = NULL;
     if (x->key && x->table)
         team = table_team(x->table, x->key->team);
     bool no_table = x->key && !x->table; /* a directory, but no head yet: judge the key alone */
-    err = auth_judge(x->key, team, x->wall_ms, &why);
+    const enum err err = auth_judge(x->key, team, x->wall_ms, &why);
     if (err && !no_table) {
         x->key = NULL;
         core_count(core, WORKER_UNAUTHORIZED);

@@ -1,6 +1,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "dataplane/worker/exchange_internal.h"
+#include "dataplane/worker/stream.h"
 
 static enum ledger_outcome ledger_of(enum outcome outcome)
 {
@@ -64,6 +65,7 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
                                .request_id = span_cstr(x->request_id),
                                .node = span_cstr(core->config->name),
                                .worker = core->slot,
+                               .client = span_cstr(x->sink->client->client),
                                .key_id = x->key->id,
                                .team = x->key->team,
                                .asked = x->asked_model,

@@ -54,7 +54,7 @@ static void rest(struct listener_socket *socket)
 static void refuse(struct listener_socket *socket)
 {
     struct listener *listener = socket->listener;
-    if (refusal_begin(&listener->refusals, &socket->socket.stream, true))
+    if (refusal_begin(&listener->refusals, &socket->socket.stream, !listener->setups[socket->at]->tls))
         rest(socket);
     else
         core_count(listener->core, WORKER_CONNECTIONS_REFUSED);
@@ -151,11 +151,22 @@ static enum err open_sockets(struct listener *listener, unsigned slot, const int
     return err;
 }
 
+static enum err load_setup(const struct listener_config *config, struct listener_setup **ret)
+{
+    char *message = NULL;
+    const enum err err = listener_setup_load(config, ret, &message);
+    if (err)
+        log_error("listener.setup", LOG_STR("listener", config->address ? config->address : ""), LOG_ERR(err),
+                  LOG_STR("why", message ? message : ""));
+    free(message);
+    return err;
+}
+
 static enum err load_setups(struct listener *listener, const struct listener_config *configs, unsigned count)
 {
     enum err err = OK;
     while (listener->setup_count < count && err == OK) {
-        err = listener_setup_load(&configs[listener->setup_count], &listener->setups[listener->setup_count]);
+        err = load_setup(&configs[listener->setup_count], &listener->setups[listener->setup_count]);
         if (err == OK)
             listener->setup_count++;
     }
@@ -194,12 +205,12 @@ void listener_reload(struct listener *listener, const struct listener_config *co
 {
     for (unsigned i = 0; i < listener->setup_count && i < count; i++) {
         struct listener_setup *fresh;
-        const bool same = span_eq(listener->setups[i]->address, span_cstr(configs[i].address));
-        const enum err err = same ? listener_setup_load(&configs[i], &fresh) : ERR_CONFLICT;
-        if (err) {
-            log_error("listener.reload", LOG_STR("listener", configs[i].address), LOG_ERR(err));
+        if (!span_eq(listener->setups[i]->address, span_cstr(configs[i].address))) {
+            log_error("listener.reload", LOG_STR("listener", configs[i].address), LOG_STR("why", "needs a restart"));
             continue;
         }
+        if (load_setup(&configs[i], &fresh))
+            continue; /* the old one is better than none */
         listener_setup_unref(listener->setups[i]);
         listener->setups[i] = fresh;
     }

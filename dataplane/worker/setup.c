@@ -1,8 +1,25 @@
 #include "dataplane/worker/setup.h"
 #include "common/fault.h"
+#include "dataplane/worker/setup_tls.h"
 #include <netinet/in.h>
 
 #define SETUP_BYTES (1u << 20) /* teams and networks of one listener: the configuration's file is smaller */
+
+static enum err copy_teams(struct listener_setup *setup, const struct listener_config *config)
+{
+    if (config->team_count == 0)
+        return OK;
+    struct certificate_team *teams = ARENA_ARRAY(&setup->arena, config->team_count, struct certificate_team);
+    for (unsigned i = 0; teams && i < config->team_count; i++) {
+        teams[i].name = arena_printf(&setup->arena, "%s", config->teams[i].name);
+        teams[i].team = arena_printf(&setup->arena, "%s", config->teams[i].team);
+        if (!teams[i].name || !teams[i].team)
+            return ERR_NOMEM;
+    }
+    setup->teams = teams;
+    setup->team_count = config->team_count;
+    return teams ? OK : ERR_NOMEM;
+}
 
 static enum err copy(struct listener_setup *setup, const struct listener_config *config)
 {
@@ -18,17 +35,20 @@ static enum err copy(struct listener_setup *setup, const struct listener_config 
         setup->proxies = proxies;
         setup->proxy_count = config->proxy_count;
     }
-    return OK;
+    return copy_teams(setup, config);
 }
 
-enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret)
+enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret, char **ret_message)
 {
+    *ret_message = NULL;
     struct listener_setup *setup = fault_calloc(1, sizeof(*setup));
     if (!setup)
         return ERR_NOMEM;
     setup->users = 1;
     arena_init(&setup->arena, SETUP_BYTES);
-    const enum err err = copy(setup, config);
+    enum err err = copy(setup, config);
+    if (err == OK && config->certificate)
+        err = setup_tls_load(setup, config, ret_message);
     if (err)
         listener_setup_unref(setup);
     else
@@ -46,6 +66,7 @@ void listener_setup_unref(struct listener_setup *setup)
 {
     if (!setup || --setup->users > 0)
         return;
+    setup_tls_free(setup);
     arena_release(&setup->arena);
     free(setup);
 }

@@ -8,19 +8,31 @@
 #include "dataplane/node/config.h"
 
 struct sockaddr;
+struct ssl_ctx_st;
+struct x509_st;
 struct listener_setup {
     unsigned users;
     struct arena arena;  /* of the copies */
     struct span address; /* as configured: what a reload knows it by */
     bool http2;
+    struct ssl_ctx_st *tls; /* NULL: plaintext */
+    const struct certificate_team *teams;
+    unsigned team_count;
     const struct network *proxies;
     unsigned proxy_count;
 };
 
-/* Copies what it needs of `config`. ERR_NOMEM. */
-MUST_CHECK enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret);
+/* Reads the files and copies what it needs of `config`. ERR_INVALID: *ret_message (malloc'd) names the file and what is
+ * wrong with it. ERR_NOMEM (and NULL). */
+MUST_CHECK enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret,
+                                        char **ret_message);
 struct listener_setup *listener_setup_ref(struct listener_setup *setup);
 void listener_setup_unref(struct listener_setup *setup); /* NULL is fine */
 /* Connections from there begin with a PROXY header. A Unix socket's clients do when any proxy is configured: who may
  * connect is for the mode of its file to say. */
 bool listener_setup_trusts(const struct listener_setup *setup, const struct sockaddr *peer);
+/* The team of a verified certificate (NULL: none was shown): by the DNS names, e-mail addresses and URIs that it is for,
+ * by its common name only if it has none of those (RFC 6125 section 6.4.4). Not of one that has expired since it was
+ * verified, as a session may be resumed. False: none. *ret_team and *ret_name live as long as the setup. */
+bool listener_setup_team(const struct listener_setup *setup, const struct x509_st *certificate, const char **ret_team,
+                         const char **ret_name);

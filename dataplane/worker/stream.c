@@ -2,6 +2,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "dataplane/worker/proxy_v2.h"
+#include "dataplane/worker/stream_tls.h"
 #include <arpa/inet.h>
 
 union peer_address {
@@ -21,18 +22,40 @@ static void account(struct stream *stream)
 
 /* ---- in ---- */
 
-static void opened(struct stream *stream)
+void stream_opened_now(struct stream *stream)
 {
     stream->opened = true;
     stream->events->opened(stream->user);
 }
 
-static void give(struct stream *stream, struct span bytes)
+void stream_give(struct stream *stream, struct span bytes)
 {
-    if (!stream->opened)
-        opened(stream);
     if (!stream->closing && bytes.len > 0)
         stream->events->bytes(stream->user, bytes);
+}
+
+static void end(struct stream *stream, bool failed)
+{
+    if (stream->closing || stream->ended)
+        return;
+    stream->ended = true;
+    stream_read(stream, false);
+    stream->events->ended(stream->user, failed);
+}
+
+/* What comes after the PROXY header. Once our side is shut nobody reads it any more. */
+static void take(struct stream *stream, struct span bytes)
+{
+    if (stream->tls && !stream->shutting) {
+        const enum err err = stream_tls_take(stream, bytes);
+        account(stream);
+        if (err)
+            end(stream, err != ERR_CLOSED);
+        return;
+    }
+    if (!stream->opened)
+        stream_opened_now(stream);
+    stream_give(stream, bytes);
 }
 
 /* False: nothing is left for whoever comes after the header. */
@@ -43,7 +66,7 @@ static bool take_proxy(struct stream *stream, struct span *bytes)
         return false;
     if (err) {
         log_debug("proxy.malformed", LOG_STR("from", stream->facts.client));
-        stream->events->ended(stream->user, true);
+        end(stream, true);
         return false;
     }
     (void)proxy_v2_client(stream->proxy, stream->facts.client, sizeof(stream->facts.client));
@@ -65,14 +88,12 @@ static void on_read(uv_stream_t *socket, ssize_t n, const uv_buf_t *buf)
     if (n == 0)
         return;
     if (n < 0 || fault_hit(FAULT_READ)) {
-        stream->ended = true;
-        stream_read(stream, false);
-        stream->events->ended(stream->user, n != UV_EOF);
+        end(stream, n != UV_EOF);
         return;
     }
     struct span bytes = span_of(buf->base, (size_t)n);
     if (!stream->proxy || take_proxy(stream, &bytes))
-        give(stream, bytes);
+        take(stream, bytes);
 }
 
 void stream_read(struct stream *stream, bool on)
@@ -115,14 +136,22 @@ static void on_written(void *user, bool failed)
 
 enum err stream_write(struct stream *stream, const struct span *parts, unsigned count)
 {
-    const enum err err = outbox_write(&stream->outbox, parts, count);
+    const enum err err =
+        stream->tls ? stream_tls_write(stream, parts, count) : outbox_write(&stream->outbox, parts, count);
     account(stream);
     return err;
 }
 
 enum err stream_write_body(struct stream *stream, struct span head, struct buf *body)
 {
-    const enum err err = outbox_write_body(&stream->outbox, head, body);
+    enum err err;
+    if (stream->tls) {
+        const struct span parts[] = { head, buf_span(body) };
+        err = stream_tls_write(stream, parts, ARRAY_LEN(parts));
+        buf_release(body);
+    } else {
+        err = outbox_write_body(&stream->outbox, head, body);
+    }
     account(stream);
     return err;
 }
@@ -136,7 +165,11 @@ enum err stream_shutdown(struct stream *stream)
 {
     if (stream->shutting)
         return OK;
+    const enum err err = stream->tls ? stream_tls_shutdown(stream) : OK;
+    account(stream);
     stream->shutting = true;
+    if (err)
+        return ERR_CLOSED;
     return stream_idle(stream) ? shut(stream) : OK;
 }
 
@@ -174,8 +207,9 @@ static enum err expect(struct stream *stream)
         if (!stream->proxy)
             return ERR_NOMEM;
     }
-    stream->opened = !stream->proxy;
-    return OK;
+    const enum err err = stream->setup->tls ? stream_tls_open(stream) : OK;
+    stream->opened = !stream->proxy && !stream->tls;
+    return err;
 }
 
 enum err stream_accept(struct stream *stream, struct core *core, uv_stream_t *server, struct listener_setup *setup,
@@ -201,6 +235,7 @@ static void on_closed(uv_handle_t *handle)
     account(stream);
     listener_setup_unref(stream->setup);
     free(stream->proxy);
+    stream_tls_free(stream->tls);
     stream->closed(stream->user);
 }
 

@@ -11,6 +11,7 @@ static const struct ledger_record sample = {
     .request_id = { "req_1", 5 },
     .node = { "n1", 2 },
     .worker = 2,
+    .client = { "192.0.2.1:1234", 14 },
     .key_id = { "key_a", 5 },
     .team = { "research", 8 },
     .asked = { "gpt-4o", 6 },

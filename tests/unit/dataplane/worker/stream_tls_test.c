@@ -1,0 +1,502 @@
+/* TLS for clients: versions, protocols, certificates of both sides, what is not TLS, and what a reload changes. */
+/* First: base.h bans a name that OpenSSL uses. */
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include "rig.h"
+
+#define ELSEWHERE "GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+
+/* ---- certificates, in files ---- */
+
+struct identity {
+    X509 *certificate;
+    EVP_PKEY *key;
+    char certificate_file[64], key_file[64];
+};
+
+static void write_files(struct identity *id)
+{
+    snprintf(id->certificate_file, sizeof(id->certificate_file), "/tmp/fairlead-tls-XXXXXX");
+    snprintf(id->key_file, sizeof(id->key_file), "/tmp/fairlead-tls-XXXXXX");
+    FILE *file = fdopen(mkstemp(id->certificate_file), "w");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_X509(file, id->certificate), 1);
+    fclose(file);
+    file = fdopen(mkstemp(id->key_file), "w");
+    assert_non_null(file);
+    assert_int_equal(PEM_write_PrivateKey(file, id->key, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(file);
+}
+
+/* issuer NULL: by itself. alt: of subjectAltName, or NULL. */
+static void make(struct identity *id, const char *name, const char *alt, const struct identity *issuer)
+{
+    static long serial;
+    id->key = EVP_EC_gen("P-256");
+    id->certificate = X509_new();
+    assert_non_null(id->key);
+    assert_non_null(id->certificate);
+    X509_set_version(id->certificate, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(id->certificate), ++serial);
+    X509_gmtime_adj(X509_getm_notBefore(id->certificate), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(id->certificate), 86400);
+    X509_set_pubkey(id->certificate, id->key);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(id->certificate), "CN", MBSTRING_ASC, (const unsigned char *)name,
+                               -1, -1, 0);
+    X509_set_issuer_name(id->certificate, X509_get_subject_name(issuer ? issuer->certificate : id->certificate));
+    const struct {
+        int nid;
+        const char *value;
+    } extensions[] = { { NID_basic_constraints, issuer ? "CA:FALSE" : "critical,CA:TRUE" },
+                       { NID_subject_alt_name, alt } };
+    for (size_t i = 0; i < ARRAY_LEN(extensions); i++) {
+        if (!extensions[i].value)
+            continue;
+        X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, NULL, extensions[i].nid, extensions[i].value);
+        assert_non_null(extension);
+        X509_add_ext(id->certificate, extension, -1);
+        X509_EXTENSION_free(extension);
+    }
+    assert_true(X509_sign(id->certificate, issuer ? issuer->key : id->key, EVP_sha256()) > 0);
+    write_files(id);
+}
+
+static void drop(struct identity *id)
+{
+    X509_free(id->certificate);
+    EVP_PKEY_free(id->key);
+    unlink(id->certificate_file);
+    unlink(id->key_file);
+}
+
+/* ---- a client ---- */
+
+struct secure {
+    SSL_CTX *ctx;
+    SSL *ssl;
+    struct client *c;
+    struct buf in;
+    bool failed, ended;
+};
+
+/* What came over the socket into TLS, and out again. False: the connection is dead. */
+static void move(struct secure *s)
+{
+    char bytes[16384];
+    const struct span came = buf_span(&s->c->in);
+    if (came.len) {
+        assert_int_equal(BIO_write(SSL_get_rbio(s->ssl), came.ptr, (int)came.len), (int)came.len);
+        buf_clear(&s->c->in);
+    }
+    int n = 0;
+    if (!SSL_is_init_finished(s->ssl))
+        n = SSL_do_handshake(s->ssl);
+    else
+        while ((n = SSL_read(s->ssl, bytes, sizeof(bytes))) > 0)
+            assert_int_equal(buf_append(&s->in, span_of(bytes, (size_t)n)), OK);
+    const int what = SSL_get_error(s->ssl, n);
+    s->ended |= what == SSL_ERROR_ZERO_RETURN;
+    s->failed |= what == SSL_ERROR_SSL || what == SSL_ERROR_SYSCALL;
+    ERR_clear_error();
+    for (int count; (count = BIO_read(SSL_get_wbio(s->ssl), bytes, sizeof(bytes))) > 0;)
+        (void)send(s->c->fd, bytes, (size_t)count, MSG_NOSIGNAL);
+}
+
+#define UNTIL_TLS(rig, s, condition)                                                                                   \
+    do {                                                                                                               \
+        uint64_t until_ms_ = clock_ms() + 20000;                                                                       \
+        while (!(condition)) {                                                                                         \
+            rig_pump(rig);                                                                                             \
+            move(s);                                                                                                   \
+            if (!(condition))                                                                                          \
+                poll(NULL, 0, 1);                                                                                      \
+            if (clock_ms() > until_ms_)                                                                                \
+                fail_msg("never: %s", #condition);                                                                     \
+        }                                                                                                              \
+    } while (0)
+
+static SSL_CTX *client_context(const struct identity *trusted, int version, const struct identity *shown)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    assert_non_null(ctx);
+    assert_int_equal(SSL_CTX_set_min_proto_version(ctx, version), 1);
+    assert_int_equal(SSL_CTX_set_max_proto_version(ctx, version), 1);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    assert_int_equal(SSL_CTX_load_verify_file(ctx, trusted->certificate_file), 1);
+    if (shown) {
+        assert_int_equal(SSL_CTX_use_certificate(ctx, shown->certificate), 1);
+        assert_int_equal(SSL_CTX_use_PrivateKey(ctx, shown->key), 1);
+    }
+    return ctx;
+}
+
+/* Takes over ctx. protocols: in ALPN's form, or NULL. */
+static void begin(struct rig *rig, struct secure *s, SSL_CTX *ctx, const char *protocols)
+{
+    *s = (struct secure){ .ctx = ctx, .ssl = SSL_new(ctx), .c = rig_client(rig), .in = BUF_INIT(256u << 20) };
+    SSL_set_bio(s->ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(s->ssl);
+    if (protocols)
+        assert_int_equal(SSL_set_alpn_protos(s->ssl, (const unsigned char *)protocols, (unsigned)strlen(protocols)), 0);
+    move(s);
+}
+
+static void end(struct secure *s)
+{
+    SSL_free(s->ssl);
+    SSL_CTX_free(s->ctx);
+    buf_release(&s->in);
+}
+
+static void tell(struct secure *s, const char *text)
+{
+    assert_int_equal(SSL_write(s->ssl, text, (int)strlen(text)), (int)strlen(text));
+    move(s);
+}
+
+static bool got(struct secure *s, const char *text)
+{
+    return span_find(buf_span(&s->in), span_cstr(text)) != SIZE_MAX;
+}
+
+static void serve(struct rig *rig, const struct identity *id)
+{
+    rig->listen[0].certificate = (char *)(uintptr_t)id->certificate_file;
+    rig->listen[0].key = (char *)(uintptr_t)id->key_file;
+}
+
+static const struct stream_facts *newest(struct rig *rig)
+{
+    return stream_facts(&rig->listener.first->stream);
+}
+
+/* ---- tests ---- */
+
+static void both_versions_and_their_protocols(void **state)
+{
+    (void)state;
+    static const struct {
+        int version;
+        bool http2;
+        const char *offered, *chosen; /* "": none; NULL: the handshake fails */
+    } cases[] = {
+        { TLS1_2_VERSION, false, NULL, "" },
+        { TLS1_3_VERSION, false, NULL, "" },
+        { TLS1_2_VERSION, true, "\x08http/1.1", "http/1.1" },
+        { TLS1_3_VERSION, false, "\x02h2\x08http/1.1", "http/1.1" },
+        { TLS1_3_VERSION, false, "\x02h2", NULL },
+        { TLS1_3_VERSION, true, "\x03h99", NULL },
+    };
+    struct identity id;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct rig rig = { .port = 0 };
+        struct secure s;
+        serve(&rig, &id);
+        rig.listen[0].http2 = cases[i].http2;
+        rig_start(&rig, true);
+        begin(&rig, &s, client_context(&id, cases[i].version, NULL), cases[i].offered);
+        if (!cases[i].chosen) {
+            UNTIL_TLS(&rig, &s, s.failed && rig.listener.count == 0);
+        } else {
+            UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+            tell(&s, ELSEWHERE);
+            UNTIL_TLS(&rig, &s, got(&s, "HTTP/1.1 404 "));
+            assert_int_equal(newest(&rig)->protocol, STREAM_HTTP1);
+            assert_true(newest(&rig)->tls);
+            const unsigned char *name = NULL;
+            unsigned size = 0;
+            SSL_get0_alpn_selected(s.ssl, &name, &size);
+            assert_true(span_eq(span_of((const char *)name, size), span_cstr(cases[i].chosen)));
+        }
+        end(&s);
+        rig_stop(&rig);
+    }
+    drop(&id);
+}
+
+/* A long answer to a slow reader: order and backpressure as without TLS; then the end is said. */
+static void large_answers_and_the_end(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    struct secure s;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig_start(&rig, true);
+    begin(&rig, &s, client_context(&id, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+    char text[1024];
+    snprintf(text, sizeof(text),
+             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: "
+             "close\r\nContent-Length: %zu\r\n\r\n%s",
+             rig.key, strlen(STREAM_ASK), STREAM_ASK);
+    tell(&s, text);
+    UNTIL_TLS(&rig, &s, rig.lane.count == 1);
+    struct try *t = &rig.lane.tries[0];
+    static char event[65536];
+    memset(event, 'y', sizeof(event) - 1);
+    memcpy(event, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"", 49);
+    memcpy(event + sizeof(event) - 10, "\"}}]}\n\n\0", 8);
+    s.c->deaf = true;
+    try_head(t, 200, "text/event-stream", NULL, NULL);
+    unsigned sent = 0;
+    for (; !t->paused; sent++)
+        try_body(t, event);
+    assert_true(sent > 1);
+    s.c->deaf = false;
+    UNTIL_TLS(&rig, &s, !t->paused);
+    try_body(t, FINISH DONE);
+    try_done(t, OK);
+    UNTIL_TLS(&rig, &s, s.ended); /* close_notify: not cut */
+    assert_true(got(&s, "[DONE]"));
+    assert_true(s.in.len > sent * (strlen(event) - 1));
+    end(&s);
+    rig_stop(&rig);
+    drop(&id);
+}
+
+/* The ClientHello, and the request's record, in single bytes. */
+static void any_cut(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig_start(&rig, true);
+    struct secure s;
+    s = (struct secure){ .ctx = client_context(&id, TLS1_3_VERSION, NULL), .in = BUF_INIT(1u << 20) };
+    s.ssl = SSL_new(s.ctx);
+    s.c = rig_client(&rig);
+    SSL_set_bio(s.ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_connect_state(s.ssl);
+    assert_true(SSL_do_handshake(s.ssl) < 0);
+    for (int phase = 0; phase < 2; phase++) {
+        char bytes[4096];
+        const int count = BIO_read(SSL_get_wbio(s.ssl), bytes, sizeof(bytes));
+        assert_true(count > 0);
+        for (int i = 0; i < count; i++) {
+            assert_int_equal(send(s.c->fd, bytes + i, 1, MSG_NOSIGNAL), 1);
+            rig_pump(&rig);
+        }
+        if (phase == 0) {
+            UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+            assert_int_equal(SSL_write(s.ssl, ELSEWHERE, sizeof(ELSEWHERE) - 1), sizeof(ELSEWHERE) - 1);
+        }
+    }
+    UNTIL_TLS(&rig, &s, got(&s, "HTTP/1.1 404 "));
+    end(&s);
+    rig_stop(&rig);
+    drop(&id);
+}
+
+static void what_is_no_tls_is_cut(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig.config.limits.head_time_ms = 100;
+    rig_start(&rig, true);
+    struct client *plain = rig_client(&rig), *silent = rig_client(&rig), *slow = rig_client(&rig);
+    say(plain, ELSEWHERE);
+    say(slow, "\x16\x03\x01"); /* the beginning of a hello */
+    UNTIL(&rig, plain->eof && silent->eof && slow->eof);
+    assert_false(has(plain, "HTTP/1.1"));
+    UNTIL(&rig, rig.listener.count == 0);
+    rig_stop(&rig);
+    drop(&id);
+}
+
+/* A client that asks for new keys again and again makes us work for nothing. */
+static void key_updates_are_bounded(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    struct secure s;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig_start(&rig, true);
+    begin(&rig, &s, client_context(&id, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(SSL_key_update(s.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(s.ssl), 1);
+        move(&s);
+        rig_pump(&rig);
+    }
+    tell(&s, ELSEWHERE);
+    UNTIL_TLS(&rig, &s, got(&s, "HTTP/1.1 404 ")); /* a few are fine */
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(SSL_key_update(s.ssl, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(s.ssl), 1);
+    }
+    UNTIL_TLS(&rig, &s, s.c->eof);
+    end(&s);
+    rig_stop(&rig);
+    drop(&id);
+}
+
+static void certificates_of_clients(void **state)
+{
+    (void)state;
+    struct identity server, authority, stranger;
+    struct certificate_team teams[] = { { (char *)(uintptr_t) "ci.example.com", (char *)(uintptr_t) "research" },
+                                        { (char *)(uintptr_t) "ann@example.com", (char *)(uintptr_t) "research" },
+                                        { (char *)(uintptr_t) "spiffe://x/y", (char *)(uintptr_t) "nobody" },
+                                        { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" } };
+    static const struct {
+        const char *name, *alt;
+        bool strangers; /* not of the authority */
+        enum client_certificates want;
+        const char *team; /* NULL: none; "": no connection */
+    } cases[] = {
+        { NULL, NULL, false, CLIENT_CERTIFICATES_OPTIONAL, NULL },
+        { NULL, NULL, false, CLIENT_CERTIFICATES_REQUIRED, "" },
+        { "x", "DNS:other.example.com,DNS:CI.example.com", false, CLIENT_CERTIFICATES_REQUIRED, "research" },
+        { "x", "email:ann@example.com", false, CLIENT_CERTIFICATES_OPTIONAL, "research" },
+        { "x", "URI:spiffe://x/y", false, CLIENT_CERTIFICATES_OPTIONAL, "nobody" },
+        { "robot", NULL, false, CLIENT_CERTIFICATES_OPTIONAL, "research" },
+        { "robot", "DNS:elsewhere", false, CLIENT_CERTIFICATES_OPTIONAL, NULL },
+        { "robot", NULL, true, CLIENT_CERTIFICATES_OPTIONAL, "" },
+    };
+    make(&server, "localhost", "IP:127.0.0.1", NULL);
+    make(&authority, "authority", NULL, NULL);
+    make(&stranger, "authority", NULL, NULL);
+    for (size_t i = 0; i < ARRAY_LEN(cases) * 2; i++) {
+        const int version = i % 2 ? TLS1_3_VERSION : TLS1_2_VERSION;
+        const size_t k = i / 2;
+        struct rig rig = { .port = 0 };
+        struct identity own;
+        struct secure s;
+        serve(&rig, &server);
+        rig.listen[0].client_ca = authority.certificate_file;
+        rig.listen[0].client_certificates = cases[k].want;
+        rig.listen[0].teams = teams;
+        rig.listen[0].team_count = ARRAY_LEN(teams);
+        rig_start(&rig, true);
+        if (cases[k].name)
+            make(&own, cases[k].name, cases[k].alt, cases[k].strangers ? &stranger : &authority);
+        begin(&rig, &s, client_context(&server, version, cases[k].name ? &own : NULL), NULL);
+        if (cases[k].team && !cases[k].team[0]) {
+            UNTIL_TLS(&rig, &s, s.failed && rig.listener.count == 0);
+        } else {
+            UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+            tell(&s, "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n");
+            UNTIL_TLS(&rig, &s, got(&s, "\r\n\r\n"));
+            const bool known = cases[k].team && strcmp(cases[k].team, "research") == 0;
+            assert_true(got(&s, known ? "HTTP/1.1 200 " : "HTTP/1.1 401 "));
+            const char *team = newest(&rig)->team;
+            assert_true(cases[k].team ? team && strcmp(team, cases[k].team) == 0 : !team);
+            struct buf out;
+            assert_int_equal(records(&rig, &out), known);
+            if (known) {
+                assert_non_null(strstr(buf_cstr(&out), "\"key_id\":\"certificate:"));
+                assert_non_null(strstr(buf_cstr(&out), "\"client\":\"127.0.0.1:"));
+            }
+            buf_release(&out);
+        }
+        end(&s);
+        if (cases[k].name)
+            drop(&own);
+        rig_stop(&rig);
+    }
+    drop(&server);
+    drop(&authority);
+    drop(&stranger);
+}
+
+/* New connections get the new certificate, old ones go on; files that are no good change nothing. */
+static void certificates_are_reloaded(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity first, second;
+    struct secure a, b, c;
+    make(&first, "localhost", "IP:127.0.0.1", NULL);
+    make(&second, "localhost", "IP:127.0.0.1", NULL);
+    char address[] = "";
+    rig.listen[0].address = address;
+    serve(&rig, &first);
+    rig_start(&rig, true);
+    begin(&rig, &a, client_context(&first, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &a, SSL_is_init_finished(a.ssl));
+    serve(&rig, &second);
+    listener_reload(&rig.listener, rig.listen, 1);
+    begin(&rig, &b, client_context(&second, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &b, SSL_is_init_finished(b.ssl));
+    rig.listen[0].key = first.key_file; /* not the certificate's */
+    listener_reload(&rig.listener, rig.listen, 1);
+    begin(&rig, &c, client_context(&second, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &c, SSL_is_init_finished(c.ssl));
+    struct secure *const all[] = { &a, &b, &c };
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+        tell(all[i], ELSEWHERE);
+        UNTIL_TLS(&rig, all[i], got(all[i], "HTTP/1.1 404 "));
+        end(all[i]);
+    }
+    rig_stop(&rig);
+    drop(&first);
+    drop(&second);
+}
+
+static void bad_files_are_named(void **state)
+{
+    (void)state;
+    struct identity one, two;
+    make(&one, "a", NULL, NULL);
+    make(&two, "b", NULL, NULL);
+    char missing[] = "/nonexistent/key.pem", locked[] = "/tmp/fairlead-tls-XXXXXX";
+    FILE *file = fdopen(mkstemp(locked), "w");
+    assert_int_equal(PEM_write_PrivateKey(file, one.key, EVP_aes_128_cbc(), (const unsigned char *)"x", 1, NULL, NULL),
+                     1);
+    fclose(file);
+    const struct {
+        char *certificate, *key, *ca, *says;
+    } cases[] = {
+        { missing, one.key_file, NULL, "/nonexistent/key.pem: No such file" },
+        { one.certificate_file, missing, NULL, "/nonexistent/key.pem: No such file" },
+        { one.key_file, one.key_file, NULL, "no certificate in PEM" },
+        { one.certificate_file, one.certificate_file, NULL, "no private key in PEM" },
+        { one.certificate_file, two.key_file, NULL, "the key is not that of the certificate" },
+        { one.certificate_file, locked, NULL, "the key is encrypted" },
+        { one.certificate_file, one.key_file, missing, "/nonexistent/key.pem: No such file" },
+        { one.certificate_file, one.key_file, one.key_file, "no certificates in PEM" },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct listener_config config = { .certificate = cases[i].certificate,
+                                                .key = cases[i].key,
+                                                .client_ca = cases[i].ca,
+                                                .client_certificates = CLIENT_CERTIFICATES_OPTIONAL };
+        struct listener_setup *setup;
+        char *message;
+        assert_int_equal(listener_setup_load(&config, &setup, &message), ERR_INVALID);
+        if (!strstr(message, cases[i].says))
+            fail_msg("case %zu: %s", i, message);
+        free(message);
+    }
+    unlink(locked);
+    drop(&one);
+    drop(&two);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_versions_and_their_protocols),
+        cmocka_unit_test(large_answers_and_the_end),
+        cmocka_unit_test(any_cut),
+        cmocka_unit_test(what_is_no_tls_is_cut),
+        cmocka_unit_test(key_updates_are_bounded),
+        cmocka_unit_test(certificates_of_clients),
+        cmocka_unit_test(certificates_are_reloaded),
+        cmocka_unit_test(bad_files_are_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
