@@ -388,6 +388,8 @@ static void on_timer(struct deadline *timer)
 {
     struct h2 *h2 = CONTAINER_OF(timer, struct h2, timer);
     const uint64_t now_ms = core_now_ms(h2->core);
+    if (h2->dirty && !flush(h2)) /* what nobody has tried to send has not stalled */
+        return;
     if (h2->stall_due <= now_ms &&
         stream_stalled(h2->speaker.stream, h2->core->config->limits.write_stall_ms, &h2->stall_due)) {
         close_now(h2);

@@ -76,9 +76,9 @@ static void put(struct h2_stream *s, bool was_empty)
         (void)nghttp2_session_resume_data(h2->session,
                                           s->id); /* fails only without memory: then it stalls, and is cut */
     }
-    s->full = s->full || s->out.len > core_write_queue_max(h2->core);
     h2_account_stream(s);
-    h2_account(h2);
+    h2_account(h2); /* first: by what is held now the exchange decides whether to pause */
+    s->full = s->full || s->out.len > core_write_queue_max(h2->core);
     h2_dirty(h2);
 }
 
