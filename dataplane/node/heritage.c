@@ -75,8 +75,10 @@ static enum err write_listening(const struct listening *l, struct buf *out)
 
 enum err heritage_write(const struct heritage *h, struct buf *out)
 {
-    enum err err = buf_printf(out, "heritage %u\nlayout %u\nlock %d\nhub %d\ncounts %u %llu\n", HERITAGE_FORMAT,
-                              h->layout, h->lock_fd, h->hub_fd, h->generation, (unsigned long long)h->restarts);
+    enum err err =
+        buf_printf(out, "heritage %u\nlayout %u\nlock %d\nhub %d\ncounts %u %llu %llu %llu\n", HERITAGE_FORMAT,
+                   h->layout, h->lock_fd, h->hub_fd, h->generation, (unsigned long long)h->restarts,
+                   (unsigned long long)h->stuck, (unsigned long long)h->starved);
     if (!err && h->operations_fd >= 0)
         err = buf_printf(out, "operations %d %s\n", h->operations_fd, h->operations);
     if (!err)
@@ -180,7 +182,7 @@ static bool read_passed(struct span rest, struct passed *passed)
 
 static bool read_word(struct span word, struct span rest, struct heritage *h)
 {
-    uint64_t n[2];
+    uint64_t n[4];
     if (span_eq(word, SPAN("layout")) || span_eq(word, SPAN("slots"))) {
         const bool slots = span_eq(word, SPAN("slots"));
         if (!numbers(&rest, n, 1) || rest.ptr || n[0] > (slots ? NODE_WORKERS_MAX : UINT32_MAX))
@@ -197,10 +199,12 @@ static bool read_word(struct span word, struct span rest, struct heritage *h)
     if (span_eq(word, SPAN("operations")))
         return read_fd(&rest, &h->operations_fd) && text(rest, h->operations, sizeof(h->operations));
     if (span_eq(word, SPAN("counts"))) {
-        if (!numbers(&rest, n, 2) || rest.ptr || n[0] > UINT32_MAX)
+        if (!numbers(&rest, n, 4) || rest.ptr || n[0] > UINT32_MAX)
             return false;
         h->generation = (unsigned)n[0];
         h->restarts = n[1];
+        h->stuck = n[2];
+        h->starved = n[3];
         return true;
     }
     if (span_eq(word, SPAN("upgrade"))) {

@@ -29,7 +29,7 @@ struct heritage {
     struct heritage_process processes[NODE_REGIONS_MAX];
     unsigned process_count;
     unsigned generation;
-    uint64_t restarts;
+    uint64_t restarts, stuck, starved;
     int asker_fd;      /* who asked for the upgrade; -1: nobody waits for an answer */
     bool upgrade;      /* the workers are to be replaced, too */
     uint64_t asked_ms; /* monotonic */

@@ -40,6 +40,21 @@ static void on_records(uv_timer_t *timer)
     tell_manager(m);
 }
 
+static void on_watchdog(uv_timer_t *timer)
+{
+    struct master *m = timer->data;
+    for (unsigned i = 0; i < m->supervisor.slot_count; i++) {
+        enum watchdog_verdict verdict;
+        int number;
+        const struct board_region *region = supervisor_region(&m->supervisor, i);
+        const uint64_t pid = region ? m->supervisor.slots[i].process->pid : 0;
+        const uint64_t turned_ms = region ? atomic_load(&region->counters[WORKER_LOOP_LAST_MS]) : 0;
+        if (watchdog_look(&m->watchdog, i, pid, turned_ms, uv_now(&m->loop), m->config->limits.watchdog_ms, &verdict,
+                          &number))
+            supervisor_replace(&m->supervisor, i, watchdog_verdict_name(verdict), number);
+    }
+}
+
 static void on_readers(uv_timer_t *timer)
 {
     struct master *m = timer->data;
@@ -78,8 +93,9 @@ void master_stop(struct master *m, int status)
         replica_close(&m->replica);
     uplink_close(&m->uplink);
     exporter_close(&m->exporter);
-    uv_handle_t *const mine[] = { (uv_handle_t *)&m->records_timer, (uv_handle_t *)&m->readers_timer,
-                                  (uv_handle_t *)&m->on_term, (uv_handle_t *)&m->on_int, (uv_handle_t *)&m->on_hup };
+    uv_handle_t *const mine[] = { (uv_handle_t *)&m->records_timer,  (uv_handle_t *)&m->readers_timer,
+                                  (uv_handle_t *)&m->watchdog_timer, (uv_handle_t *)&m->on_term,
+                                  (uv_handle_t *)&m->on_int,         (uv_handle_t *)&m->on_hup };
     for (size_t i = 0; i < ARRAY_LEN(mine); i++)
         uv_close(mine[i], NULL);
 }
@@ -99,6 +115,8 @@ enum err master_leave(struct master *m)
     m->leaves.operations_fd = m->operations_fd;
     (void)snprintf(m->leaves.operations, sizeof(m->leaves.operations), "%s", m->operations);
     m->operations_fd = -1;
+    m->leaves.stuck = m->watchdog.stuck;
+    m->leaves.starved = m->watchdog.starved;
     /* Until the next master listens for them they wait: unheard, one would end the process. */
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGTERM);
@@ -145,16 +163,21 @@ static enum err take_home(struct master *m)
 
 static void init_handles(struct master *m)
 {
-    REQUIRE(uv_timer_init(&m->loop, &m->records_timer) == 0 && uv_timer_init(&m->loop, &m->readers_timer) == 0);
+    REQUIRE(uv_timer_init(&m->loop, &m->records_timer) == 0 && uv_timer_init(&m->loop, &m->readers_timer) == 0 &&
+            uv_timer_init(&m->loop, &m->watchdog_timer) == 0);
     REQUIRE(uv_signal_init(&m->loop, &m->on_term) == 0 && uv_signal_init(&m->loop, &m->on_int) == 0 &&
             uv_signal_init(&m->loop, &m->on_hup) == 0);
-    m->records_timer.data = m->readers_timer.data = m->on_term.data = m->on_int.data = m->on_hup.data = m;
+    m->records_timer.data = m->readers_timer.data = m->watchdog_timer.data = m->on_term.data = m->on_int.data =
+        m->on_hup.data = m;
 }
 
 static void start_handles(struct master *m)
 {
     uv_timer_start(&m->records_timer, on_records, RECORDS_EVERY_MS, RECORDS_EVERY_MS);
     uv_timer_start(&m->readers_timer, on_readers, READERS_EVERY_MS, READERS_EVERY_MS);
+    if (m->config->limits.watchdog_ms)
+        uv_timer_start(&m->watchdog_timer, on_watchdog, m->config->limits.watchdog_ms / 4,
+                       m->config->limits.watchdog_ms / 4);
     uv_signal_start(&m->on_term, on_stop_signal, SIGTERM);
     uv_signal_start(&m->on_int, on_stop_signal, SIGINT);
     uv_signal_start(&m->on_hup, on_reload_signal, SIGHUP);
@@ -235,6 +258,10 @@ static int live(struct master *m, const struct master_options *options, const st
                           .operations_fd = -1,
                           .next_operations_fd = -1,
                           .records = { .fd = -1 } };
+    if (inherits) {
+        m->watchdog.stuck = inherits->stuck;
+        m->watchdog.starved = inherits->starved;
+    }
     notify_open(&m->manager);
     enum err err = take_home(m);
     if (err) {

@@ -122,6 +122,8 @@ enum err master_page(void *user, struct span path, struct buf *out, unsigned *re
                                            .replica = &m->replica,
                                            .records = &m->records,
                                            .listen = m->listen,
+                                           .stuck = m->watchdog.stuck,
+                                           .starved = m->watchdog.starved,
                                            .now_ms = uv_now(&m->loop),
                                            .started_ms = m->started_ms,
                                            .wall_ms = clock_wall_ms() };

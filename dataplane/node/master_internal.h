@@ -11,6 +11,7 @@
 #include "dataplane/node/supervisor.h"
 #include "dataplane/node/tally.h"
 #include "dataplane/node/uplink.h"
+#include "dataplane/node/watchdog.h"
 #include "proto/home.h"
 #include "proto/snapshot.h"
 
@@ -32,7 +33,8 @@ struct master {
     struct uplink uplink;
     struct records records;
     struct exporter exporter;
-    uv_timer_t records_timer, readers_timer;
+    struct watchdog watchdog;
+    uv_timer_t records_timer, readers_timer, watchdog_timer;
     uv_signal_t on_term, on_int, on_hup;
     uint64_t started_ms;
     char listen[LISTENING_TEXT_BYTES];

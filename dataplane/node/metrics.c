@@ -333,6 +333,9 @@ static void node(struct page *p)
     one(p, "uptime_seconds", "gauge", "Since this master began.", (s->now_ms - s->started_ms) / 1000);
     one(p, "workers", "gauge", "Worker processes wanted.", s->supervisor->slot_count);
     one(p, "workers_up", "gauge", "Worker processes that serve.", supervisor_up(s->supervisor));
+    one(p, "worker_stuck_total", "counter", "Workers whose loop did not turn and that were replaced for it.", s->stuck);
+    one(p, "worker_starved_total", "counter", "Times that a worker wanted to run and got no CPU for too long.",
+        s->starved);
     one(p, "worker_restarts_total", "counter", "Worker processes that ended unasked.", s->supervisor->restarts);
     for (size_t i = 0; i < ARRAY_LEN(worker_rows); i++)
         one(p, worker_rows[i].name, worker_rows[i].type, worker_rows[i].help, p->all.workers[worker_rows[i].counter]);

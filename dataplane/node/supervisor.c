@@ -417,13 +417,13 @@ void supervisor_drain(struct supervisor *s, uint64_t drain_ms)
     supervisor_check_emptied(s);
 }
 
-void supervisor_replace(struct supervisor *s, unsigned slot, const char *why)
+void supervisor_replace(struct supervisor *s, unsigned slot, const char *why, int number)
 {
     const struct process *p = slot < s->slot_count ? s->slots[slot].process : NULL;
     if (!p)
         return;
     log_error("worker.replaced", LOG_U64("slot", slot), LOG_U64("pid", p->pid), LOG_STR("why", why));
-    process_signal(p, SIGKILL);
+    process_signal(p, number);
 }
 
 unsigned supervisor_up(const struct supervisor *s)

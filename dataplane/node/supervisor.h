@@ -112,8 +112,9 @@ MUST_CHECK enum err supervisor_roll(struct supervisor *supervisor, const struct 
                                     const char *config_file, char why[SUPERVISOR_WHY_BYTES]);
 /* Stops accepting, lets what runs finish for drain_ms; then `emptied`. A second call makes haste. */
 void supervisor_drain(struct supervisor *supervisor, uint64_t drain_ms);
-/* Kills the slot's worker for cause, such as a loop that does not turn; the slot is filled again. */
-void supervisor_replace(struct supervisor *supervisor, unsigned slot, const char *why);
+/* Ends the slot's worker for cause, such as a loop that does not turn; the slot is filled again. number: SIGKILL, or a
+ * signal that counts as a crash (of its table). */
+void supervisor_replace(struct supervisor *supervisor, unsigned slot, const char *why, int number);
 /* Workers that serve in their slots. */
 unsigned supervisor_up(const struct supervisor *supervisor);
 /* Region of the worker that serves in this slot; NULL: none does. For the minimum of what is served. */

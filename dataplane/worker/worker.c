@@ -1,5 +1,7 @@
 #include "dataplane/worker/worker.h"
 #include "common/log.h"
+#include "dataplane/node/watchdog.h"
+#include "dataplane/worker/backtrace.h"
 #include "dataplane/worker/core.h"
 #include "dataplane/worker/exchange.h"
 #include "dataplane/worker/link.h"
@@ -216,7 +218,9 @@ static enum err open_link(struct worker *w, const struct worker_options *options
 
 static enum err start(struct worker *w, const struct worker_options *options)
 {
-    enum err err = open_core(w, options);
+    enum err err = backtrace_on_signal(WATCHDOG_SIGNAL);
+    if (!err)
+        err = open_core(w, options);
     if (err)
         return err;
     atomic_store(&w->core.region->started_ms, core_now_ms(&w->core));
