@@ -7,6 +7,7 @@ import { alive, holderOf } from './support/control.mjs';
 import { binDir, repository, run, startFakellm, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 const programs = ['fairlead', 'fairlead-controlplane', 'fairlead-dataplane', 'fairlead-pricefeed', 'fairlead-prober'];
+const units = ['controlplane.service', 'dataplane.service', 'dataplane.socket', 'pricefeed.service', 'prober.service'].map((name) => `fairlead-${name}`);
 const parts = ['control', 'node', 'prober', 'pricefeed'];
 const build = path.dirname(binDir);
 const made = path.join(build, 'admin-cli/docs/made'); // the last thing that an installation needs
@@ -41,7 +42,7 @@ describe('an installation', { skip }, () => {
     await stopAll();
   });
 
-  test('holds the programs, their manual, completion and examples, and nothing else', () => {
+  test('holds the programs, their units, manual, completion and examples, and nothing else', () => {
     const files = filesBelow(prefix);
     const manual = files.filter((name) => /^share\/man\/man1\/fairlead(-[a-z-]+)?\.1$/.test(name));
     const examples = filesBelow(path.join(repository, 'deploy/examples')).map((name) => `share/fairlead/examples/${name}`);
@@ -51,12 +52,29 @@ describe('an installation', { skip }, () => {
       files.filter((name) => !manual.includes(name)),
       [
         ...programs.map((name) => `bin/${name}`),
+        ...units.map((name) => `lib/systemd/system/${name}`),
+        'lib/sysusers.d/fairlead.conf',
+        'lib/tmpfiles.d/fairlead.conf',
         'share/bash-completion/completions/fairlead',
         ...examples,
         'share/fish/vendor_completions.d/fairlead.fish',
       ],
     );
     for (const name of files) assert.equal(statSync(at(name)).mode & 0o777, name.startsWith('bin/') ? 0o755 : 0o644, name);
+  });
+
+  test('holds units that systemd takes and finds tight', async () => {
+    const system = at('lib/systemd/system');
+    const verify = await run('/usr/bin/systemd-analyze', ['verify', '--man=no', ...units.map((name) => path.join(system, name))]);
+    assert.deepEqual({ code: verify.code, said: verify.stdout + verify.stderr }, { code: 0, said: '' });
+    for (const name of units.filter((unit) => unit.endsWith('.service'))) {
+      // An exposure of 1.5 of 10 at most: who loosens a unit says why by changing this.
+      const security = await run('/usr/bin/systemd-analyze', ['security', '--offline=yes', '--no-pager', '--threshold=15', path.join(system, name)]);
+      assert.equal(security.code, 0, security.stdout + security.stderr);
+      const unit = readFileSync(path.join(system, name), 'utf8');
+      assert.ok(unit.includes(`ExecStart=${at('bin')}/${name.replace('.service', '')} --home %S/fairlead\n`), unit);
+      assert.equal(/@[A-Z_]+@/.exec(unit), null);
+    }
   });
 
   test('has programs that say what they are', async () => {
