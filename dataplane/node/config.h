@@ -66,7 +66,6 @@ struct node_config {
     char *name;
     char *control;  /* channel address of the fetch link */
     char *evidence; /* of the evidence link */
-    char *listen;   /* ADDR:PORT; goes as soon as all read `listeners` */
     struct listener_config listeners[NODE_LISTENERS_MAX];
     unsigned listener_count;
     char *operations;

@@ -67,24 +67,15 @@ void config_release_listeners(struct node_config *config)
     for (unsigned i = 0; i < config->listener_count; i++)
         release_one(&config->listeners[i]);
     config->listener_count = 0;
-    free(config->listen);
-    config->listen = NULL;
 }
 
-static enum err take(struct node_config *config, struct listeners *list)
+/* The list is empty afterwards. */
+static void take(struct node_config *config, struct listeners *list)
 {
-    char *first = NULL;
-    for (unsigned i = 0; i < list->count && !first; i++) {
-        const char *rest;
-        if (listener_kind(&list->items[i], &rest) == LISTENER_TCP && config_set_text(&first, span_cstr(rest)))
-            return ERR_NOMEM;
-    }
     config_release_listeners(config);
     memcpy(config->listeners, list->items, sizeof(config->listeners));
     config->listener_count = list->count;
-    config->listen = first;
     list->count = 0;
-    return OK;
 }
 
 /* ---- an address ---- */
@@ -159,7 +150,7 @@ enum err config_listen(struct node_config *config, const struct span *addresses,
     for (size_t i = 0; i < count && !err; i++)
         err = add(&list, addresses[i], ret_message);
     if (!err)
-        err = take(config, &list);
+        take(config, &list);
     release_list(&list);
     return err;
 }
@@ -374,7 +365,7 @@ enum err config_read_listeners(const struct config_reading *r, struct node_confi
         for (const struct yaml_node *child = value->first; child && !err; child = child->next)
             err = read_one(r, &list, child);
     if (!err)
-        err = take(config, &list);
+        take(config, &list);
     release_list(&list);
     return err;
 }

@@ -1,5 +1,6 @@
 #include "dataplane/node/listening.h"
 #include <fcntl.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define UNIX    "unix:"
@@ -142,15 +143,18 @@ static enum err open_one(struct listening *l, unsigned line, const struct passed
     return open_shared(l, line, passed, exclusive, ret_hint, ret_fd);
 }
 
-static const char *hint_of(enum err err)
+static const char *hint_of(enum listener_kind kind, enum err err)
 {
+    const bool local = kind == LISTENER_UNIX;
     switch (err) {
     case ERR_EXISTS:
-        return "another program listens there: stop it, or choose another address with --listen";
+        return local ? "another program listens there, or the file is no socket: remove it, or choose another path"
+                     : "another program listens there: stop it, or choose another address with --listen";
     case ERR_DENIED:
-        return "this user may not listen there: choose a port from 1024 on, or give the capability";
+        return local ? "this user may not make a socket there"
+                     : "this user may not listen there: choose a port from 1024 on, or let systemd pass the socket";
     case ERR_NOT_FOUND:
-        return "this machine has no such address";
+        return local ? "there is no such directory" : "this machine has no such address";
     default:
         return "";
     }
@@ -181,7 +185,8 @@ enum err listening_open(struct listening *l, const struct passed *passed, bool f
         const char *hint = NULL;
         const enum err err = open_line(l, line, passed, fresh, &hint);
         if (err) {
-            *ret_fault = (struct listening_fault){ .line = line, .hint = hint ? hint : hint_of(err) };
+            *ret_fault =
+                (struct listening_fault){ .line = line, .hint = hint ? hint : hint_of(l->lines[line].kind, err) };
             return err;
         }
     }
@@ -211,5 +216,53 @@ void listening_close(struct listening *l)
                 (void)close(l->fds[slot][i]);
             l->fds[slot][i] = -1;
         }
+    }
+}
+
+static enum err describe_line(const struct listening *l, unsigned line, bool named, struct buf *out)
+{
+    const struct listening_line *it = &l->lines[line];
+    struct address address;
+    struct sockaddr_un local = { .sun_family = AF_UNSPEC };
+    socklen_t len = sizeof(local);
+    char text[LISTENING_TEXT_BYTES];
+    enum err err;
+    if (it->kind != LISTENER_SYSTEMD)
+        err = buf_append_cstr(out, listening_text(it, text));
+    else if (socket_address(l->fds[0][line], &address) == OK)
+        err = buf_append_cstr(out, address_format(&address, text));
+    else if (getsockname(l->fds[0][line], (struct sockaddr *)&local, &len) == 0 && local.sun_family == AF_UNIX)
+        err = buf_printf(out, UNIX "%.*s", (int)sizeof(local.sun_path), local.sun_path);
+    else
+        err = buf_append_cstr(out, "nowhere");
+    if (!err && named && it->kind == LISTENER_SYSTEMD)
+        err = buf_printf(out, " %s", it->text);
+    return err ? err : buf_append_cstr(out, "\n");
+}
+
+enum err listening_describe(const struct listening *l, struct buf *out)
+{
+    struct address address;
+    unsigned first = 0;
+    while (first < l->count && socket_address(l->fds[0][first], &address) != OK)
+        first++;
+    if (first == l->count)
+        first = 0;
+    enum err err = l->count > 0 ? describe_line(l, first, false, out) : OK;
+    for (unsigned line = 0; line < l->count && !err; line++) {
+        if (line != first)
+            err = describe_line(l, line, true, out);
+    }
+    return err;
+}
+
+void listening_unlink(const struct listening *l, const struct listening *now)
+{
+    for (unsigned line = 0; line < l->count; line++) {
+        bool stays = false;
+        for (unsigned i = 0; now && i < now->count; i++)
+            stays = stays || same_line(&now->lines[i], &l->lines[line]);
+        if (l->lines[line].kind == LISTENER_UNIX && !stays)
+            socket_unlink(l->lines[line].text + strlen(UNIX), now == NULL);
     }
 }

@@ -42,4 +42,10 @@ MUST_CHECK enum err listening_open(struct listening *listening, const struct pas
 void listening_of(const struct listening *listening, unsigned slot, struct control_fds *ret);
 /* "127.0.0.1:4000", "unix:/run/fairlead/api": where a line listens. out: LISTENING_TEXT_BYTES. Returns out. */
 char *listening_text(const struct listening_line *line, char *out);
+/* For people and programs that seek us, a line each: ADDR:PORT or unix:PATH, as it came out. The first line is that of
+ * the first TCP listener (else of the first); after others that systemd passed stands their name. */
+MUST_CHECK enum err listening_describe(const struct listening *listening, struct buf *out);
 void listening_close(struct listening *listening);
+/* Takes away the files of Unix sockets that were ours: those that `now` has no more, or, NULL, all on which nobody
+ * listens any longer. */
+void listening_unlink(const struct listening *listening, const struct listening *now);

@@ -9,7 +9,8 @@
 
 #define RECORDS_EVERY_MS 50u
 #define READERS_EVERY_MS 60000u
-#define DESCRIPTORS_OWN  256u /* of a worker for itself: loop, store, board, link, listeners, logs, with room */
+#define WATCHDOG_OFF_MS  1000u /* how often a watchdog that is off looks whether it still is */
+#define DESCRIPTORS_OWN  256u  /* of a worker for itself: loop, store, board, link, listeners, logs, with room */
 
 /* ---- timers and signals ---- */
 
@@ -40,17 +41,19 @@ static void on_records(uv_timer_t *timer)
     tell_manager(m);
 }
 
+/* Its time may change with the configuration, and from nothing to something. */
 static void on_watchdog(uv_timer_t *timer)
 {
     struct master *m = timer->data;
+    const uint64_t limit_ms = m->config->limits.watchdog_ms;
+    uv_timer_start(timer, on_watchdog, limit_ms ? limit_ms / 4 : WATCHDOG_OFF_MS, 0);
     for (unsigned i = 0; i < m->supervisor.slot_count; i++) {
         enum watchdog_verdict verdict;
         int number;
         const struct board_region *region = supervisor_region(&m->supervisor, i);
         const uint64_t pid = region ? m->supervisor.slots[i].process->pid : 0;
         const uint64_t turned_ms = region ? atomic_load(&region->counters[WORKER_LOOP_LAST_MS]) : 0;
-        if (watchdog_look(&m->watchdog, i, pid, turned_ms, uv_now(&m->loop), m->config->limits.watchdog_ms, &verdict,
-                          &number))
+        if (watchdog_look(&m->watchdog, i, pid, turned_ms, uv_now(&m->loop), limit_ms, &verdict, &number))
             supervisor_replace(&m->supervisor, i, watchdog_verdict_name(verdict), number);
     }
 }
@@ -175,9 +178,7 @@ static void start_handles(struct master *m)
 {
     uv_timer_start(&m->records_timer, on_records, RECORDS_EVERY_MS, RECORDS_EVERY_MS);
     uv_timer_start(&m->readers_timer, on_readers, READERS_EVERY_MS, READERS_EVERY_MS);
-    if (m->config->limits.watchdog_ms)
-        uv_timer_start(&m->watchdog_timer, on_watchdog, m->config->limits.watchdog_ms / 4,
-                       m->config->limits.watchdog_ms / 4);
+    uv_timer_start(&m->watchdog_timer, on_watchdog, 0, 0);
     uv_signal_start(&m->on_term, on_stop_signal, SIGTERM);
     uv_signal_start(&m->on_int, on_stop_signal, SIGINT);
     uv_signal_start(&m->on_hup, on_reload_signal, SIGHUP);
@@ -196,6 +197,7 @@ static void leave_home(struct master *m)
             (void)unlink(path);
         free(path);
     }
+    listening_unlink(&m->supervisor.listening, NULL);
 }
 
 static bool process_runs(uint64_t pid)

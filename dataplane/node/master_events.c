@@ -72,13 +72,20 @@ static bool on_current(void *user, const struct board_region *region)
 static void tell_listening(struct master *m)
 {
     const struct listening *l = &m->supervisor.listening;
-    char text[LISTENING_TEXT_BYTES];
+    struct buf text = BUF_INIT((size_t)NODE_LISTENERS_MAX * 2 * LISTENING_TEXT_BYTES);
     REQUIRE(l->count > 0);
-    (void)listening_text(&l->lines[0], m->listen);
-    (void)master_write_file(m, MASTER_LISTEN_FILE, m->listen);
-    for (unsigned i = 0; i < l->count; i++)
-        log_info("node.listening", LOG_STR("address", listening_text(&l->lines[i], text)),
-                 LOG_U64("workers", m->supervisor.slot_count));
+    if (listening_describe(l, &text)) {
+        log_error("node.listening", LOG_ERR(ERR_NOMEM));
+        return;
+    }
+    (void)master_write_file(m, MASTER_LISTEN_FILE, buf_span(&text));
+    struct span lines = buf_span(&text), line;
+    for (bool first = true; span_split(&lines, '\n', &line) && line.len > 0; first = false) {
+        if (first)
+            (void)snprintf(m->listen, sizeof(m->listen), SPAN_FMT, SPAN_ARG(line));
+        log_info("node.listening", LOG_SPAN("address", line), LOG_U64("workers", m->supervisor.slot_count));
+    }
+    buf_release(&text);
 }
 
 static void on_listening(void *user)

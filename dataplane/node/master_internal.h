@@ -60,7 +60,7 @@ MUST_CHECK enum err master_leave(struct master *m);
 
 /* ---- master_rooms.c ---- */
 MUST_CHECK enum err master_open_rooms(struct master *m);
-enum err master_write_file(struct master *m, const char *relative, const char *text); /* a line in the home */
+enum err master_write_file(struct master *m, const char *relative, struct span text); /* a file of the home, whole */
 unsigned master_regions(const struct node_config *config); /* of the board, for so many workers */
 const char *master_operations_hint(enum err err);
 

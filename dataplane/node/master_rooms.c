@@ -5,12 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 
-enum err master_write_file(struct master *m, const char *relative, const char *text)
+enum err master_write_file(struct master *m, const char *relative, struct span text)
 {
-    char line[LISTENING_TEXT_BYTES + 2];
     char *path = node_config_path(m->config, relative);
-    (void)snprintf(line, sizeof(line), "%s\n", text);
-    const enum err err = path ? file_write_atomic(path, span_cstr(line), 0644) : ERR_NOMEM;
+    const enum err err = path ? file_write_atomic(path, text, 0644) : ERR_NOMEM;
     if (err)
         log_error("home.write", LOG_STR("file", relative), LOG_ERR(err));
     free(path);
@@ -82,7 +80,7 @@ static enum err operations_socket(struct master *m, struct address *address, int
 static enum err open_exporter(struct master *m)
 {
     struct address address;
-    char text[ADDRESS_TEXT_BYTES];
+    char text[ADDRESS_TEXT_BYTES], line[ADDRESS_TEXT_BYTES + 1];
     int fd;
     REQUIRE(address_parse(span_cstr(m->config->operations), &address) == OK); /* was checked with the configuration */
     enum err err = operations_socket(m, &address, &fd);
@@ -98,7 +96,8 @@ static enum err open_exporter(struct master *m)
         return err;
     }
     log_info("operations.listening", LOG_STR("address", text));
-    return master_write_file(m, MASTER_OPERATIONS_FILE, text);
+    (void)snprintf(line, sizeof(line), "%s\n", text);
+    return master_write_file(m, MASTER_OPERATIONS_FILE, span_cstr(line));
 }
 
 static enum err open_changes(struct master *m)

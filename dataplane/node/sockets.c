@@ -119,13 +119,28 @@ static enum err bind_unix(int fd, const struct sockaddr_un *address, unsigned mo
     return OK;
 }
 
+static bool unix_address(const char *path, struct sockaddr_un *ret)
+{
+    const size_t len = strlen(path);
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (len >= sizeof(ret->sun_path))
+        return false;
+    memcpy(ret->sun_path, path, len + 1);
+    return true;
+}
+
+void socket_unlink(const char *path, bool only_stale)
+{
+    struct sockaddr_un address;
+    if (unix_address(path, &address) && clear_way(&address, only_stale))
+        return; /* it is not ours to remove, or there is nothing to do about it */
+}
+
 enum err socket_listen_unix(const char *path, unsigned mode, bool exclusive, int *ret_fd)
 {
-    struct sockaddr_un address = { .sun_family = AF_UNIX };
-    const size_t len = strlen(path);
-    if (len >= sizeof(address.sun_path))
+    struct sockaddr_un address;
+    if (!unix_address(path, &address))
         return ERR_TOO_LARGE;
-    memcpy(address.sun_path, path, len + 1);
     enum err err = clear_way(&address, exclusive);
     if (err)
         return err;

@@ -17,6 +17,8 @@ MUST_CHECK enum err socket_address(int fd, struct address *ret); /* ERR_IO, ERR_
  * a connection to it was refused, which proves that nobody listens. ERR_EXISTS: somebody listens, or the file is no
  * socket. ERR_TOO_LARGE (path), ERR_DENIED, ERR_NOT_FOUND (directory), ERR_IO. */
 MUST_CHECK enum err socket_listen_unix(const char *path, unsigned mode, bool exclusive, int *ret_fd);
+/* Takes the file of a Unix socket away; only_stale: unless somebody listens there. What is no socket stays. */
+void socket_unlink(const char *path, bool only_stale);
 bool socket_is_listening(int fd); /* a stream over TCP or a Unix socket */
 /* Is it the Unix socket that was bound to this path? */
 bool socket_is_at(int fd, const char *path);

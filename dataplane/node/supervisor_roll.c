@@ -57,6 +57,7 @@ static void commit(struct supervisor *s)
             supervisor_retire(old);
     }
     s->slot_count = s->listening.slots;
+    listening_unlink(&before, &s->listening);
     listening_close(&before);
     log_info("roll.done", LOG_U64("workers", s->slot_count), LOG_U64("generation", s->generation));
     s->options.events.serving(s->options.events.user);
