@@ -3,6 +3,8 @@
 #include "common/log.h"
 #include "proto/wire.h"
 
+#define KEY_ARENA_BYTES  (1u << 20)  /* a decoded key record */
+#define KEY_KEPT_BYTES   (16u << 10) /* a larger one is not kept for the next request: few are, and they add up */
 #define HEAD_ARENA_BYTES (16u << 20) /* a decoded head with all its overrides; bounds what a bad one can cost */
 
 static uint32_t find_label(void *user, unsigned kind, struct span name)
@@ -22,6 +24,23 @@ enum err loader_init(struct loader *loader, const char *store_path, struct board
     return OK;
 }
 
+/* A record as it stood in one transaction. Counted: requests go on using what is known no more. */
+struct known_key {
+    unsigned users;
+    uint64_t txn_id;
+    struct key_record *record; /* in arena */
+    struct arena arena;
+};
+
+static void known_unuse(void *object)
+{
+    struct known_key *known = object;
+    if (--known->users > 0)
+        return;
+    arena_release(&known->arena);
+    free(known);
+}
+
 void loader_release(struct loader *loader)
 {
     table_unref(loader->table);
@@ -30,6 +49,9 @@ void loader_release(struct loader *loader)
     for (size_t i = 0; i < ARRAY_LEN(loader->cache); i++)
         if (loader->cache[i].compiled)
             compiled_unref(loader->cache[i].compiled);
+    for (size_t i = 0; i < LOADER_KEYS_KNOWN; i++)
+        if (loader->known[i])
+            known_unuse(loader->known[i]);
     if (loader->store)
         tablestore_close(loader->store);
     free(loader->store_path);
@@ -194,12 +216,47 @@ void loader_refresh(struct loader *loader)
     }
 }
 
+static enum err known_read(struct loader *loader, const struct sha256 *hash, struct known_key **ret)
+{
+    struct known_key *known = fault_calloc(1, sizeof(*known));
+    if (!known)
+        return ERR_NOMEM;
+    known->users = 1;
+    known->txn_id = loader->txn_id;
+    arena_init(&known->arena, KEY_ARENA_BYTES);
+    enum err err = tablestore_key(loader->store, &known->arena, hash, &known->record);
+    if (err)
+        known_unuse(known);
+    else
+        *ret = known;
+    return err;
+}
+
+/* What is known spares a key that asks again the tree, the check and the decoding: 6,000 instructions. A revocation is a
+ * commit, and after any commit nothing is known. */
 enum err loader_key(struct loader *loader, struct arena *arena, const struct sha256 *hash, struct key_record **ret)
 {
+    struct known_key **slot = &loader->known[hash->bytes[0] % LOADER_KEYS_KNOWN], *known = *slot;
     enum err err = begin(loader);
     if (err)
         return err;
-    err = tablestore_key(loader->store, arena, hash, ret);
+    if (known && known->txn_id == loader->txn_id && sha256_eq(&known->record->hash, hash))
+        known->users++;
+    else
+        err = known_read(loader, hash, &known);
     tablestore_end(loader->store);
+    if (err)
+        return err;
+    if (known != *slot && known->arena.held <= KEY_KEPT_BYTES) {
+        if (*slot)
+            known_unuse(*slot);
+        *slot = known;
+        known->users++;
+    }
+    err = arena_defer(arena, known_unuse, known);
+    if (err)
+        known_unuse(known);
+    else
+        *ret = known->record;
     return err;
 }

@@ -16,6 +16,9 @@ struct loader_events {
     void (*bad)(void *user, const struct table_version *version, const char *why); /* why: one line, until it returns */
     void *user;
 };
+struct known_key;
+#define LOADER_KEYS_KNOWN                                                                                              \
+    256u /* records of keys that were asked for lately, by the first byte of their hash: some 1.1 MB */
 struct loader {
     char *store_path;
     struct tablestore *store; /* NULL until the master has made it */
@@ -33,6 +36,7 @@ struct loader {
         uint64_t used;             /* higher: later */
     } cache[ARTIFACTS_KEPT];
     uint64_t uses;
+    struct known_key *known[LOADER_KEYS_KNOWN]; /* each good for the transaction it was read in, and no other */
     uint64_t switches, errors;
 };
 
@@ -44,7 +48,7 @@ void loader_release(struct loader *loader);
 /* Takes what was committed since the last look, if anything. Errors are counted, logged and reported; the last good
  * table stays. */
 void loader_refresh(struct loader *loader);
-/* The key record by hash, read in the same transaction in which the table was found to be the newest. ERR_NOT_FOUND: no
- * such key. ERR_AGAIN: there is no store yet. ERR_CORRUPT, ERR_NOMEM, ERR_IO, ERR_TOO_MANY. */
+/* The key record by hash, as it stands in the same transaction in which the table was found to be the newest; it lives
+ * as long as the arena's content. ERR_NOT_FOUND: no such key. ERR_AGAIN: there is no store yet. ERR_CORRUPT, ERR_NOMEM, ERR_IO, ERR_TOO_MANY. */
 MUST_CHECK enum err loader_key(struct loader *loader, struct arena *arena, const struct sha256 *hash,
                                struct key_record **ret);

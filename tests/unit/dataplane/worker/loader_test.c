@@ -96,6 +96,44 @@ static void memory_that_is_short_is_no_verdict(void **state)
     rig_stop(&rig);
 }
 
+/* What is known of a key is as good as what stands there: gone with the commit that revokes it, while a request that
+ * has it keeps it. */
+static void a_key_is_known_until_the_next_commit(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct loader *loader = &rig.core.loader;
+    struct arena first, second;
+    struct key_record *key = NULL, *again = NULL;
+    const struct sha256 hash = sha256_of(span_cstr(rig.key)), other = sha256_of(SPAN("x"));
+    arena_init(&first, 4096);
+    arena_init(&second, 4096);
+    assert_int_equal(loader_key(loader, &first, &other, &key), ERR_NOT_FOUND);
+    for (uint64_t nth = 0; nth < 20; nth++) { /* each allocation fails once */
+        fault_arm(FAULT_ALLOC, nth, 1);
+        enum err err = loader_key(loader, &second, &hash, &again);
+        bool hit = fault_seen(FAULT_ALLOC) > nth;
+        fault_disarm_all();
+        assert_int_equal(err, hit ? ERR_NOMEM : OK);
+        arena_release(&second);
+        arena_init(&second, 4096);
+    }
+    assert_int_equal(loader_key(loader, &first, &hash, &key), OK);
+    assert_int_equal(loader_key(loader, &second, &hash, &again), OK);
+    assert_ptr_equal(key, again);
+    arena_release(&second);
+    arena_init(&second, 4096);
+    rig_directory(&rig, 1, true);
+    assert_int_equal(loader_key(loader, &second, &hash, &again), OK);
+    assert_true(again->revoked);
+    assert_false(key->revoked);
+    assert_true(sha256_eq(&key->hash, &hash));
+    arena_release(&second);
+    rig_stop(&rig);
+    arena_release(&first);
+}
+
 static void a_store_that_is_not_there_yet(void **state)
 {
     (void)state;
@@ -122,6 +160,7 @@ int main(void)
         cmocka_unit_test(rebuilds_only_what_changed),
         cmocka_unit_test(a_bad_table_is_refused_once),
         cmocka_unit_test(memory_that_is_short_is_no_verdict),
+        cmocka_unit_test(a_key_is_known_until_the_next_commit),
         cmocka_unit_test(a_store_that_is_not_there_yet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
