@@ -1,6 +1,6 @@
 // What tests/bench/instructions runs; options and reasons stand there.
 import { execFileSync } from 'node:child_process';
-import { chmodSync, copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,17 +13,10 @@ const { values: options } = parseArgs({ options: { record: { type: 'boolean' }, 
 const MANY_ROUTES = 100_000;
 const ROOM = 1.1; // from what was counted to the ceiling that --record writes
 
-// All programs as they are, but for the data plane, which runs below callgrind. Workers are started from /proc/self/exe, past the script:
-// valgrind follows the children. Nothing is counted until callgrind_control says so. Copies: a program finds its siblings beside the
-// file that /proc/self/exe points at.
-const bins = mkdtempSync(path.join(tmpdir(), 'fl-instructions-'));
-process.on('exit', () => rmSync(bins, { recursive: true, force: true }));
-for (const name of readdirSync(release)) if (name !== 'fairlead-dataplane') copyFileSync(path.join(release, name), path.join(bins, name));
-const callgrind = `valgrind -q --tool=callgrind --instr-atstart=no --callgrind-out-file=${bins}/out.%p`;
-const children = '--trace-children=yes --trace-children-skip-by-arg=--selftest';
-writeFileSync(path.join(bins, 'fairlead-dataplane'), `#!/bin/sh\nexec ${callgrind} ${children} ${release}/fairlead-dataplane "$@"\n`);
-chmodSync(path.join(bins, 'fairlead-dataplane'), 0o755);
-process.env.FAIRLEAD_BIN = bins;
+const preload = path.join(release, '../tests/bench/libunder_callgrind.so');
+const dumpsIn = mkdtempSync(path.join(tmpdir(), 'fl-instructions-'));
+process.on('exit', () => rmSync(dumpsIn, { recursive: true, force: true }));
+process.env.FAIRLEAD_BIN = release;
 const { startFairlead } = await import('../system/support/fairlead.mjs');
 const { runLoadgen, stopAll } = await import('../system/support/process.mjs');
 
@@ -45,6 +38,8 @@ async function start(routes) {
   const house = await startFairlead({
     fakes: [{ models: 'm', keep: 0 }],
     workers: 1,
+    env: { LD_PRELOAD: preload, UNDER_CALLGRIND: dumpsIn },
+    node: 'limits: {watchdog: 0s}',
     policy: ([fake]) => `
 defaults: {probe: {how: none}}
 providers:
@@ -72,7 +67,7 @@ ${Array.from({ length: routes }, (_, i) => `  route-${i}: {tiers: [{models: [p/m
       await send(load, requests);
       control('-d');
       control('-i', 'off');
-      const profile = readFileSync(`${bins}/out.${worker}.${++dumps}`, 'utf8');
+      const profile = readFileSync(`${dumpsIn}/out.${worker}.${++dumps}`, 'utf8');
       if (options.profiles) writeFileSync(path.join(options.profiles, `${name}.${dumps}`), profile);
       return Number(profile.match(/^totals: (\d+)/m)[1]) / requests;
     },
