@@ -1,0 +1,139 @@
+// Clients of all kinds for the soak: each makes one request and says how it ended, as the books must have it:
+//
+//   {outcome, id}: ok, client_error, error, cancelled (as in /metrics); unauthorized, malformed (counted apart, no record);
+//   broken (the connection ended without an answer's end); stale (so did a kept one, before any answer: the server may have closed it
+//   just when the request was sent, which HTTP/1.1 cannot avoid: RFC 9112 section 9.5); unsure (the client left before it could know whether its request was seen).
+import http from 'node:http';
+import net from 'node:net';
+import { eventsOf } from './fairlead.mjs';
+
+const TIME_LIMIT_MS = 60_000; // nothing may hang: a client that waits longer is broken
+
+const outcomeOfStatus = (status) => {
+  if (status === 200) return 'ok';
+  if (status === 401) return 'unauthorized';
+  return status >= 500 || status === 429 ? 'error' : 'client_error';
+};
+
+function outcomeOf({ status, text, whole, stream }) {
+  if (!whole) return 'broken';
+  if (status !== 200 || !stream) {
+    const body = JSON.parse(text); // each answer is JSON, errors too
+    if (status === 200 && typeof body.choices[0].message.content !== 'string') throw new Error(`not an answer: ${text}`);
+    if (status !== 200 && !body.error?.message) throw new Error(`not an error: ${text}`);
+    return outcomeOfStatus(status);
+  }
+  const events = eventsOf(text);
+  if (events.at(-1) === '[DONE]') return 'ok';
+  if (events.at(-1)?.error) return 'error';
+  throw new Error(`a stream without an end: ${text.slice(-300)}`);
+}
+
+// A question over Node's HTTP. leave: 'data' (after the first bytes), 'sent' (at once, when all is written). slowMs: rests between reads.
+function ask(house, { key, body, agent = false, stream = false, leave, slowMs = 0 }) {
+  return new Promise((resolve, reject) => {
+    const text = typeof body === 'string' ? body : JSON.stringify({ ...body, stream });
+    const answer = { text: '', whole: false, stream };
+    const settle = () => {
+      clearTimeout(timer);
+      try {
+        const id = answer.id;
+        if (req.reusedSocket && answer.status === undefined && !answer.left) resolve({ outcome: 'stale' });
+        else if (answer.left) resolve({ outcome: leave === 'sent' ? 'unsure' : 'cancelled', id });
+        else resolve({ outcome: outcomeOf(answer), id, status: answer.status, code: answer.text.match(/"code":\s*"(\w+)"/)?.[1] });
+      } catch (error) {
+        reject(error);
+      }
+    };
+    const req = http.request(`${house.api}/v1/chat/completions`, {
+      method: 'POST',
+      agent,
+      headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), authorization: `Bearer ${key}` },
+    });
+    const timer = setTimeout(() => {
+      reject(new Error(`no end within the time limit: status ${answer.status}, ${answer.id}, ${answer.text.slice(-200)}`));
+      req.destroy();
+    }, TIME_LIMIT_MS);
+    const go = () => {
+      answer.left = true;
+      req.destroy();
+    };
+    req.on('error', () => {}); // 'close' follows
+    req.on('close', () => answer.status ?? settle()); // a response may have more to read
+    req.on('response', (res) => {
+      answer.status = res.statusCode;
+      answer.id = res.headers['x-request-id'];
+      res.setEncoding('utf8');
+      res.on('data', (part) => {
+        answer.text += part;
+        if (leave === 'data' && res.statusCode === 200) go();
+        if (slowMs) {
+          res.pause();
+          setTimeout(() => res.resume(), slowMs);
+        }
+      });
+      res.on('end', () => (answer.whole = res.complete));
+      res.on('error', () => {});
+      res.on('close', settle);
+    });
+    req.end(text, () => leave === 'sent' && go());
+  });
+}
+
+// Bytes as they are, on a connection of their own; resolves with all that came until the end, or until `enough`.
+function raw(house, bytes, enough = () => false) {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    const socket = net.connect(house.port, '127.0.0.1', () => socket.write(bytes));
+    const timer = setTimeout(() => reject(new Error(`no end within the time limit: ${text.slice(0, 300)}`)), TIME_LIMIT_MS);
+    socket.setEncoding('utf8');
+    socket.on('data', (part) => {
+      text += part;
+      if (enough(text)) socket.end();
+    });
+    socket.on('error', () => {});
+    socket.on('close', () => {
+      clearTimeout(timer);
+      resolve(text);
+    });
+  });
+}
+
+const heads = (text) => [...text.matchAll(/HTTP\/1\.1 (\d{3}) .*?\r\n\r\n/gs)].map((match) => ({ status: Number(match[1]), id: match[0].match(/^x-request-id: (\S+)\r$/im)?.[1] }));
+
+const PIPELINED = 3;
+async function pipelined(house, key, body) {
+  const text = JSON.stringify(body);
+  const request = (last) =>
+    `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\n${last ? 'connection: close\r\n' : ''}content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`;
+  const answered = heads(await raw(house, request(false).repeat(PIPELINED - 1) + request(true)));
+  return Array.from({ length: PIPELINED }, (_, i) => (answered[i] ? { outcome: outcomeOfStatus(answered[i].status), ...answered[i] } : { outcome: 'broken' }));
+}
+
+async function refusedAtOnce(house, bytes, outcome, status) {
+  const [first] = heads(await raw(house, bytes));
+  if (!first) return { outcome: 'broken' };
+  if (first.status === 401) return { outcome: 'unauthorized', ...first }; // its key was revoked a moment ago
+  if (first.status !== status) throw new Error(`status ${first.status}, not ${status}`);
+  return { outcome, ...first };
+}
+
+// kinds[name](house, key, {random, agent, content}) -> one result, or a list. `content` makes the prompt, with directives for fakellm.
+export const kinds = {
+  unary: (house, key, { agent, content }) => ask(house, { key, agent, body: content('') }),
+  connects: (house, key, { content }) => ask(house, { key, body: content('') }),
+  stream: (house, key, { agent, content }) => ask(house, { key, agent, stream: true, body: content('[[fake tokens=30 token_ms=1]]') }),
+  slow: (house, key, { content }) => ask(house, { key, stream: true, slowMs: 5, body: content('[[fake tokens=300]]') }),
+  leaves: (house, key, { content }) => ask(house, { key, stream: true, leave: 'data', body: content('[[fake tokens=5000 token_ms=2]]') }),
+  vanishes: (house, key, { content }) => ask(house, { key, leave: 'sent', body: content('[[fake ttft_ms=30]]') }),
+  big: (house, key, { agent, random, content }) => ask(house, { key, agent, body: content('p'.repeat(100_000 + random() * 1_500_000)) }),
+  pipelined: (house, key, { content }) => pipelined(house, key, content('')),
+  stranger: (house, key, { agent, content }) => ask(house, { key: 'fl-nobody', agent, body: content('') }),
+  unknown: (house, key, { agent, content }) => ask(house, { key, agent, body: { ...content(''), model: 'no-such' } }),
+  notJson: (house, key, { agent }) => ask(house, { key, agent, body: '{"model": "chat", "messages": [' }),
+  tooLarge: (house, key) =>
+    refusedAtOnce(house, `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\ncontent-length: 99999999\r\n\r\n`, 'client_error', 413),
+  malformed: (house) => refusedAtOnce(house, 'POST /v1/chat/completions HTTP/1.1\r\nhost : x\r\n\r\n', 'malformed', 400),
+};
+// How often, of 100.
+export const shares = { unary: 28, connects: 12, stream: 20, slow: 3, leaves: 8, vanishes: 4, big: 4, pipelined: 5, stranger: 4, unknown: 4, notJson: 4, tooLarge: 2, malformed: 2 };
