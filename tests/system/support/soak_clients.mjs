@@ -99,7 +99,7 @@ function raw(house, bytes, enough = () => false) {
   });
 }
 
-const heads = (text) => [...text.matchAll(/HTTP\/1\.1 (\d{3}) .*?\r\n\r\n/gs)].map((match) => ({ status: Number(match[1]), id: match[0].match(/^x-request-id: (\S+)\r$/im)?.[1] }));
+const heads = (text) => [...text.matchAll(/HTTP\/1\.1 (\d{3}) .*?\r\n\r\n/gs)].map((match) => ({ status: Number(match[1]), id: match[0].match(/^x-request-id: (\S+)\r$/im)?.[1], closes: /^connection: close\r$/im.test(match[0]) }));
 
 const PIPELINED = 3;
 async function pipelined(house, key, body) {
@@ -107,7 +107,9 @@ async function pipelined(house, key, body) {
   const request = (last) =>
     `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\n${last ? 'connection: close\r\n' : ''}content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`;
   const answered = heads(await raw(house, request(false).repeat(PIPELINED - 1) + request(true)));
-  return Array.from({ length: PIPELINED }, (_, i) => (answered[i] ? { outcome: outcomeOfStatus(answered[i].status), ...answered[i] } : { outcome: 'broken' }));
+  // What follows an answer that closes the connection was not looked at: RFC 9112 section 9.6.
+  const unanswered = answered.at(-1)?.closes ? 'stale' : 'broken';
+  return Array.from({ length: PIPELINED }, (_, i) => (answered[i] ? { outcome: outcomeOfStatus(answered[i].status), ...answered[i] } : { outcome: unanswered }));
 }
 
 async function refusedAtOnce(house, bytes, outcome, status) {
