@@ -1,19 +1,28 @@
 // HTTP/2 with real clients (node's and curl's): many streams on one connection, each with its own upstream, backpressure
-// and end; and what is done to those who abuse it. Plaintext, by prior knowledge.
+// and end; and what is done to those who abuse it. In plaintext by prior knowledge, with TLS by ALPN.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import http2 from 'node:http2';
+import https from 'node:https';
 import net from 'node:net';
+import path from 'node:path';
 import { after, before, test } from 'node:test';
 import { sumOf, workersUp } from './support/control.mjs';
 import { chatBody, contentOf, eventsOf, startFairlead } from './support/fairlead.mjs';
-import { run, stopAll, waitFor } from './support/process.mjs';
+import { run, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 const { constants } = http2;
+const directory = temporaryDirectory('fl-http2-');
+const [certificate, certificateKey] = ['cert.pem', 'key.pem'].map((name) => path.join(directory, name));
 let house;
 let key;
+let secure; // the URL of the listener with TLS
 const sessions = new Set();
 
 before(async () => {
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost',
+    '-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', certificateKey, '-out', certificate], { stdio: 'ignore' });
   house = await startFairlead({
     policy: ([fake]) => `providers:
   a: {base_url: "${fake.baseUrl}", auth: none, probe: {how: none}}
@@ -21,9 +30,12 @@ models:
   a/one: {price: {input: 1, output: 2}, context: 1000000}
 routes:
   chat: {tiers: [{models: [a/one]}]}`,
-    node: 'limits: {http2_streams: 50, write_stall: 60s, body_time: 60s}',
+    listen: null,
+    node: `listen: ["127.0.0.1:0", {address: "127.0.0.1:0", tls: {certificate: "${certificate}", key: "${certificateKey}"}}]
+limits: {http2_streams: 50, write_stall: 60s, body_time: 60s}`,
     workers: 1, // one connection's streams and all others share its loop
   });
+  secure = `https://${house.listeners[1]}`;
   ({ key } = await house.createKey());
 });
 after(async () => {
@@ -31,9 +43,9 @@ after(async () => {
   await stopAll();
 });
 
-// A connection: {session, goaway: its code, closed: a promise}.
-async function connect(options = {}) {
-  const session = http2.connect(house.api, options);
+// A connection: {session, goaways: what was said, errors, closed: a promise}.
+async function connect(url = house.api) {
+  const session = http2.connect(url, { ca: readFileSync(certificate) });
   sessions.add(session);
   const client = { session, goaways: [], errors: [] };
   session.on('goaway', (code, last) => client.goaways.push({ code, last }));
@@ -173,6 +185,37 @@ test('a stalled reader holds up neither its siblings nor memory', async () => {
   await workersUp(house, (all) => all.reduce((sum, worker) => sum + worker.requests, 0) === 0);
   other.session.close();
   client.session.close();
+});
+
+test('over TLS: HTTP/2 by ALPN, or HTTP/1.1 for who asks for that', async () => {
+  const client = await connect(secure);
+  assert.equal(client.session.alpnProtocol, 'h2');
+  const all = Array.from({ length: 50 }, (_, i) => ask(client, { body: chatBody(`[[fake tokens=${i + 1} token_ms=2]]`, streaming) }));
+  for (const [i, asked] of all.entries()) {
+    await asked.done;
+    assert.ok(answered(asked), `${i}: ${asked.status} ${asked.code}`);
+    assert.equal(eventsOf(asked.text).filter((event) => event.choices?.[0]?.delta?.content).length, i + 1);
+  }
+  const large = await ask(client, { body: chatBody('x'.repeat(3_000_000)) }).done;
+  assert.ok(answered(large), large.text);
+  // A reader that stalls holds up only itself here, too.
+  const stalled = ask(client, { body: chatBody('[[fake tokens=100000]]', streaming), onData: null });
+  await new Promise((resolve) => stalled.stream.on('response', resolve));
+  stalled.stream.pause();
+  assert.ok(answered(await ask(client, { body: chatBody('hello', streaming) }).done));
+  stalled.stream.close(constants.NGHTTP2_CANCEL);
+  client.session.close();
+  await client.closed;
+  assert.deepEqual(client.errors, []);
+
+  const status = await new Promise((resolve, reject) => {
+    const options = { method: 'GET', ca: readFileSync(certificate), agent: false, headers: { authorization: `Bearer ${key}` } };
+    https.request(`${secure}/v1/models`, options, (res) => (res.resume(), resolve([res.httpVersion, res.statusCode]))).on('error', reject).end();
+  });
+  assert.deepEqual(status, ['1.1', 200]);
+  const curl = await run('/usr/bin/curl', ['--silent', '--show-error', '--http2', '--cacert', certificate, '--header', `Authorization: Bearer ${key}`,
+    '--output', '/dev/null', '--write-out', '%{http_version} %{http_code}', `${secure}/v1/models`]);
+  assert.equal(curl.stdout, '2 200', curl.stderr);
 });
 
 test('curl, by prior knowledge', async () => {

@@ -10,8 +10,8 @@ const shippedPrices = path.join(repository, 'deploy/examples/prices.yaml');
 // fakes: options of each simulated provider (named a, b, c, ... unless they say otherwise), as in startFakellm.
 // policy, directory: texts, or functions of the list of fakes; the usual heading is put before. Without a directory there is one team,
 // "t", that may use everything. node: what follows the heading of node.yaml. Where probes would disturb a test its policy says
-// `defaults: {probe: {how: none}}`.
-export async function startFairlead({ fakes: fakeOptions = [{}], policy, directory, node, workers = 2, env, args = {}, home = temporaryDirectory('fl-') }) {
+// `defaults: {probe: {how: none}}`. listen: null when node.yaml has a list of listeners; house.listeners are their addresses in order.
+export async function startFairlead({ fakes: fakeOptions = [{}], policy, directory, node, workers = 2, env, args = {}, listen = '127.0.0.1:0', home = temporaryDirectory('fl-') }) {
   const fakes = await Promise.all(fakeOptions.map((options, i) => startFakellm({ name: 'abcdefghij'[i], ...options })));
   const text = (given) => (typeof given === 'function' ? given(fakes) : given);
   const write = (name, kind, body) => body !== undefined && writeFileSync(path.join(home, name), `schema: fairlead/1\nkind: ${kind}\n${body}\n`);
@@ -23,7 +23,7 @@ export async function startFairlead({ fakes: fakeOptions = [{}], policy, directo
 
   const up = await startProcess(
     'fairlead',
-    ['up', '--home', home, '--listen', '127.0.0.1:0', '--operations', '127.0.0.1:0', '--workers', workers, '--prices', shippedPrices, ...toOptions(args)],
+    ['up', '--home', home, ...(listen ? ['--listen', listen] : []), '--operations', '127.0.0.1:0', '--workers', workers, '--prices', shippedPrices, ...toOptions(args)],
     { env, readyPattern: /^Fairlead is up\. /m, timeoutMs: 60_000 },
   );
   const address = (name) => readFileSync(path.join(home, 'run', name), 'utf8').split('\n', 1)[0];
@@ -35,6 +35,7 @@ export async function startFairlead({ fakes: fakeOptions = [{}], policy, directo
     up,
     fakes,
     address: address('listen'),
+    listeners: [...up.stderr.matchAll(/event=node\.listening address=(\S+)/g)].map((match) => match[1]),
     port: Number(address('listen').split(':').at(-1)),
     api: `http://${address('listen')}`,
     operations,
