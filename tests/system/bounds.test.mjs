@@ -2,6 +2,7 @@
 // FAIRLEAD_FULL=1: crowds of full size, with figures.
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import net from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { chatBody, contentOf, eventsOf, request, startFairlead } from './support/fairlead.mjs';
 import { bystander, kernelMemory, memoryOf, startHorde } from './support/horde.mjs';
@@ -235,7 +236,9 @@ describe('the cap of connections', () => {
   test('one over: 503 and why; those who are in go on; a flood is refused clearly, and then all is as before', async (t) => {
     const horde = await startHorde({ target: target(), count: 49 });
     await waitFor(async () => (await figure('connections_open')) === 49);
-    const inside = raw(house.port, [whole('[[fake tokens=2 ttft_ms=1000]]'), (got) => responsesOf(got).length === 1, whole('[[fake tokens=2]]')], { until: (got) => responsesOf(got).length === 2 });
+    const inside = net.connect(house.port, '127.0.0.1');
+    let got = '';
+    inside.setEncoding('latin1').on('error', () => {}).on('data', (more) => (got += more));
     await waitFor(async () => (await figure('connections_open')) === 50);
     const { responses, closed } = await raw(house.port, whole('[[fake tokens=2]]'));
     assert.ok(closed);
@@ -247,11 +250,14 @@ describe('the cap of connections', () => {
     const size = full ? 10_000 : 500;
     const flood = await startHorde({ target: target(), count: size, request: whole('[[fake tokens=2]]') });
     const end = await waitFor(async () => ((await flood.report()).open === 0 ? flood.leave() : false), { everyMs: 50, timeoutMs: 60_000 });
+    // Of more than a thousand at one moment the rest are closed without a word.
     assert.deepEqual([end.failed, end.statuses[200]], [0, undefined]);
-    // More at once than are told are closed without a word; a flood that waits for its turn is told whole.
-    assert.ok(full || end.statuses[503] === size, JSON.stringify(end));
+    assert.ok(full ? end.statuses[503] > size * 0.9 : end.statuses[503] === size, JSON.stringify(end));
     t.diagnostic(`${size} over the cap: ${JSON.stringify(end)}`);
-    assert.deepEqual((await inside).responses.map(({ status }) => status), [200, 200]);
+    inside.write(whole('[[fake tokens=2]]'));
+    await waitFor(() => responsesOf(got).length === 1);
+    assert.equal(responsesOf(got)[0].status, 200);
+    inside.destroy();
     await horde.leave();
     assert.equal((await ask()).status, 200);
     assert.ok((await figure('connections_refused_total')) >= size + 1);
