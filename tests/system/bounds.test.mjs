@@ -6,14 +6,14 @@ import net from 'node:net';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { chatBody, contentOf, eventsOf, request, startFairlead } from './support/fairlead.mjs';
 import { bystander, kernelMemory, memoryOf, startHorde } from './support/horde.mjs';
-import { run, stopAll, waitFor } from './support/process.mjs';
+import { bin, run, stopAll, waitFor } from './support/process.mjs';
 import { raw, responsesOf } from './support/wire.mjs';
 
 const full = process.env.FAIRLEAD_FULL === '1';
 const mebi = 1024 * 1024;
 const mb = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 // What a sanitizer adds to the memory that is really asked for.
-const sanitizers = !process.env.FAIRLEAD_BIN;
+const sanitizers = /__[at]san_init/.test(readFileSync(bin('fairlead-dataplane'), 'latin1'));
 const env = sanitizers ? { ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:quarantine_size_mb=1:malloc_context_size=1` } : undefined;
 const memoryFactor = sanitizers ? 3 : 1.25;
 
