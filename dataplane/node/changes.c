@@ -14,6 +14,7 @@
 #define COPY_BYTES_MAX (4u << 20) /* more than the configuration's reader takes: it says what is wrong */
 #define NAMED          "fairlead-dataplane "
 #define ARGUMENTS_MAX  128u
+#define SETTLE_LOOK_MS 20u
 
 static const char no_file[] = "schema: fairlead/1\nkind: node\n"; /* all defaults */
 
@@ -252,6 +253,10 @@ static void on_due(uv_timer_t *timer)
     struct changes *c = timer->data;
     if (!c->first || c->rolls || c->leaving || c->checkup.run)
         return;
+    if (!c->options.supervisor->settled) { /* a killed master's workers come first */
+        uv_timer_start(&c->timer, on_due, SETTLE_LOOK_MS, 0);
+        return;
+    }
     c->options.events.busy(c->options.events.user, true);
     if (!c->first->upgrade) {
         c->first->begun_ms = uv_now(c->options.loop);
