@@ -35,7 +35,7 @@ export async function latency({ cells, gateways, upstreams, samples, say, rounds
             note(`added ${share}`, gateway.name, got.latency_us[share] - base.latency_us[share]);
             if (works[work].stream) note(`added first ${share}`, gateway.name, got.ttft_us[share] - base.ttft_us[share]);
           }
-          told.push(`${gateway.name} +${got.latency_us.p50 - base.latency_us.p50}/+${got.latency_us.p99 - base.latency_us.p99}`);
+          told.push(`${gateway.name} ${got.latency_us.p50 - base.latency_us.p50}/${got.latency_us.p99 - base.latency_us.p99}`);
         }
       }
       say(`latency, round ${round} of ${rounds}: ${work}, ${transport}: us added at p50/p99: ${told.join(', ')}`);

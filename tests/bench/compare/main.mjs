@@ -91,6 +91,12 @@ function write(directory, about, samples) {
 
 const gateways = [];
 
+// What could not be measured is said, is absent from the tables, and makes the run end with 1; the rest goes on.
+function wrong(why) {
+  process.stderr.write(`WRONG: ${why}\n`);
+  process.exitCode = 1;
+}
+
 async function main() {
   const wanted = options();
   if (wanted.help) return void process.stdout.write(help);
@@ -105,7 +111,8 @@ async function main() {
   if (fairlead) await checkFairlead(fairlead);
   for (const gateway of gateways) await checkContents(gateway, upstreams, wanted.cells);
   const samples = new Samples();
-  for (const section of wanted.sections) await sections[section]({ ...wanted, gateways, starters, directory, upstreams, samples, say });
+  const common = { ...wanted, gateways, starters, directory, upstreams, samples, say, wrong };
+  for (const section of wanted.sections) await sections[section](common).catch((error) => wrong(`${section}: ${error.stack}`));
   process.stdout.write(`\n${tables(samples).map(asText).join('\n')}`);
   if (!wanted.keep) return;
   write(wanted.results, about, samples);
@@ -117,8 +124,7 @@ process.on('SIGTERM', () => process.exit(143));
 try {
   await main();
 } catch (error) {
-  process.stderr.write(`${error.stack}\n`);
-  process.exitCode = 1;
+  wrong(error.stack);
 }
 for (const gateway of gateways.reverse()) await gateway.stop();
 // What a failed part has left running ends here, and complains of that in vain.

@@ -14,7 +14,7 @@ async function withStreams(count, gateway, transport, upstream) {
   if (url.startsWith('https')) args.push('--ca', ca);
   for (const line of header) args.push('--header', line);
   const load = await onOtherCore('loadgen', args);
-  const open = (wanted) => waitFor(async () => load.end || (await upstream.stats()).streams_open === wanted, { timeoutMs: 60_000, everyMs: 50, what: `${wanted} streams through ${gateway.name}` });
+  const open = (wanted) => waitFor(async () => load.end || (await upstream.stats()).streams_open === wanted, { timeoutMs: 120_000, everyMs: 50, what: `${wanted} streams through ${gateway.name}` });
   await open(count);
   if (load.end) throw new Error(`loadgen ended: ${load.stderr} ${load.stdout}`);
   await sleep(700); // the first tokens are on their way
@@ -27,7 +27,7 @@ async function withStreams(count, gateway, transport, upstream) {
 }
 
 // Adds rows {what: 'rest' | 'stream', work: 'N', ...} in bytes.
-export async function memories({ names, starters, directory, upstreams, samples, say }) {
+export async function memories({ names, starters, directory, upstreams, samples, say, wrong }) {
   for (const name of names) {
     for (const transport of ['plain', 'tls-up', 'tls-client']) {
       if (name === 'portkey' && transport !== 'plain') continue;
@@ -38,7 +38,8 @@ export async function memories({ names, starters, directory, upstreams, samples,
         samples.add({ what: 'rest', work: 'rest', transport, gateway: name }, 1, rest.pss);
         for (const count of counts) {
           if (name === 'portkey') continue; // Node's garbage collector ends slow streams of this gateway (version 1.15.2)
-          const used = await withStreams(count, gateway, transport, upstream);
+          const used = await withStreams(count, gateway, transport, upstream).catch((error) => wrong(`memory: ${name}, ${transport}, ${count} streams: ${error.message}`));
+          if (!used) break;
           samples.add({ what: 'stream', work: String(count), transport, gateway: name }, 1, (used.pss - rest.pss) / count);
           say(`memory: ${name}, ${transport}: at rest ${(rest.pss / 2 ** 20).toFixed(1)} MiB, ${count} streams ${((used.pss - rest.pss) / count / 1024).toFixed(1)} KiB each`);
         }

@@ -73,7 +73,8 @@ async function changeKeys({ node, asker, relay, samples, size }) {
 async function startHouse({ routes, keys }, { directory, upstreams, samples, say }, stores) {
   const size = sizeName({ routes, keys });
   const values = valuesOf(directory, upstreams);
-  const home = makeHome(directory, directory, upstreams);
+  const house = await makeHome(directory, directory, upstreams);
+  const { home } = house;
   appendFileSync(path.join(home, 'node.yaml'), `control: ipc://${home}/run/relay.ipc\n`);
   if (!stores.has(keys)) {
     const store = below(directory, 'keys');
@@ -89,7 +90,7 @@ async function startHouse({ routes, keys }, { directory, upstreams, samples, say
   await control.asker.must('teams.apply', { bundle: bundleOf(fill('fairlead-directory.yaml', values), 'directory.yaml') });
   const pushed = performance.now() - from;
   from = performance.now();
-  const node = await startNode(home, { timeoutMs: 120_000 });
+  const node = await startNode(house, { timeoutMs: 120_000 });
   await answered(node, `${keyName}${letters(keys - 1)}`, `r-${digits(routes - 1)}`, 120_000);
   say(`scale: ${size}: compiled in ${Math.round(pushed)} ms, a new node serves it after ${Math.round(performance.now() - from)} ms, fetched ${(relay.bytes() / 2 ** 20).toFixed(1)} MiB`);
   await changeKeys({ node, asker: control.asker, relay, samples, size });

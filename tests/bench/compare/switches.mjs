@@ -10,15 +10,15 @@ const workers = 2;
 const rate = 2000;
 
 async function startHouse({ directory, upstreams }) {
-  const home = makeHome(directory, directory, upstreams);
+  const house = await makeHome(directory, directory, upstreams);
   const values = valuesOf(directory, upstreams);
-  const control = await startControl(home);
+  const control = await startControl(house.home);
   // A price that differs from one policy to the next.
   const push = (i) => control.asker.must('policy.push', { bundle: bundleOf(fill('fairlead-policy.yaml', values).replace('input: 0.15', `input: 0.15${String(i).padStart(4, '0')}1`)) });
   await push(0);
   await control.asker.must('teams.apply', { bundle: bundleOf(fill('fairlead-directory.yaml', values), 'directory.yaml') });
   const key = await createKey(control);
-  const node = await startNode(home, { workers });
+  const node = await startNode(house, { workers });
   return { control, node, push, endpoint: { url: `${node.url}/v1/chat/completions`, model: 'plain', key } };
 }
 
