@@ -1,4 +1,5 @@
 #include "dataplane/upstream/direct_internal.h"
+#include "common/units.h"
 
 /* No controls but HT: one CR or LF in a value and a request becomes two. Names and target: no space either. */
 static bool is_clean(struct span text, unsigned least)
@@ -57,9 +58,8 @@ static char *put_host(char *at, const struct provider *p)
     at = put(at, p->host);
     at = put(at, bare ? SPAN("") : SPAN("]"));
     if (p->port != (p->tls ? 443 : 80)) {
-        char port[8];
-        const int n = snprintf(port, sizeof(port), ":%u", (unsigned)p->port);
-        at = put(at, span_of(port, (size_t)n));
+        *at++ = ':';
+        at += units_put_u64(p->port, at);
     }
     return put(at, SPAN("\r\n"));
 }
@@ -90,9 +90,9 @@ enum err direct_head_write(struct buf *out, const struct upstream_request *reque
         at = put(at, SPAN("\r\n"));
     }
     if (request->body_part_count > 0 || span_eq(request->method, SPAN("POST"))) {
-        char length[48];
-        const int n = snprintf(length, sizeof(length), "Content-Length: %zu\r\n", body);
-        at = put(at, span_of(length, (size_t)n));
+        at = put(at, SPAN("Content-Length: "));
+        at += units_put_u64(body, at);
+        at = put(at, SPAN("\r\n"));
     }
     at = put(at, SPAN("\r\n"));
     buf_commit(out, (size_t)(at - start));
