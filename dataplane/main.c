@@ -9,6 +9,7 @@
 #include "dataplane/node/master.h"
 #include "dataplane/node/replica.h"
 #include "dataplane/node/selftest.h"
+#include "dataplane/worker/setup.h"
 #include "dataplane/worker/worker.h"
 #include "proto/home.h"
 #include <limits.h>
@@ -121,6 +122,18 @@ static enum err override_config(const struct opts_result *given, struct node_con
     return err;
 }
 
+/* What the listeners' files hold: what no worker could use is refused before one is started. */
+static enum err check_listeners(const struct node_config *config, char **ret_message)
+{
+    enum err err = OK;
+    for (unsigned i = 0; i < config->listener_count && !err; i++) {
+        struct listener_setup *setup = NULL;
+        err = listener_setup_load(&config->listeners[i], &setup, ret_message);
+        listener_setup_unref(setup);
+    }
+    return err;
+}
+
 static enum err read_config(void *user, const char *copy, struct node_config *ret, char **ret_message)
 {
     const struct opts_result *given = user;
@@ -128,6 +141,8 @@ static enum err read_config(void *user, const char *copy, struct node_config *re
         node_config_load_copy(opts_text(given, "home", NULL), opts_text(given, "config", NULL), copy, ret, ret_message);
     if (!err) {
         err = override_config(given, ret, ret_message);
+        if (!err && !opts_flag(given, "worker"))
+            err = check_listeners(ret, ret_message);
         if (err)
             node_config_release(ret);
     }

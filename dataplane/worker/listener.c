@@ -201,21 +201,6 @@ enum err listener_open(struct listener *listener, struct core *core, const struc
     return OK;
 }
 
-void listener_reload(struct listener *listener, const struct listener_config *configs, unsigned count)
-{
-    for (unsigned i = 0; i < listener->setup_count && i < count; i++) {
-        struct listener_setup *fresh;
-        if (!span_eq(listener->setups[i]->address, span_cstr(configs[i].address))) {
-            log_error("listener.reload", LOG_STR("listener", configs[i].address), LOG_STR("why", "needs a restart"));
-            continue;
-        }
-        if (load_setup(&configs[i], &fresh))
-            continue; /* the old one is better than none */
-        listener_setup_unref(listener->setups[i]);
-        listener->setups[i] = fresh;
-    }
-}
-
 enum err listener_adopt(struct listener *listener, unsigned slot, const int *fds, unsigned count)
 {
     if (listener->open && count <= listener->setup_count)

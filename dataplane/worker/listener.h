@@ -43,9 +43,6 @@ MUST_CHECK enum err listener_open(struct listener *listener, struct core *core, 
  * duplicates, so that what still waits in the queue is not reset. */
 MUST_CHECK enum err listener_adopt(struct listener *listener, unsigned slot, const int *fds, unsigned count);
 void listener_drop(struct listener *listener, unsigned slot); /* nothing when there is none */
-/* Connections to come obey these. A listener whose setup cannot be loaded keeps what it has, and one that is not at its
- * old address, too, as sockets are the master's: that is logged. */
-void listener_reload(struct listener *listener, const struct listener_config *configs, unsigned count);
 /* Stops accepting and closes what is idle; emptied is called when the last connection has gone (maybe from within). */
 void listener_drain(struct listener *listener);
 void listener_drain_passed(struct listener *listener); /* the deadline: honest errors to all who still wait */

@@ -24,9 +24,6 @@ static enum err copy_teams(struct listener_setup *setup, const struct listener_c
 static enum err copy(struct listener_setup *setup, const struct listener_config *config)
 {
     setup->http2 = config->http2;
-    setup->address = arena_dup(&setup->arena, span_cstr(config->address ? config->address : ""));
-    if (!setup->address.ptr)
-        return ERR_NOMEM;
     if (config->proxy_count) {
         struct network *proxies = ARENA_ARRAY(&setup->arena, config->proxy_count, struct network);
         if (!proxies)

@@ -1,6 +1,6 @@
 /* setup.h - what one listener's connections need to know: its part of the configuration, made ready (certificates
- * read, trusted proxies, the teams of certificates). Counted: a reload makes a new one for the connections to come,
- * those that are open keep theirs. On the loop's thread only. */
+ * read, trusted proxies, the teams of certificates). Made once in a worker's life: a reload starts new workers, which read
+ * the files anew. Counted: connections outlive their listener when the worker drains. On the loop's thread only. */
 #pragma once
 #include "common/arena.h"
 #include "common/base.h"
@@ -12,8 +12,7 @@ struct ssl_ctx_st;
 struct x509_st;
 struct listener_setup {
     unsigned users;
-    struct arena arena;  /* of the copies */
-    struct span address; /* as configured: what a reload knows it by */
+    struct arena arena; /* of the copies */
     bool http2;
     struct ssl_ctx_st *tls; /* NULL: plaintext */
     const struct certificate_team *teams;

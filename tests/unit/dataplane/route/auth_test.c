@@ -121,6 +121,25 @@ static void a_key_narrows_what_its_team_may(void **state)
     assert_false(auth_may_route(&a, SPAN("private")));
 }
 
+static void a_certificate_stands_for_a_key(void **state)
+{
+    (void)state;
+    struct arena arena;
+    struct key_record *record = NULL;
+    const char *why = NULL;
+    arena_init(&arena, 4096);
+    assert_int_equal(auth_by_certificate(&arena, SPAN("ci.example.com"), SPAN("research"), &record), OK);
+    assert_true(span_eq(record->id, SPAN("certificate:ci.example.com")));
+    assert_true(span_eq(record->team, SPAN("research")));
+    assert_int_equal(record->routes.count, 0); /* all of the team's */
+    assert_int_equal(auth_judge(record, NULL, 1, &why), ERR_UNAUTHORIZED);
+    assert_non_null(strstr(why, "client certificate"));
+    arena_release(&arena);
+    arena_init(&arena, 0);
+    assert_int_equal(auth_by_certificate(&arena, SPAN("x"), SPAN("y"), &record), ERR_NOMEM);
+    arena_release(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +148,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_our_key_is_refused_early),
         cmocka_unit_test(records_are_judged),
         cmocka_unit_test(a_key_narrows_what_its_team_may),
+        cmocka_unit_test(a_certificate_stands_for_a_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -181,28 +181,6 @@ static void a_preface_in_pieces_is_bounded_in_time(void **state)
     rig_stop(&rig);
 }
 
-/* A reload is for the connections to come; those that are open keep what they have. */
-static void a_reload_is_for_the_next(void **state)
-{
-    (void)state;
-    struct rig rig = { .port = 0 };
-    rig_start(&rig, true);
-    struct client *c = rig_client(&rig);
-    UNTIL(&rig, rig.listener.count == 1);
-    char same[] = "", other[] = "127.0.0.1:1";
-    struct listener_config fresh = { .address = other, .proxies = &loopback, .proxy_count = 1 };
-    listener_reload(&rig.listener, &fresh, 1); /* another one: refused */
-    assert_false(rig.listener.setups[0]->proxies);
-    fresh.address = same;
-    listener_reload(&rig.listener, &fresh, 1);
-    struct client *d = rig_client(&rig);
-    send_bytes(d, PROXY_V4 ELSEWHERE, sizeof(PROXY_V4 ELSEWHERE) - 1);
-    UNTIL(&rig, has(d, "HTTP/1.1 404 "));
-    say(c, ELSEWHERE);
-    UNTIL(&rig, has(c, "HTTP/1.1 404 "));
-    rig_stop(&rig);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,7 +190,6 @@ int main(void)
         cmocka_unit_test(networks_are_matched_by_their_bits),
         cmocka_unit_test(first_bytes_decide),
         cmocka_unit_test(a_preface_in_pieces_is_bounded_in_time),
-        cmocka_unit_test(a_reload_is_for_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* TLS for clients: versions, protocols, certificates of both sides, what is not TLS, and what a reload changes. */
+/* TLS for clients: versions, protocols, certificates of both sides, what is not TLS, and files that are none. */
 /* First: base.h bans a name that OpenSSL uses. */
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -412,40 +412,6 @@ static void certificates_of_clients(void **state)
     drop(&stranger);
 }
 
-/* New connections get the new certificate, old ones go on; files that are no good change nothing. */
-static void certificates_are_reloaded(void **state)
-{
-    (void)state;
-    struct rig rig = { .port = 0 };
-    struct identity first, second;
-    struct secure a, b, c;
-    make(&first, "localhost", "IP:127.0.0.1", NULL);
-    make(&second, "localhost", "IP:127.0.0.1", NULL);
-    char address[] = "";
-    rig.listen[0].address = address;
-    serve(&rig, &first);
-    rig_start(&rig, true);
-    begin(&rig, &a, client_context(&first, TLS1_3_VERSION, NULL), NULL);
-    UNTIL_TLS(&rig, &a, SSL_is_init_finished(a.ssl));
-    serve(&rig, &second);
-    listener_reload(&rig.listener, rig.listen, 1);
-    begin(&rig, &b, client_context(&second, TLS1_3_VERSION, NULL), NULL);
-    UNTIL_TLS(&rig, &b, SSL_is_init_finished(b.ssl));
-    rig.listen[0].key = first.key_file; /* not the certificate's */
-    listener_reload(&rig.listener, rig.listen, 1);
-    begin(&rig, &c, client_context(&second, TLS1_3_VERSION, NULL), NULL);
-    UNTIL_TLS(&rig, &c, SSL_is_init_finished(c.ssl));
-    struct secure *const all[] = { &a, &b, &c };
-    for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-        tell(all[i], ELSEWHERE);
-        UNTIL_TLS(&rig, all[i], got(all[i], "HTTP/1.1 404 "));
-        end(all[i]);
-    }
-    rig_stop(&rig);
-    drop(&first);
-    drop(&second);
-}
-
 static void bad_files_are_named(void **state)
 {
     (void)state;
@@ -495,7 +461,6 @@ int main(void)
         cmocka_unit_test(what_is_no_tls_is_cut),
         cmocka_unit_test(key_updates_are_bounded),
         cmocka_unit_test(certificates_of_clients),
-        cmocka_unit_test(certificates_are_reloaded),
         cmocka_unit_test(bad_files_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
