@@ -481,8 +481,10 @@ static void on_release(struct speaker *speaker)
     go(h2, H2_CLOSED);
     h2->deaf = true;
     tell_gone(h2);
-    while (h2->streams)
-        h2_stream_free(h2->streams);
+    for (struct h2_stream *s = h2->streams, *next; s; s = next) {
+        next = s->next;
+        h2_stream_free(s);
+    }
     nghttp2_session_del(h2->session);
     h2->held -= sizeof(*h2);
     h2_account(h2);
