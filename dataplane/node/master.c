@@ -190,7 +190,7 @@ static void start_handles(struct master *m)
 /* After a good end nothing is left of run/: who finds the socket there follows a master that was killed. */
 static void leave_home(struct master *m)
 {
-    static const char *const files[] = { HOME_NODE_SOCKET, MASTER_LISTEN_FILE, MASTER_OPERATIONS_FILE };
+    static const char *const files[] = { HOME_NODE_SOCKET, HOME_NODE_COPY, MASTER_LISTEN_FILE, MASTER_OPERATIONS_FILE };
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         char *path = node_config_path(m->config, files[i]);
         if (path)

@@ -203,6 +203,27 @@ test('a broken file changes nothing, and says where it is wrong', async () => {
   await house.stop();
 });
 
+test('what only shows in a worker, such as a certificate that is none: the old workers go on', async () => {
+  const home = temporaryDirectory('fl-');
+  const node = (listen) => writeNode({ home }, `operations: 127.0.0.1:0\nworkers: 2\nlisten:\n  - 127.0.0.1:0\n${listen}`);
+  node('');
+  const process = await startProcess('fairlead-dataplane', ['--home', home], { readyPattern: /event=node\.listening address=(\S+)/, readyFrom: 'stderr' });
+  const status = async () => (await fetch(`http://${readFileSync(path.join(home, 'run/operations'), 'utf8').trim()}/status`, { headers: { connection: 'close' } })).json();
+  const before = await pids({ status });
+  const pem = path.join(home, 'c.pem');
+  writeFileSync(pem, 'no certificate\n');
+  node(`  - {address: "127.0.0.1:0", tls: {certificate: ${pem}, key: ${pem}}}`);
+  const { code, stderr } = await run('fairlead', ['reload', '--home', home]);
+  assert.equal(code, 1, stderr);
+  assert.match(stderr, /reload failed: /);
+  assert.deepEqual(await pids({ status }), before);
+  assert.equal((await fetch(`http://${process.ready[1]}/v1/models/none`, { headers: { connection: 'close' } })).status, 401);
+  // What the worker was refused for is not in force: one that crashes is followed by one that works.
+  globalThis.process.kill(before[0], 'SIGKILL');
+  await workersUp({ status }, (workers) => workers.every(({ pid }) => pid !== before[0]));
+  await process.stop();
+});
+
 test('a program that cannot take over does not: the old one goes on', async () => {
   const house = await start({ node: 'limits: {drain: 10s}' });
   const { key } = await house.createKey();
