@@ -126,7 +126,8 @@ describe('malformed HTTP: 400 and the end', () => {
   // The same messages that the parser itself is held to, on the wire. They bring no key, so what is only wrong in the body meets 401 first.
   const directory = path.join(repository, 'tests/conformance/cases/http/request');
   test('every message that must be refused is', async () => {
-    for (const name of readdirSync(directory).filter((one) => one.startsWith('n_'))) {
+    // HTTP/2's preface is no HTTP/1, but a listener takes it: http2.test.mjs.
+    for (const name of readdirSync(directory).filter((one) => one.startsWith('n_') && one !== 'n_version_preface.txt')) {
       const { responses, closed } = await raw(readFileSync(path.join(directory, name)));
       assert.ok(closed, name);
       assert.ok(responses.length > 0 && responses.every((response) => response.status >= 400 && response.status < 500), `${name}: ${responses.map((response) => response.status)}`);

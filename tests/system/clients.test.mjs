@@ -155,6 +155,30 @@ test('a PROXY header is required of a trusted proxy, and names the client', asyn
   await assert.rejects(ask({ port: ports.plain }, { module: http }));
 });
 
+test('workers that drain answer what is on its way, and say that it is the last', async () => {
+  // Connections of the old workers: some have not asked yet, some are between two requests.
+  const fresh = await Promise.all(Array.from({ length: 20 }, () => new Promise((resolve, reject) => {
+    const socket = net.connect(unixPath, () => resolve(socket));
+    socket.text = '';
+    socket.setEncoding('utf8').on('data', (text) => (socket.text += text)).on('error', reject);
+    socket.on('close', () => (socket.over = true));
+  })));
+  const used = fresh.slice(10);
+  const message = `POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${key}\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+  const answers = (socket) => socket.text.split('HTTP/1.1 200 OK').length - 1;
+  used.forEach((socket) => socket.write(message));
+  await waitFor(() => used.every((socket) => answers(socket) === 1), { what: 'the first answers' });
+  assert.ok(used.every((socket) => !/connection: close/.test(socket.text)));
+  const drains = () => master.stderr.split('event=drain.begin').length - 1;
+  const before = drains();
+  process.kill(master.pid, 'SIGHUP');
+  await waitFor(() => drains() >= before + 2, { what: 'both workers to drain' });
+  fresh.forEach((socket) => socket.write(message));
+  await waitFor(() => fresh.every((socket) => socket.over), { what: 'the end of all' });
+  assert.deepEqual(fresh.map(answers), fresh.map((socket) => (used.includes(socket) ? 2 : 1)));
+  assert.ok(fresh.every((socket) => /connection: close/.test(socket.text)));
+});
+
 test('certificates are reloaded under traffic, and nobody is cut', async () => {
   const both = [readFileSync(file('first.pem')), readFileSync(file('second.pem'))];
   let over = false;
