@@ -33,7 +33,7 @@ the release preset, prints tables of medians and ratios, and writes CSV, SVG and
   --gateways A,B   of ${list(starters)}
   --rounds N       how often each figure is taken; medians are over rounds (default 4)
   --seconds N      how long one load runs (default 1)
-  --results DIR    where files are written (default tests/bench/results)
+  --results DIR    where files are written; without it only a whole run writes any, into tests/bench/results
   --help           print this
 
 Gateways run on one core, everything else on the other. Times of a machine that does other things meanwhile mean little;
@@ -67,8 +67,7 @@ function options() {
     names,
     rounds: Math.ceil(number('rounds', 4)),
     seconds: number('seconds', 1),
-    results: given.results ?? results,
-    keep: !given.quick || given.results !== undefined,
+    results: given.results ?? (given.quick || given.only || given.gateways ? undefined : results),
   };
 }
 
@@ -114,7 +113,7 @@ async function main() {
   const common = { ...wanted, gateways, starters, directory, upstreams, samples, say, wrong };
   for (const section of wanted.sections) await sections[section](common).catch((error) => wrong(`${section}: ${error.stack}`));
   process.stdout.write(`\n${tables(samples).map(asText).join('\n')}`);
-  if (!wanted.keep) return;
+  if (!wanted.results) return;
   write(wanted.results, about, samples);
   say(`\nwritten: ${wanted.results}/summary.md, figures.csv, *.svg`);
 }
