@@ -76,16 +76,19 @@ ${Array.from({ length: routes }, (_, i) => `  route-${i}: {tiers: [{models: [p/m
 
 const counted = {};
 if (options.profiles) mkdirSync(options.profiles, { recursive: true });
-for (const routes of [10, MANY_ROUTES]) {
-  const house = await start(routes);
-  for (const [name, scenario] of Object.entries(scenarios)) {
-    if ((scenario.routes ?? 10) !== routes) continue;
-    counted[name] = await house.count(name, scenario.load, scenario.requests);
-    if (scenario.less) counted[name] = (counted[name] - (await house.count(name, { ...scenario.load, ...scenario.less }, scenario.requests))) / 100;
+try {
+  for (const routes of [10, MANY_ROUTES]) {
+    const house = await start(routes);
+    for (const [name, scenario] of Object.entries(scenarios)) {
+      if ((scenario.routes ?? 10) !== routes) continue;
+      counted[name] = await house.count(name, scenario.load, scenario.requests);
+      if (scenario.less) counted[name] = (counted[name] - (await house.count(name, { ...scenario.load, ...scenario.less }, scenario.requests))) / 100;
+    }
+    await house.stop();
   }
-  await house.stop();
+} finally {
+  await stopAll(); // whatever happened: a node ends its children only when it is asked to
 }
-await stopAll();
 
 const version = (...command) => execFileSync(command[0], command.slice(1), { encoding: 'utf8' }).trim().split('\n')[0];
 if (options.record) {
