@@ -118,8 +118,10 @@ async function main() {
   say(`\nwritten: ${wanted.results}/summary.md, figures.csv, *.svg`);
 }
 
-process.on('SIGINT', () => process.exit(130));
-process.on('SIGTERM', () => process.exit(143));
+// Masters are asked to end, and take their workers with them: killed, they would leave those behind.
+for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]]) {
+  process.on(signal, () => stopAll().catch(() => {}).finally(() => process.exit(code)));
+}
 try {
   await main();
 } catch (error) {
