@@ -9,13 +9,14 @@
 
 #define RECORD_BYTES       16384u      /* RFC 8446 section 5.1: no record holds more */
 #define CIPHER_BATCH_BYTES (48u << 10) /* of a long body: written at once */
-#define KEY_UPDATES_MAX                                                                                                \
-    64u /* of one client: keys last 2^24 records (RFC 8446 section 5.5), and each change costs us more than the client */
+#define DEMANDS_MAX                                                                                                    \
+    64u /* of one client, for new keys or handshakes: each costs us more than the client, and is answered whether it     \
+           reads or not. Keys last 2^24 records (RFC 8446 section 5.5) */
 
 struct stream_tls {
     SSL *ssl;
     struct tls_bio ends;
-    unsigned key_updates;
+    unsigned demands;
     bool open; /* the handshake is done */
 };
 
@@ -28,14 +29,18 @@ static enum err flush(struct stream *stream)
     return err;
 }
 
-/* Renegotiation is off; in TLS 1.3 a client may ask for new keys as often as it likes, and OpenSSL obeys. */
+/* In TLS 1.3 a client may ask for new keys as often as it likes, and OpenSSL obeys; in 1.2 it may ask for a new
+ * handshake, and OpenSSL says no each time. After too many the rest of what came is not looked at. */
 static void on_message(int sent, int version, int type, const void *bytes, size_t count, SSL *ssl, void *user)
 {
     struct stream_tls *tls = user;
+    const unsigned char *message = bytes;
     (void)version;
     (void)ssl;
-    if (!sent && type == SSL3_RT_HANDSHAKE && count > 0 && *(const unsigned char *)bytes == SSL3_MT_KEY_UPDATE)
-        tls->key_updates++;
+    const bool update = !sent && type == SSL3_RT_HANDSHAKE && count > 0 && message[0] == SSL3_MT_KEY_UPDATE;
+    const bool refusal = sent && type == SSL3_RT_ALERT && count > 1 && message[1] == SSL_AD_NO_RENEGOTIATION;
+    if ((update || refusal) && ++tls->demands > DEMANDS_MAX)
+        tls->ends.in = SPAN("");
 }
 
 enum err stream_tls_open(struct stream *stream)
@@ -118,6 +123,7 @@ static enum err decrypt(struct stream *stream, size_t *ret_count)
     struct stream_tls *tls = stream->tls;
     size_t count = 0;
     int what = SSL_ERROR_NONE;
+    ERR_clear_error(); /* of whatever ran since the last look: SSL_get_error would take it for this connection's */
     while (count < CORE_READ_BYTES && what == SSL_ERROR_NONE) {
         const int n = SSL_read(tls->ssl, stream->core->plain + count, (int)(CORE_READ_BYTES - count));
         if (n > 0)
@@ -126,8 +132,10 @@ static enum err decrypt(struct stream *stream, size_t *ret_count)
             what = SSL_get_error(tls->ssl, n);
     }
     *ret_count = count;
-    if (tls->key_updates > KEY_UPDATES_MAX)
+    if (tls->demands > DEMANDS_MAX) {
+        buf_clear(&stream->core->cipher); /* the next to use it is another client */
         return ERR_TOO_MANY;
+    }
     const enum err flushed = flush(stream);
     if (flushed)
         return flushed;

@@ -1,6 +1,8 @@
 /* TLS for clients: versions, protocols, certificates of both sides, what is not TLS, and files that are none. */
 /* First: base.h bans a name that OpenSSL uses. */
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/kdf.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -343,6 +345,102 @@ static void key_updates_are_bounded(void **state)
     drop(&id);
 }
 
+/* What was to be said to a client that is cut goes to nobody else. */
+static void a_cut_client_harms_no_other(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    struct secure bad, good;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig_start(&rig, true);
+    begin(&rig, &good, client_context(&id, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &good, SSL_is_init_finished(good.ssl));
+    begin(&rig, &bad, client_context(&id, TLS1_3_VERSION, NULL), NULL);
+    UNTIL_TLS(&rig, &bad, SSL_is_init_finished(bad.ssl));
+    for (int i = 0; i < 100; i++) { /* each wants an answer; all in one write */
+        assert_int_equal(SSL_key_update(bad.ssl, SSL_KEY_UPDATE_REQUESTED), 1);
+        assert_int_equal(SSL_do_handshake(bad.ssl), 1);
+    }
+    UNTIL_TLS(&rig, &bad, bad.c->eof);
+    tell(&good, ELSEWHERE);
+    UNTIL_TLS(&rig, &good, good.failed || got(&good, "HTTP/1.1 404 "));
+    assert_false(good.failed);
+    end(&good);
+    end(&bad);
+    rig_stop(&rig);
+    drop(&id);
+}
+
+/* One record of TLS 1.2 with AES-128-GCM, made by hand: no library asks again after it was told no (RFC 5288). */
+static void seal(SSL *ssl, uint64_t sequence, unsigned char type, const char *text, unsigned size, unsigned char *out)
+{
+    unsigned char master[48], random[64], keys[40], nonce[12], extra[13];
+    assert_int_equal(SSL_SESSION_get_master_key(SSL_get_session(ssl), master, sizeof(master)), sizeof(master));
+    assert_int_equal(SSL_get_server_random(ssl, random, 32), 32);
+    assert_int_equal(SSL_get_client_random(ssl, random + 32, 32), 32);
+    EVP_KDF *prf = EVP_KDF_fetch(NULL, "TLS1-PRF", NULL);
+    EVP_KDF_CTX *kdf = EVP_KDF_CTX_new(prf);
+    OSSL_PARAM params[] = { OSSL_PARAM_construct_utf8_string("digest", (char *)(uintptr_t) "SHA256", 0),
+                            OSSL_PARAM_construct_octet_string("secret", master, sizeof(master)),
+                            OSSL_PARAM_construct_octet_string("seed", (char *)(uintptr_t) "key expansion", 13),
+                            OSSL_PARAM_construct_octet_string("seed", random, sizeof(random)), OSSL_PARAM_END };
+    assert_int_equal(EVP_KDF_derive(kdf, keys, sizeof(keys), params), 1);
+    EVP_KDF_CTX_free(kdf);
+    EVP_KDF_free(prf);
+    for (unsigned i = 0; i < 8; i++)
+        extra[i] = out[5 + i] = nonce[4 + i] = (unsigned char)(sequence >> (56 - 8 * i));
+    memcpy(nonce, keys + 32, 4);
+    memcpy(extra + 8, (unsigned char[]){ type, 3, 3, 0, (unsigned char)size }, 5);
+    memcpy(out, (unsigned char[]){ type, 3, 3, 0, (unsigned char)(size + 24) }, 5);
+    EVP_CIPHER_CTX *aead = EVP_CIPHER_CTX_new();
+    int n = 0;
+    assert_int_equal(EVP_EncryptInit_ex(aead, EVP_aes_128_gcm(), NULL, keys, nonce), 1);
+    assert_int_equal(EVP_EncryptUpdate(aead, NULL, &n, extra, sizeof(extra)), 1);
+    assert_int_equal(EVP_EncryptUpdate(aead, out + 13, &n, (const unsigned char *)text, (int)size), 1);
+    assert_int_equal(EVP_EncryptFinal_ex(aead, out + 13 + size, &n), 1);
+    assert_int_equal(EVP_CIPHER_CTX_ctrl(aead, EVP_CTRL_GCM_GET_TAG, 16, out + 13 + size), 1);
+    EVP_CIPHER_CTX_free(aead);
+}
+
+/* It never reads that it is told no: what waits for it must not grow. */
+static void new_handshakes_are_refused_a_few_times(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    struct identity id;
+    struct secure s;
+    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    serve(&rig, &id);
+    rig_start(&rig, true);
+    SSL_CTX *ctx = client_context(&id, TLS1_2_VERSION, NULL);
+    assert_int_equal(SSL_CTX_set_cipher_list(ctx, "ECDHE-ECDSA-AES128-GCM-SHA256"), 1);
+    begin(&rig, &s, ctx, NULL);
+    UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+    uint64_t sequence = 1; /* 0 was Finished */
+    for (int i = 0; i < 3; i++) {
+        unsigned char hello[33];
+        seal(s.ssl, sequence++, SSL3_RT_HANDSHAKE, "\x01\0\0\0", 4, hello);
+        assert_int_equal(send(s.c->fd, hello, sizeof(hello), MSG_NOSIGNAL), sizeof(hello));
+    }
+    rig_pump(&rig);
+    assert_int_equal(rig.listener.count, 1); /* a few are harmless */
+    const uint64_t until_ms = clock_ms() + 20000;
+    while (rig.listener.count > 0) {
+        unsigned char hellos[64][33];
+        for (size_t i = 0; i < ARRAY_LEN(hellos); i++)
+            seal(s.ssl, sequence++, SSL3_RT_HANDSHAKE, "\x01\0\0\0", 4, hellos[i]);
+        (void)send(s.c->fd, hellos, sizeof(hellos), MSG_NOSIGNAL);
+        rig_pump(&rig);
+        if (sequence > 20000 || clock_ms() > until_ms)
+            fail_msg("%llu new handshakes are put up with", (unsigned long long)sequence);
+    }
+    end(&s);
+    rig_stop(&rig);
+    drop(&id);
+}
+
 static void certificates_of_clients(void **state)
 {
     (void)state;
@@ -460,6 +558,8 @@ int main(void)
         cmocka_unit_test(any_cut),
         cmocka_unit_test(what_is_no_tls_is_cut),
         cmocka_unit_test(key_updates_are_bounded),
+        cmocka_unit_test(a_cut_client_harms_no_other),
+        cmocka_unit_test(new_handshakes_are_refused_a_few_times),
         cmocka_unit_test(certificates_of_clients),
         cmocka_unit_test(bad_files_are_named),
     };
