@@ -3,11 +3,10 @@
 #include "common/fault.h"
 #include "common/log.h"
 
-#define CONN_WAITING_BYTES   (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
-#define CONN_LINGER_MS       1000u /* after an early answer: for the client to read it before a reset could destroy it */
-#define CONN_LINGER_BYTES    (4u << 20)  /* a client that goes on sending what nobody reads is cut */
-#define CONN_BODY_STEP_BYTES (64u << 10) /* of a body, in body_time each: one that trickles holds its memory for ever */
-#define CONN_TRIM_MS         1000u       /* idle for so long, a connection gives its buffers back */
+#define CONN_WAITING_BYTES (256u << 10) /* pipelined bytes behind a request under way: more stay in the socket */
+#define CONN_LINGER_MS     1000u /* after an early answer: for the client to read it before a reset could destroy it */
+#define CONN_LINGER_BYTES  (4u << 20) /* a client that goes on sending what nobody reads is cut */
+#define CONN_TRIM_MS       1000u      /* idle for so long, a connection gives its buffers back */
 
 static void become_idle(struct conn *conn);
 
@@ -243,7 +242,7 @@ static void on_body(struct conn *conn, struct span bytes)
 {
     if (conn->state == CONN_BODY) {
         conn->body_step += bytes.len;
-        if (conn->body_step >= CONN_BODY_STEP_BYTES) {
+        if (conn->body_step >= EXCHANGE_BODY_STEP_BYTES) {
             conn->body_step = 0;
             phase_due_in(conn, conn->core->config->limits.body_time_ms);
         }

@@ -21,6 +21,8 @@
 
 struct exchange;
 
+#define EXCHANGE_BODY_STEP_BYTES                                                                                       \
+    (64u << 10)                      /* of a body, in body_time each: one that trickles holds its memory for ever */
 #define EXCHANGE_DISCARD_BYTES 65536 /* of a refused request's body: reading more for nothing is what a flood wants */
 
 /* head: borrowed until the exchange ends. began_ns: clock_ns at the entry of the read callback. NULL: out of memory,

@@ -111,10 +111,11 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* When this stream's answer has waited too long for its client to take something. */
+/* When this stream's answer has waited too long for its client to take something: an end, too, waits for a window. */
 static uint64_t stall_of(const struct h2_stream *s)
 {
-    return s->out.len > 0 ? s->progress_ms + s->h2->core->config->limits.write_stall_ms : DEADLINE_NONE;
+    const bool waits = s->out.len > 0 || (s->answered && !s->sent && !s->cut);
+    return waits ? s->progress_ms + s->h2->core->config->limits.write_stall_ms : DEADLINE_NONE;
 }
 
 static void rearm(struct h2 *h2)

@@ -170,7 +170,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     if (!s || h2->deaf)
         return 0;
     if (s->exchange) {
-        s->phase_due = core_now_ms(h2->core) + h2->core->config->limits.body_time_ms; /* later: the timer finds it */
+        s->body_step += len;
+        if (s->body_step >= EXCHANGE_BODY_STEP_BYTES) {
+            s->body_step = 0;
+            s->phase_due =
+                core_now_ms(h2->core) + h2->core->config->limits.body_time_ms; /* later: the timer finds it */
+        }
         if (exchange_body(s->exchange, span_of(bytes, len)))
             return 0;
     }

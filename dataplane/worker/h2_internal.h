@@ -88,10 +88,11 @@ struct h2_stream {
     bool deferred;        /* nghttp2 does not ask for bytes until it is told that there are some */
     bool full;            /* its upstream may be paused */
     bool cut;             /* by us: it is not counted against the client */
+    size_t body_step;     /* of a body since its time was last set */
     size_t forgotten;     /* bytes of a body that nobody wanted */
     size_t trailers;      /* their size */
     uint64_t phase_due;   /* of the head, or the body */
-    uint64_t progress_ms; /* when something was last taken from `out`, or came into it while empty */
+    uint64_t progress_ms; /* when something was last taken from `out`, or it began to wait */
     size_t accounted;
 };
 

@@ -362,6 +362,24 @@ static void a_slow_body_gets_408(void **state)
     client_free(c);
 }
 
+/* A byte now and then would hold all that came before it for ever. */
+static void a_body_that_trickles_gets_408(void **state)
+{
+    (void)state;
+    struct client *c = client_new((struct node_limits){ .body_time_ms = 300 }, 0);
+    struct upload up = { .rest = SPAN("x"), .open = true };
+    const int32_t id = ask_with(c, "POST", "/", NULL, &up);
+    const uint64_t until_ms = clock_ms() + 10000;
+    for (pump(c); got_of(c, id)->status == 0 && clock_ms() < until_ms; pump(c)) {
+        up.rest = SPAN("x");
+        (void)nghttp2_session_resume_data(c->session, id);
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(got_of(c, id)->status, 408);
+    assert_true(rig_x[0].body.len > 1);
+    client_free(c);
+}
+
 static void an_idle_connection_is_closed_in_good_order(void **state)
 {
     (void)state;
@@ -402,6 +420,7 @@ int main(void)
         cmocka_unit_test(who_sends_no_preface_is_closed),
         cmocka_unit_test(a_slow_head_ends_the_connection),
         cmocka_unit_test(a_slow_body_gets_408),
+        cmocka_unit_test(a_body_that_trickles_gets_408),
         cmocka_unit_test(an_idle_connection_is_closed_in_good_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -453,6 +453,22 @@ static void a_stream_that_takes_nothing_is_cut(void **state)
     client_free(c);
 }
 
+/* Without a window even the end of an answer has to wait: RFC 9113 section 6.9.1 lets it pass, nghttp2 does not. */
+static void an_end_that_is_not_taken_is_cut(void **state)
+{
+    (void)state;
+    static char bytes[1000];
+    struct client *c = client_new((struct node_limits){ .write_stall_ms = 50 }, sizeof(bytes));
+    const int32_t id = get(c);
+    pump(c);
+    assert_int_equal(x_stream(&rig_x[0], true, span_of(bytes, sizeof(bytes)), false), OK);
+    UNTIL(c, got_of(c, id)->body.len == sizeof(bytes));
+    assert_int_equal(x_stream(&rig_x[0], false, SPAN(""), true), OK);
+    UNTIL(c, got_of(c, id)->closed);
+    assert_true(got_of(c, id)->ended || got_of(c, id)->code == NGHTTP2_CANCEL);
+    client_free(c);
+}
+
 static void a_connection_that_takes_nothing_is_cut(void **state)
 {
     (void)state;
@@ -702,6 +718,7 @@ int main(void)
         cmocka_unit_test(a_stalled_stream_holds_up_only_itself),
         cmocka_unit_test(a_socket_that_is_full_is_given_no_more),
         cmocka_unit_test(a_stream_that_takes_nothing_is_cut),
+        cmocka_unit_test(an_end_that_is_not_taken_is_cut),
         cmocka_unit_test(a_connection_that_takes_nothing_is_cut),
         cmocka_unit_test(a_dead_socket_ends_the_connection),
         cmocka_unit_test(drains_in_good_order),
