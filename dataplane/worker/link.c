@@ -44,9 +44,13 @@ static void say(struct link *link, const struct control_message *message)
 {
     if (!link->poll || !link->hello_sent)
         return;
-    /* Full: the master does not read, and will ask anew when it reconnects. */
-    if (control_format(message, &link->out))
-        log_warn("link.full", LOG_U64("slot", link->slot));
+    /* Full, as the master does not read, or no memory: it is told who serves what when we are connected again. */
+    const enum err err = control_format(message, &link->out);
+    if (err) {
+        log_warn("link.unsaid", LOG_U64("slot", link->slot), LOG_ERR(err));
+        lose(link);
+        return;
+    }
     send_out(link);
 }
 

@@ -15,7 +15,10 @@ struct house {
     char home[64];
     struct buf in;
     pid_t pid;
+    bool faulty; /* the allocation fails_at fails from the start on */
+    uint64_t fails_at;
 };
+#define ENDED_AFTER_FAULT 42
 
 static int accepted(int listener)
 {
@@ -146,8 +149,12 @@ static void start_worker(struct house *h)
         close(ready[1]);
         if (read(ready[0], &byte, 1) != 1)
             _exit(9);
+        if (h->faulty)
+            fault_arm(FAULT_ALLOC, h->fails_at, 1);
         int status = worker_run(&(struct worker_options){
             .config = &h->config, .slot = 0, .listeners = { .count = 1, .fds = { dup(h->api) } } });
+        if (h->faulty) /* what a start that failed holds goes with its process */
+            _exit(status ? status : fault_seen(FAULT_ALLOC) > h->fails_at ? ENDED_AFTER_FAULT : 0);
         exit(status); /* the leak check runs here */
     }
     char *board = node_config_board_path(&h->config);
@@ -161,7 +168,8 @@ static void start_worker(struct house *h)
     assert_int_equal(write(ready[1], "x", 1), 1);
     close(ready[0]);
     close(ready[1]);
-    h->line = accepted(h->master);
+    if (!h->faulty)
+        h->line = accepted(h->master);
 }
 
 static int end_of_worker(struct house *h)
@@ -385,6 +393,68 @@ static void no_board_is_an_error(void **state)
     close_house(&h);
 }
 
+static bool has_ended(const struct house *h)
+{
+    siginfo_t end = { .si_pid = 0 };
+    assert_int_equal(waitid(P_PID, (id_t)h->pid, &end, WEXITED | WNOHANG | WNOWAIT), 0);
+    return end.si_pid != 0;
+}
+
+/* True: it serves a table. False: its process is about to end. */
+static bool comes_to_serve(struct house *h)
+{
+    const uint64_t until_ms = clock_ms() + 20000;
+    struct control_message message;
+    while (clock_ms() < until_ms) {
+        if (has_ended(h))
+            return false;
+        struct pollfd ready[] = { { .fd = h->master, .events = POLLIN }, { .fd = h->line, .events = POLLIN } };
+        (void)poll(ready, 2, 5);
+        struct control_fds fds = { .count = 0 };
+        if (ready[0].revents) { /* the first time, or again after a line that broke */
+            if (h->line >= 0)
+                close(h->line);
+            h->line = accepted(h->master);
+            buf_clear(&h->in);
+        } else if (ready[1].revents && control_recv_fds(h->line, &h->in, &fds) == OK) {
+            control_fds_close(&fds);
+            while (control_parse(&h->in, &message) == OK)
+                if (message.kind == CONTROL_SERVING)
+                    return true;
+        }
+    }
+    fail_msg("it neither serves nor ends when allocation %llu fails", (unsigned long long)h->fails_at);
+    return false;
+}
+
+/* A start without memory is an orderly end, by which the master knows; or it does without, and serves. */
+static void each_allocation_fails_at_the_start(void **state)
+{
+    (void)state;
+    int end = 1;
+    unsigned ended = 0;
+    for (uint64_t k = 0; end != 0; k++) {
+        struct house h;
+        open_house(&h);
+        h.faulty = true;
+        h.fails_at = k;
+        start_worker(&h);
+        if (comes_to_serve(&h))
+            while (!has_ended(&h)) { /* the second one ends it at once */
+                assert_int_equal(kill(h.pid, SIGTERM), 0);
+                (void)poll(NULL, 0, 5);
+            }
+        end = end_of_worker(&h);
+        if (end != 0 && end != 1 && end != ENDED_AFTER_FAULT)
+            fail_msg("allocation %llu fails, and the worker ends with %d", (unsigned long long)k, end);
+        ended += end == 1;
+        if (h.line < 0)
+            h.line = dup(h.api);
+        close_house(&h);
+    }
+    assert_true(ended >= 8);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +462,7 @@ int main(void)
         cmocka_unit_test(serves_a_siblings_socket),
         cmocka_unit_test(sigterm_drains_and_a_second_one_ends),
         cmocka_unit_test(no_board_is_an_error),
+        cmocka_unit_test(each_allocation_fails_at_the_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
