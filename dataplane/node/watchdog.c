@@ -119,8 +119,11 @@ bool watchdog_look(struct watchdog *w, unsigned slot, uint64_t pid, uint64_t tur
         *s = (struct watchdog_subject){ .pid = 0 };
         return false;
     }
-    if (s->pid != pid || s->turned.turned_ms != turned_ms)
-        *s = (struct watchdog_subject){ .pid = pid, .turned = now, .last = now };
+    if (s->pid != pid ||
+        s->turned.turned_ms != turned_ms) { /* one look proves nothing: the machine may have stood still */
+        *s = (struct watchdog_subject){ .pid = pid, .turned = now, .last = now, .verdict = WATCHDOG_WAITS };
+        return false;
+    }
     const enum watchdog_verdict verdict = watchdog_judge(&s->turned, &s->last, &now, now_ms, limit_ms);
     s->last = now;
     if (s->asked_ms) { /* not taken back: who was asked was stuck, and a turn would have begun it anew */

@@ -198,6 +198,19 @@ static void who_turns_again_is_acquitted(UNUSED void **state)
     (void)end_child(&child);
 }
 
+/* A machine that was suspended: all that the clock says is old, and nobody had a chance to turn. */
+static void the_first_look_accuses_nobody(UNUSED void **state)
+{
+    enum watchdog_verdict verdict;
+    int number;
+    const struct child child = start_child(false);
+    dog = (struct watchdog){ .stuck = 0 };
+    assert_false(watchdog_look(&dog, 0, (uint64_t)child.pid, 50000, 50000, LIMIT, &verdict, &number));
+    assert_false(watchdog_look(&dog, 0, (uint64_t)child.pid, 50000, 500000, LIMIT, &verdict, &number));
+    assert_int_equal(dog.stuck, 0);
+    (void)end_child(&child);
+}
+
 static void nobody_is_judged_without_a_turn_or_a_limit(UNUSED void **state)
 {
     enum watchdog_verdict verdict;
@@ -215,13 +228,10 @@ int main(void)
 {
     log_setup("watchdog_test", LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(judges_by_state_and_cpu_time),
-        cmocka_unit_test(reads_what_the_kernel_says),
-        cmocka_unit_test(a_blocked_worker_is_killed),
-        cmocka_unit_test(a_stopped_worker_is_killed),
-        cmocka_unit_test(a_spinning_worker_is_aborted),
-        cmocka_unit_test(who_turns_again_is_acquitted),
-        cmocka_unit_test(nobody_is_judged_without_a_turn_or_a_limit),
+        cmocka_unit_test(judges_by_state_and_cpu_time),  cmocka_unit_test(reads_what_the_kernel_says),
+        cmocka_unit_test(a_blocked_worker_is_killed),    cmocka_unit_test(a_stopped_worker_is_killed),
+        cmocka_unit_test(a_spinning_worker_is_aborted),  cmocka_unit_test(who_turns_again_is_acquitted),
+        cmocka_unit_test(the_first_look_accuses_nobody), cmocka_unit_test(nobody_is_judged_without_a_turn_or_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
