@@ -50,10 +50,9 @@ static void on_watchdog(uv_timer_t *timer)
     for (unsigned i = 0; i < m->supervisor.slot_count; i++) {
         enum watchdog_verdict verdict;
         int number;
-        const struct board_region *region = supervisor_region(&m->supervisor, i);
-        const uint64_t pid = region ? m->supervisor.slots[i].process->pid : 0;
-        const uint64_t turned_ms = region ? atomic_load(&region->counters[WORKER_LOOP_LAST_MS]) : 0;
-        if (watchdog_look(&m->watchdog, i, pid, turned_ms, uv_now(&m->loop), limit_ms, &verdict, &number))
+        uint64_t turned_ms, patience_ms;
+        const uint64_t pid = supervisor_watched(&m->supervisor, i, limit_ms, &turned_ms, &patience_ms);
+        if (watchdog_look(&m->watchdog, i, pid, turned_ms, uv_now(&m->loop), patience_ms, &verdict, &number))
             supervisor_replace(&m->supervisor, i, watchdog_verdict_name(verdict), number);
     }
 }

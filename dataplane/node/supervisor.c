@@ -442,6 +442,25 @@ struct board_region *supervisor_region(const struct supervisor *s, unsigned slot
     return board_region(s->options.board, p->region);
 }
 
+uint64_t supervisor_watched(const struct supervisor *s, unsigned slot, uint64_t limit_ms, uint64_t *ret_turned_ms,
+                            uint64_t *ret_limit_ms)
+{
+    const struct board_region *region = supervisor_region(s, slot);
+    const struct process *p = slot < s->slot_count ? s->slots[slot].process : NULL;
+    *ret_limit_ms = limit_ms;
+    *ret_turned_ms = 0;
+    if (region) {
+        *ret_turned_ms = atomic_load(&region->counters[WORKER_LOOP_LAST_MS]);
+        return p->pid;
+    }
+    if (!p || p->state != PROCESS_STARTING)
+        return 0;
+    *ret_turned_ms = p->started_ms;
+    if (limit_ms && limit_ms < SUPERVISOR_START_MS)
+        *ret_limit_ms = SUPERVISOR_START_MS;
+    return p->pid;
+}
+
 unsigned supervisor_draining(const struct supervisor *s, uint64_t *ret_until_ms)
 {
     unsigned count = 0;

@@ -27,7 +27,7 @@
 #define SLOT_CRASHES_WITHIN_MS 10000u
 #define SLOT_BACKOFF_MS_MAX    5000u
 #define SUPERVISOR_GRACE_MS    3000u  /* beyond the drain's deadline, before a worker is killed */
-#define SUPERVISOR_START_MS    30000u /* a new worker that is not up by then, as it rolls in, is not to be waited for */
+#define SUPERVISOR_START_MS    30000u /* a new worker that is not up by then is not to be waited for */
 #define SUPERVISOR_WHY_BYTES   512u
 
 enum slot_state { SLOT_EMPTY, SLOT_STARTING, SLOT_UP, SLOT_DRAINING, SLOT_BACKING_OFF, SLOT_STATES };
@@ -119,6 +119,11 @@ void supervisor_replace(struct supervisor *supervisor, unsigned slot, const char
 unsigned supervisor_up(const struct supervisor *supervisor);
 /* Region of the worker that serves in this slot; NULL: none does. For the minimum of what is served. */
 struct board_region *supervisor_region(const struct supervisor *supervisor, unsigned slot);
+/* Whom the watchdog is to look at in this slot (0: nobody), since when it has not turned, monotonic, and what patience
+ * it has: the limit, or, for one that starts, which reads the whole table before its first turn, SUPERVISOR_START_MS at
+ * least. limit_ms 0 stays 0. */
+uint64_t supervisor_watched(const struct supervisor *supervisor, unsigned slot, uint64_t limit_ms,
+                            uint64_t *ret_turned_ms, uint64_t *ret_limit_ms);
 /* Processes that drain beside those in the slots; *ret_until_ms: when the last of them is out of patience, monotonic. */
 unsigned supervisor_draining(const struct supervisor *supervisor, uint64_t *ret_until_ms);
 /* Closes handles and sockets; processes that still run go on. */
