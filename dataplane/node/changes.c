@@ -179,6 +179,10 @@ static void on_judged(void *user, const char *said, const char *failure)
 {
     struct changes *c = user;
     char why[CHECKUP_SAID_BYTES + 512];
+    if (c->options.supervisor->draining) { /* who follows would begin anew what is to end */
+        failed(c, "the node is stopping");
+        return;
+    }
     if (!failure) {
         say(c->first, ERRAND_DOING, "the new program takes over");
         c->leaving = true;

@@ -186,7 +186,22 @@ static void start_handles(struct master *m)
     (void)sigprocmask(SIG_SETMASK, &none, NULL); /* what came while one master followed the other */
 }
 
-/* After a good end nothing is left of run/: who finds the socket there follows a master that was killed. */
+static bool process_runs(uint64_t pid)
+{
+    return pid != 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+/* A master that could not start may find workers of one before: they wait for the next, which must find them, too. */
+static bool workers_remain(const struct master *m)
+{
+    for (unsigned i = 0; i < board_regions(m->board); i++) {
+        if (board_region_taken(m->board, i) && process_runs(atomic_load(&board_region(m->board, i)->pid)))
+            return true;
+    }
+    return false;
+}
+
+/* After a good end nothing is left of run/: who finds the socket there follows a master whose workers serve on. */
 static void leave_home(struct master *m)
 {
     static const char *const files[] = { HOME_NODE_SOCKET, HOME_NODE_COPY, MASTER_LISTEN_FILE, MASTER_OPERATIONS_FILE };
@@ -199,19 +214,9 @@ static void leave_home(struct master *m)
     listening_unlink(&m->supervisor.listening, NULL);
 }
 
-static bool process_runs(uint64_t pid)
+/* The board goes with the last who uses it, or the next home at this path would leave another one in memory. */
+static void leave_board(const struct master *m)
 {
-    return pid != 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-}
-
-/* The board goes with the last who uses it, or the next home at this path would leave another one in memory; with
- * workers on it, it waits for the next master. */
-static void leave_board(struct master *m)
-{
-    for (unsigned i = 0; i < board_regions(m->board); i++) {
-        if (board_region_taken(m->board, i) && process_runs(atomic_load(&board_region(m->board, i)->pid)))
-            return;
-    }
     char *path = node_config_board_path(m->config);
     if (path)
         (void)unlink(path);
@@ -220,15 +225,15 @@ static void leave_board(struct master *m)
 
 static void release(struct master *m)
 {
-    if (m->opened_supervisor && m->supervisor.hub.loop && !m->leaving)
+    const bool last = !m->leaving && m->board && !workers_remain(m);
+    if (last && m->opened_supervisor && m->supervisor.hub.loop)
         leave_home(m);
     if (m->opened_replica)
         replica_release(&m->replica);
-    if (m->board) {
+    if (m->board)
         master_drain_records(m);
-        if (!m->leaving)
-            leave_board(m);
-    }
+    if (last)
+        leave_board(m);
     if (m->records.dir)
         records_close(&m->records);
     tally_release(&m->ended);

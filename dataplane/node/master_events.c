@@ -220,7 +220,7 @@ static void on_busy(void *user, bool begins)
     struct master *m = user;
     if (begins)
         notify_reloading(&m->manager);
-    else
+    else if (m->told_ready) /* else it is told when the workers are up */
         notify_say(&m->manager, "READY=1");
 }
 

@@ -8,9 +8,8 @@
 
 /* ---- a worker speaks for the first time, or again after we had lost it for a moment ---- */
 
-static void say_drain(const struct supervisor *s, struct hub_peer *peer, uint64_t ms)
+static void say_drain(struct hub_peer *peer, uint64_t ms)
 {
-    (void)s;
     hub_say(peer, &(struct control_message){ .kind = CONTROL_DRAIN, .ms = ms });
 }
 
@@ -43,8 +42,13 @@ static void greet(struct supervisor *s, struct process *p, struct hub_peer *peer
     const bool first = p->state == PROCESS_STARTING;
     p->peer = peer;
     hub_peer_set_user(peer, p);
+    if (p->state == PROCESS_DRAINING && p->kill_ms == 0) { /* it comes late: nobody has told it so far */
+        supervisor_retire(p);
+        return;
+    }
     if (p->state == PROCESS_DRAINING) {
-        say_drain(s, peer, p->kill_ms > supervisor_now(s) ? p->kill_ms - supervisor_now(s) : 0);
+        const uint64_t until_ms = supervisor_now(s) + SUPERVISOR_GRACE_MS;
+        say_drain(peer, p->kill_ms > until_ms ? p->kill_ms - until_ms : 0);
         return;
     }
     if (!accepts) { /* it was told by a signal while nobody heard it */
@@ -119,7 +123,7 @@ void supervisor_hello(void *user, struct hub_peer *peer, const struct control_me
     control_fds_close(fds);
     if (why) {
         log_warn("worker.refused", LOG_U64("pid", hello->pid), LOG_U64("slot", hello->slot), LOG_STR("why", why));
-        say_drain(s, peer, s->options.config->limits.drain_ms);
+        say_drain(peer, s->options.config->limits.drain_ms);
         return;
     }
     supervisor_settle_on(&s->adoption);
