@@ -174,6 +174,9 @@ int run_restore(struct cli *cli);
 int run_records(struct cli *cli); /* commands_records.c */
 int run_reload(struct cli *cli);  /* commands_node.c */
 int run_upgrade(struct cli *cli);
+/* Appends the status of this machine's node, JSON (metrics_status): ERR_NOT_FOUND: none runs here, or it is another
+ * user's. ERR_TIMEOUT, ERR_CLOSED, ERR_IO, ERR_FULL, ERR_UNSUPPORTED (of another version). Says nothing. */
+MUST_CHECK enum err node_status(struct cli *cli, struct buf *out);
 int run_init(struct cli *cli); /* init.c */
 int run_up(struct cli *cli);   /* up.c */
 int run_down(struct cli *cli);

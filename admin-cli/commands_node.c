@@ -1,4 +1,4 @@
-/* reload and upgrade: errands of this machine's node, asked over its own socket (proto/errand.h); no control plane is
+/* reload, upgrade and what status tells of this machine: errands of this machine's node, asked over its own socket (proto/errand.h); no control plane is
  * needed. */
 #include "admin-cli/cli.h"
 #include "common/clock.h"
@@ -12,6 +12,8 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#define STATUS_MS 2000u /* a master that has not answered by then does not turn */
 
 struct errand {
     struct cli *cli;
@@ -157,6 +159,30 @@ static int run_errand(struct cli *cli, const char *name, const char *line)
     buf_release(&errand.in);
     close(errand.fd);
     return code;
+}
+
+enum err node_status(struct cli *cli, struct buf *out)
+{
+    struct errand errand = { .cli = cli, .name = "status", .deadline_ms = clock_ms() + STATUS_MS };
+    static const char line[] = ERRAND_WORD ERRAND_STATUS "\n";
+    size_t len;
+    const bool quiet = cli->quiet;
+    cli->quiet = true;
+    const int code = connect_to(cli, &errand.fd);
+    cli->quiet = quiet;
+    if (code != EXIT_GOOD)
+        return ERR_NOT_FOUND;
+    buf_init(&errand.in, ERRAND_ANSWER_BYTES + 4096);
+    enum err err = send(errand.fd, line, strlen(line), MSG_NOSIGNAL) == (ssize_t)strlen(line) ? OK : ERR_CLOSED;
+    if (!err)
+        err = next_line(&errand, &len);
+    const struct span answer = err ? SPAN("") : span_head(buf_span(&errand.in), len);
+    if (!err)
+        err = span_starts(answer, SPAN(ERRAND_DONE)) ? buf_append(out, span_skip(answer, strlen(ERRAND_DONE)))
+                                                     : ERR_UNSUPPORTED;
+    buf_release(&errand.in);
+    close(errand.fd);
+    return err;
 }
 
 int run_reload(struct cli *cli)

@@ -8,7 +8,8 @@
 
 extern char **environ;
 
-#define NO_NODE "no node has been heard of"
+#define NO_NODE         "no node has been heard of"
+#define LOCAL_BYTES_MAX (512u << 10) /* of what this machine's node says */
 
 static const struct column node_columns[] = {
     { "NODE", "node", COLUMN_TEXT },
@@ -150,7 +151,80 @@ static void print_refusals(const struct json_index *ix)
     }
 }
 
-int run_status(struct cli *cli)
+/* ---- the node of this machine ---- */
+
+static const struct column worker_columns[] = {
+    { "WORKER", "slot", COLUMN_NUMBER },
+    { "STATE", "state", COLUMN_TEXT },
+    { "PID", "pid", COLUMN_NUMBER },
+    { "ROLL", "roll", COLUMN_NUMBER },
+    { "AGE", "age_ms", COLUMN_MS },
+    { "STARTS", "starts", COLUMN_NUMBER },
+    { "CONNECTIONS", "connections", COLUMN_NUMBER },
+    { "REQUESTS", "requests", COLUMN_NUMBER },
+    { "SERVING", "generation", COLUMN_NUMBER },
+};
+static const struct column draining_columns[] = {
+    { "DRAINING", "slot", COLUMN_NUMBER },
+    { "PID", "pid", COLUMN_NUMBER },
+    { "ROLL", "roll", COLUMN_NUMBER },
+    { "AGE", "age_ms", COLUMN_MS },
+    { "CONNECTIONS", "connections", COLUMN_NUMBER },
+    { "REQUESTS", "requests", COLUMN_NUMBER },
+    { "UNTIL", "killed_at_ms", COLUMN_UNTIL },
+};
+
+static void print_change(const struct cli *cli, const struct json_index *ix)
+{
+    static const struct column at = { "", "last_change.at_ms", COLUMN_AGE },
+                               what = { "", "last_change.change", COLUMN_TEXT },
+                               outcome = { "", "last_change.outcome", COLUMN_TEXT },
+                               why = { "", "last_change.why", COLUMN_TEXT };
+    if (!has_text(ix, 0, "last_change.change"))
+        return;
+    printf("last change %s %s %s ago, in %.1f s\n", render_cell(cli, ix, 0, &what), render_cell(cli, ix, 0, &outcome),
+           render_cell(cli, ix, 0, &at), (double)render_u64(ix, 0, "last_change.ms") / 1000.0);
+    if (has_text(ix, 0, "last_change.why"))
+        printf("            FAILED: %s\n", render_cell(cli, ix, 0, &why));
+}
+
+static void print_local(struct cli *cli, enum err err, struct span json)
+{
+    static const struct column fields[] = {
+        { "this node ", "node", COLUMN_TEXT },       { "listens   ", "listen", COLUMN_TEXT },
+        { "running   ", "uptime_ms", COLUMN_MS },    { "roll      ", "roll", COLUMN_NUMBER },
+        { "restarts  ", "restarts", COLUMN_NUMBER },
+    };
+    struct json_index ix;
+    if (err == ERR_NOT_FOUND)
+        return; /* on another machine */
+    printf("\n");
+    if (err || json_index(&cli->arena, json, &json_limits_default, &ix, NULL)) {
+        printf("this node   does not answer (%s)\n", err_name(err ? err : ERR_SYNTAX));
+        return;
+    }
+    render_fields(cli, &ix, 0, fields, ARRAY_LEN(fields));
+    print_change(cli, &ix);
+    render_table(cli, &ix, json_get(&ix, 0, SPAN("workers")), worker_columns, ARRAY_LEN(worker_columns), "no workers");
+    const uint32_t draining = json_get(&ix, 0, SPAN("draining_workers"));
+    if (draining != JSON_NONE && ix.tokens[draining].count > 0)
+        render_table(cli, &ix, draining, draining_columns, ARRAY_LEN(draining_columns), "");
+}
+
+/* The control plane's answer (an object), and in it what this machine's node says. */
+static void print_json(struct span control, enum err err, struct span local)
+{
+    struct buf both = BUF_INIT(control.len + local.len + 64);
+    const struct span head = span_head(span_trim(control), span_trim(control).len - 1);
+    if (err || buf_append(&both, head) || buf_append_cstr(&both, ",\"local_node\":") || buf_append(&both, local) ||
+        buf_append_byte(&both, '}'))
+        render_json(control);
+    else
+        render_json(buf_span(&both));
+    buf_release(&both);
+}
+
+static int print_status(struct cli *cli, enum err local_err, struct span local)
 {
     static const struct column fields[] = {
         { "control   ", "version", COLUMN_TEXT },     { "home      ", "home", COLUMN_TEXT },
@@ -161,10 +235,13 @@ int run_status(struct cli *cli)
     const struct admin_reply *reply;
     struct json_index ix;
     const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
+    if (code != EXIT_GOOD) {
+        if (!cli->json)
+            print_local(cli, local_err, local); /* what can be said without a control plane */
         return code;
+    }
     if (cli->json) {
-        render_json(reply->result);
+        print_json(reply->result, local_err, local);
         return EXIT_GOOD;
     }
     print_arms(cli, &ix);
@@ -176,7 +253,17 @@ int run_status(struct cli *cli)
     const uint32_t nodes = json_get(&ix, 0, SPAN("nodes"));
     render_table(cli, &ix, nodes, node_columns, ARRAY_LEN(node_columns), NO_NODE);
     print_troubles(cli, &ix, nodes);
+    print_local(cli, local_err, local);
     return EXIT_GOOD;
+}
+
+int run_status(struct cli *cli)
+{
+    struct buf local = BUF_INIT(LOCAL_BYTES_MAX);
+    const enum err err = node_status(cli, &local);
+    const int code = print_status(cli, err, buf_span(&local));
+    buf_release(&local);
+    return code;
 }
 
 int run_nodes_list(struct cli *cli)

@@ -135,7 +135,13 @@ const struct cli_command cli_commands[] = {
           "The new program is tried first (--version, --check-config). Then the node executes it in its place: process "
           "id, lock and listening sockets stay, and new workers take the places of the old ones, which finish what "
           "they carry. If it cannot be executed the old program goes on." },
-    { .path = "status", .arguments = "", .run = run_status, .brief = "what is live, what is wrong, who serves what" },
+    { .path = "status",
+      .arguments = "",
+      .run = run_status,
+      .brief = "what is live, what is wrong, who serves what",
+      .more = "After what the control plane knows comes this machine's node, where one runs, as it says itself: its "
+              "workers, those that drain and until when, and how the last reload or upgrade went. That part needs no "
+              "control plane." },
     { .path = "policy check",
       .arguments = "FILE",
       .args_least = 1,

@@ -28,18 +28,25 @@ struct change {
 
 /* ---- what who asked is told ---- */
 
+/* Whatever is quoted. */
+static void one_line(char *text)
+{
+    for (; *text; text++) {
+        if ((unsigned char)*text < ' ')
+            *text = ' ';
+    }
+}
+
 static void say(const struct change *change, const char *word, const char *text)
 {
     char line[ERRAND_LINE_BYTES];
     if (!change->asker)
         return;
     const int n = snprintf(line, sizeof(line), "%s%s", word, text);
-    size_t len = size_min(n > 0 ? (size_t)n : 0, sizeof(line) - 1);
-    for (size_t i = 0; i < len; i++) {
-        if ((unsigned char)line[i] < ' ') /* one line, whatever is quoted */
-            line[i] = ' ';
-    }
-    hub_answer(change->asker, span_of(line, len));
+    if (n < 0)
+        return;
+    one_line(line);
+    hub_answer(change->asker, span_cstr(line));
 }
 
 static void free_change(struct change *change)
@@ -63,8 +70,19 @@ static void next_one(struct changes *c)
         uv_timer_start(&c->timer, on_due, 0, 0);
 }
 
+static void over(struct changes *c, const char *failure)
+{
+    c->past = (struct heritage_change){ .at_ms = clock_wall_ms(),
+                                        .took_ms = uv_now(c->options.loop) - c->first->begun_ms,
+                                        .upgrade = c->first->upgrade,
+                                        .failed = failure != NULL };
+    (void)snprintf(c->past.why, sizeof(c->past.why), "%s", failure ? failure : "");
+    one_line(c->past.why);
+}
+
 static void failed(struct changes *c, const char *why)
 {
+    over(c, why);
     log_error(c->first->upgrade ? "upgrade.failed" : "reload.failed", LOG_STR("why", why));
     say(c->first, ERRAND_FAILED, why);
     next_one(c);
@@ -78,6 +96,7 @@ static void done(struct changes *c)
     const uint64_t now = uv_now(c->options.loop), took = now - c->first->begun_ms;
     const unsigned workers = c->options.supervisor->slot_count;
     const unsigned draining = supervisor_draining(c->options.supervisor, &until_ms);
+    over(c, NULL);
     json_writer_init(&w, &text);
     json_object_open(&w);
     json_member_cstr(&w, "change", c->first->upgrade ? "upgrade" : "reload");
@@ -387,6 +406,7 @@ enum err changes_init(struct changes *c, const struct changes_options *options)
 
 void changes_inherit(struct changes *c, struct heritage *h)
 {
+    c->past = h->last;
     if (!h->upgrade)
         return;
     struct hub_peer *asker = h->asker_fd >= 0 ? hub_keep_asker(&c->options.supervisor->hub, h->asker_fd) : NULL;
@@ -402,6 +422,7 @@ void changes_inherit(struct changes *c, struct heritage *h)
 void changes_leave(struct changes *c, struct heritage *to)
 {
     to->upgrade = c->leaving;
+    to->last = c->past;
     if (c->leaving) {
         to->asked_ms = c->first->begun_ms;
         to->asker_fd = c->first->asker ? fcntl(hub_peer_fd(c->first->asker), F_DUPFD_CLOEXEC, 3) : -1;

@@ -46,6 +46,7 @@ struct changes {
     uv_timer_t timer;
     struct change *first, *last; /* the first one is under way */
     struct node_config fresh;    /* rolls in */
+    struct heritage_change past; /* the last that is over */
     bool rolls, leaving, closed;
     char *copy, *next;      /* paths: the copy in force, and the one that may come */
     char program[PATH_MAX]; /* to become: absolute */

@@ -97,6 +97,9 @@ enum err heritage_write(const struct heritage *h, struct buf *out)
         err = buf_printf(out, "asker %d\n", h->asker_fd);
     if (!err && h->upgrade)
         err = buf_printf(out, "upgrade %llu\n", (unsigned long long)h->asked_ms);
+    if (!err && h->last.at_ms > 0)
+        err = buf_printf(out, "last %lld %llu %u %u %s\n", (long long)h->last.at_ms,
+                         (unsigned long long)h->last.took_ms, h->last.upgrade, h->last.failed, h->last.why);
     return err;
 }
 
@@ -172,6 +175,17 @@ static bool read_fd(struct span *rest, int *ret)
     return true;
 }
 
+static bool read_last(struct span rest, struct heritage_change *last)
+{
+    uint64_t n[4];
+    if (!numbers(&rest, n, 4) || !rest.ptr || n[0] > INT64_MAX || rest.len >= sizeof(last->why))
+        return false;
+    *last =
+        (struct heritage_change){ .at_ms = (int64_t)n[0], .took_ms = n[1], .upgrade = n[2] != 0, .failed = n[3] != 0 };
+    memcpy(last->why, rest.ptr, rest.len);
+    return true;
+}
+
 static bool read_passed(struct span rest, struct passed *passed)
 {
     if (passed->count == PASSED_MAX || !read_fd(&rest, &passed->fds[passed->count]) || !rest.ptr)
@@ -214,6 +228,7 @@ static bool read_word(struct span word, struct span rest, struct heritage *h)
     return span_eq(word, SPAN("line"))      ? read_line(rest, &h->listening)
            : span_eq(word, SPAN("socket"))  ? read_socket(rest, &h->listening)
            : span_eq(word, SPAN("process")) ? read_process(rest, h)
+           : span_eq(word, SPAN("last"))    ? read_last(rest, &h->last)
            : span_eq(word, SPAN("passed"))  ? read_passed(rest, &h->passed)
                                             : false;
 }

@@ -20,6 +20,13 @@ struct heritage_process {
     enum process_state state;
     bool adopted, in_slot;
 };
+/* The last change of the node that is over (changes.h), for people. */
+struct heritage_change {
+    int64_t at_ms; /* its end, wall clock; 0: there was none */
+    uint64_t took_ms;
+    bool upgrade, failed;
+    char why[256]; /* failed; one line */
+};
 struct heritage {
     unsigned layout; /* of the board that the regions are on */
     int lock_fd, hub_fd, operations_fd;
@@ -33,6 +40,7 @@ struct heritage {
     int asker_fd;      /* who asked for the upgrade; -1: nobody waits for an answer */
     bool upgrade;      /* the workers are to be replaced, too */
     uint64_t asked_ms; /* monotonic */
+    struct heritage_change last;
     char failure[256]; /* why the new program did not come: told by the one that goes on. "" */
 };
 

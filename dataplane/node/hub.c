@@ -6,8 +6,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PEER_IN_MAX  (4u * CONTROL_LINE_BYTES + ERRAND_LINE_BYTES)
-#define PEER_OUT_MAX (64u * CONTROL_LINE_BYTES) /* a worker that does not read must not fill our memory */
+#define PEER_IN_MAX (4u * CONTROL_LINE_BYTES + ERRAND_LINE_BYTES)
+#define PEER_OUT_MAX                                                                                                   \
+    (ERRAND_ANSWER_BYTES + 64u * CONTROL_LINE_BYTES) /* a peer that does not read must not fill our memory */
 
 struct hub_peer {
     struct hub *hub;

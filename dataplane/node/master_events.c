@@ -3,6 +3,7 @@
 #include "common/log.h"
 #include "dataplane/node/master_internal.h"
 #include "dataplane/node/metrics.h"
+#include "proto/errand.h"
 #include <unistd.h>
 
 /* ---- workers ---- */
@@ -119,21 +120,27 @@ void master_committed(void *user)
 
 /* ---- pages ---- */
 
+static struct metrics_source source_of(struct master *m)
+{
+    return (struct metrics_source){ .config = m->config,
+                                    .board = m->board,
+                                    .ended = &m->ended,
+                                    .supervisor = &m->supervisor,
+                                    .replica = &m->replica,
+                                    .records = &m->records,
+                                    .listen = m->listen,
+                                    .last_change = &m->changes.past,
+                                    .stuck = m->watchdog.stuck,
+                                    .starved = m->watchdog.starved,
+                                    .now_ms = uv_now(&m->loop),
+                                    .started_ms = m->started_ms,
+                                    .wall_ms = clock_wall_ms() };
+}
+
 enum err master_page(void *user, struct span path, struct buf *out, unsigned *ret_status, const char **ret_type)
 {
     struct master *m = user;
-    const struct metrics_source source = { .config = m->config,
-                                           .board = m->board,
-                                           .ended = &m->ended,
-                                           .supervisor = &m->supervisor,
-                                           .replica = &m->replica,
-                                           .records = &m->records,
-                                           .listen = m->listen,
-                                           .stuck = m->watchdog.stuck,
-                                           .starved = m->watchdog.starved,
-                                           .now_ms = uv_now(&m->loop),
-                                           .started_ms = m->started_ms,
-                                           .wall_ms = clock_wall_ms() };
+    const struct metrics_source source = source_of(m);
     master_report_serving(m);
     if (span_eq(path, SPAN("/livez")))
         return buf_append_cstr(out, "alive\n");
@@ -236,9 +243,26 @@ static void on_rolled(void *user, const char *failure)
     changes_rolled(&m->changes, failure);
 }
 
+/* The page of /status, as the answer to an errand. */
+static void tell_status(struct master *m, struct hub_peer *asker)
+{
+    const struct metrics_source source = source_of(m);
+    struct buf text = BUF_INIT(ERRAND_ANSWER_BYTES);
+    master_report_serving(m);
+    if (buf_append_cstr(&text, ERRAND_DONE) || metrics_status(&source, &text))
+        hub_answer(asker, SPAN(ERRAND_FAILED "memory is out"));
+    else
+        hub_answer(asker, span_head(buf_span(&text), text.len - 1)); /* without its newline */
+    buf_release(&text);
+}
+
 static bool on_asked(void *user, struct hub_peer *peer, struct span line)
 {
     struct master *m = user;
+    if (span_eq(line, SPAN(ERRAND_WORD ERRAND_STATUS))) {
+        tell_status(m, peer);
+        return true;
+    }
     return changes_ask(&m->changes, peer, line);
 }
 

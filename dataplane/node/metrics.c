@@ -402,10 +402,11 @@ static void version_json(struct json_writer *w, const char *key, const struct ta
 static void process_json(struct json_writer *w, const struct metrics_source *s, const struct process *p)
 {
     const struct board_region *region = p->region == PROCESS_NO_REGION ? NULL : board_region(s->board, p->region);
+    const uint64_t started_ms = p->started_ms || !region ? p->started_ms : atomic_load(&region->started_ms);
     json_member_u64(w, "pid", p->pid);
     json_member_bool(w, "adopted", p->adopted);
     json_member_u64(w, "roll", p->generation);
-    json_member_u64(w, "age_ms", p->started_ms && s->now_ms > p->started_ms ? s->now_ms - p->started_ms : 0);
+    json_member_u64(w, "age_ms", started_ms && s->now_ms > started_ms ? s->now_ms - started_ms : 0);
     json_member_u64(w, "connections", region ? atomic_load(&region->counters[WORKER_CONNECTIONS_OPEN]) : 0);
     json_member_u64(w, "requests", region ? atomic_load(&region->counters[WORKER_REQUESTS_OPEN]) : 0);
     json_member_u64(w, "generation", region ? atomic_load(&region->serving_generation) : 0);
@@ -466,6 +467,21 @@ static void tables_json(struct json_writer *w, const struct replica *r)
     json_array_close(w);
 }
 
+static void change_json(struct json_writer *w, const struct heritage_change *last)
+{
+    if (!last || last->at_ms == 0)
+        return;
+    json_key(w, SPAN("last_change"));
+    json_object_open(w);
+    json_member_cstr(w, "change", last->upgrade ? "upgrade" : "reload");
+    json_member_cstr(w, "outcome", last->failed ? "failed" : "done");
+    if (last->failed)
+        json_member_cstr(w, "why", last->why);
+    json_member_i64(w, "at_ms", last->at_ms);
+    json_member_u64(w, "ms", last->took_ms);
+    json_object_close(w);
+}
+
 enum err metrics_status(const struct metrics_source *s, struct buf *out)
 {
     struct json_writer w;
@@ -488,6 +504,8 @@ enum err metrics_status(const struct metrics_source *s, struct buf *out)
     json_array_close(&w);
     json_member_u64(&w, "records_written", s->records->written);
     json_member_u64(&w, "records_dropped", s->records->dropped);
+    json_member_u64(&w, "roll", s->supervisor->generation);
+    change_json(&w, s->last_change);
     workers_json(&w, s);
     json_object_close(&w);
     enum err err = json_writer_end(&w);

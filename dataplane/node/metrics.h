@@ -16,8 +16,9 @@ struct metrics_source {
     const struct supervisor *supervisor;
     const struct replica *replica;
     const struct records *records;
-    uint64_t stuck, starved; /* as the watchdog counts */
-    const char *listen;      /* where clients connect, as it came out */
+    uint64_t stuck, starved;                   /* as the watchdog counts */
+    const char *listen;                        /* where clients connect, as it came out */
+    const struct heritage_change *last_change; /* NULL: of none is known */
     uint64_t now_ms, started_ms;
     int64_t wall_ms;
 };

@@ -190,6 +190,11 @@ test('a broken file changes nothing, and says where it is wrong', async () => {
   assert.equal(code, 1);
   assert.match(stderr, /node\.yaml:4:1: unknown field 'listenn'; did you mean 'listen'\?/);
   assert.deepEqual(await pids(house), before);
+  const status = JSON.parse((await house.cli(['status', '--json'])).stdout);
+  assert.equal(status.nodes.length, 1);
+  assert.deepEqual([status.local_node.last_change.change, status.local_node.last_change.outcome], ['reload', 'failed']);
+  assert.match(status.local_node.last_change.why, /unknown field 'listenn'/);
+  assert.deepEqual(status.local_node.workers.map(({ pid }) => pid), before);
   // Nor does it reach a worker that is started for one that crashed.
   process.kill(before[0], 'SIGKILL');
   await workersUp(house, (workers) => workers.every(({ pid }) => pid !== before[0]));

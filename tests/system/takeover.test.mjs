@@ -112,3 +112,32 @@ test('SIGTERM while a new program is tried: the node stops, and is not begun ane
   assert.ok(!existsSync(at('executed')));
   assert.ok(!existsSync(path.join(home, 'run/node.sock')));
 });
+
+test('status shows the workers of this machine, those that drain, and how the last change went, without a control plane', async () => {
+  const home = await newHome();
+  const node = await startNode(home);
+  const status = async () => (await run('fairlead', ['status', '--home', home])).stdout;
+  const config = (text) => writeFileSync(path.join(home, 'node.yaml'), `schema: fairlead/1\nkind: node\n${text}\n`);
+  assert.doesNotMatch(await status(), /last change/);
+  const [{ pid: first }] = (await node.status()).workers;
+  const { answer, begun } = stream(node, 400);
+  await begun;
+  config('limits: {drain: 60s}');
+  assert.equal((await run('fairlead', ['reload', '--home', home])).code, 0);
+  const [{ pid: second }] = (await node.status()).workers;
+  const good = await status();
+  assert.match(good, /last change reload done [\d.a-z]+ ago, in [\d.]+ s\n/);
+  assert.match(good, new RegExp(`\\n *0 +up +${second} +1 `));
+  assert.match(good, new RegExp(`\\n *0 +${first} +0 +\\S+ +1 +1 `), 'it drains, with its connection');
+  config('limitz: {drain: 60s}');
+  assert.equal((await run('fairlead', ['reload', '--home', home])).code, 1);
+  assert.match(await status(), /last change reload failed [^]*FAILED: .*node\.yaml:3:1: unknown field 'limitz'/);
+  // A master by another program tells of its own coming.
+  config('');
+  assert.equal((await run('fairlead', ['upgrade', '--home', home])).code, 0);
+  assert.match(await status(), /last change upgrade done /);
+  process.kill(first, 'SIGKILL'); // its stream has served its purpose
+  await answer;
+  assert.equal((await node.master.stop()).code, 0);
+  assert.equal(await status(), '');
+});

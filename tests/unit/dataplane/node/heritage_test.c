@@ -44,6 +44,9 @@ static struct heritage *sample(void)
     h->asker_fd = 13;
     h->upgrade = true;
     h->asked_ms = 99;
+    h->last = (struct heritage_change){
+        .at_ms = 1700000000123, .took_ms = 45, .failed = true, .why = "line 4: no such field"
+    };
     return h;
 }
 
@@ -72,6 +75,15 @@ static void comes_back_as_it_was(UNUSED void **state)
         assert_true(a->started_ms == b->started_ms && a->kill_ms == b->kill_ms && a->generation == b->generation);
         assert_true(a->adopted == b->adopted && a->in_slot == b->in_slot);
     }
+    assert_true(back->last.at_ms == h->last.at_ms && back->last.took_ms == 45);
+    assert_true(back->last.failed && !back->last.upgrade);
+    assert_string_equal(back->last.why, h->last.why);
+    h->last = (struct heritage_change){ .at_ms = 5, .upgrade = true }; /* it went well: there is no reason */
+    buf_clear(&text);
+    assert_int_equal(heritage_write(h, &text), OK);
+    assert_int_equal(heritage_read(buf_span(&text), back), OK);
+    assert_true(back->last.at_ms == 5 && back->last.upgrade && !back->last.failed);
+    assert_string_equal(back->last.why, "");
     buf_release(&text);
     free(back);
     free(h);
@@ -92,6 +104,7 @@ static void what_is_cut_or_wrong_is_refused(UNUSED void **state)
         "heritage 1\nlock 3\nhub 4\nline 9 384 - x\n",
         "heritage 1\nlock 3\nhub 4\nline 0 384 - x\n",
         "heritage 1\nlock 3 4\nhub 4\n",
+        "heritage 1\nlock 3\nhub 4\nlast 1 2 3\n",
         "heritage 1\nlock 3\nhub 4\ngold 1\n",
     };
     struct heritage *got = calloc(1, sizeof(*got));
