@@ -510,6 +510,111 @@ static void certificates_of_clients(void **state)
     drop(&stranger);
 }
 
+/* A session that is resumed brings its certificate along: but no further than the setup that verified it. */
+static void sessions_end_with_their_setup(void **state)
+{
+    (void)state;
+    struct identity server, authority, own;
+    struct certificate_team team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" };
+    SSL_SESSION *session = NULL;
+    make(&server, "localhost", "IP:127.0.0.1", NULL);
+    make(&authority, "authority", NULL, NULL);
+    make(&own, "robot", NULL, &authority);
+    for (int i = 0; i < 3; i++) {
+        static struct rig rig;
+        struct secure s;
+        if (i != 1) {
+            rig = (struct rig){ .port = 0 };
+            serve(&rig, &server);
+            rig.listen[0].client_ca = i == 0 ? authority.certificate_file : server.certificate_file;
+            rig.listen[0].client_certificates = CLIENT_CERTIFICATES_OPTIONAL;
+            rig.listen[0].teams = &team;
+            rig.listen[0].team_count = 1;
+            rig_start(&rig, true);
+        }
+        SSL_CTX *ctx = client_context(&server, TLS1_2_VERSION, i == 0 ? &own : NULL);
+        s = (struct secure){ .ctx = ctx, .ssl = SSL_new(ctx), .c = rig_client(&rig), .in = BUF_INIT(1u << 20) };
+        SSL_set_bio(s.ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+        SSL_set_connect_state(s.ssl);
+        if (session)
+            assert_int_equal(SSL_set_session(s.ssl, session), 1);
+        UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl));
+        assert_int_equal(SSL_session_reused(s.ssl), i == 1);
+        tell(&s, "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n");
+        UNTIL_TLS(&rig, &s, got(&s, i < 2 ? "HTTP/1.1 200 " : "HTTP/1.1 401 "));
+        if (i == 0)
+            session = SSL_get1_session(s.ssl);
+        SSL_set_shutdown(s.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* else its session is forgotten */
+        end(&s);
+        if (i > 0)
+            rig_stop(&rig);
+    }
+    SSL_SESSION_free(session);
+    drop(&server);
+    drop(&authority);
+    drop(&own);
+}
+
+/* From the PROXY header on: whichever fails, the client is answered, or cut, and the next one is served. */
+static void each_failed_allocation_is_survived(void **state)
+{
+    (void)state;
+    static const char header[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\x0a\x00\x00\x01\x30\x39\x01\xbb";
+    struct network loopback = { .bytes = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127 }, .bits = 104 };
+    struct certificate_team team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" };
+    struct rig rig = { .port = 0 };
+    struct identity server, authority, own;
+    make(&server, "localhost", "IP:127.0.0.1", NULL);
+    make(&authority, "authority", NULL, NULL);
+    make(&own, "robot", NULL, &authority);
+    serve(&rig, &server);
+    rig.listen[0].client_ca = authority.certificate_file;
+    rig.listen[0].client_certificates = CLIENT_CERTIFICATES_OPTIONAL;
+    rig.listen[0].teams = &team;
+    rig.listen[0].team_count = 1;
+    rig.listen[0].proxies = &loopback;
+    rig.listen[0].proxy_count = 1;
+    rig_start(&rig, true);
+    bool untouched = false;
+    unsigned served = 0, busy = 0, cut = 0;
+    for (unsigned k = 0; !untouched; k++) {
+        struct secure s;
+        char *room;
+        SSL_CTX *ctx = client_context(&server, k % 2 ? TLS1_2_VERSION : TLS1_3_VERSION, &own);
+        s = (struct secure){ .ctx = ctx, .ssl = SSL_new(ctx), .c = rig_client(&rig), .in = BUF_INIT(1u << 20) };
+        /* The test's own are made beforehand. */
+        assert_int_equal(buf_reserve(&s.in, 65536, &room), OK);
+        assert_int_equal(buf_reserve(&s.c->in, 65536, &room), OK);
+        SSL_set_bio(s.ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+        SSL_set_connect_state(s.ssl);
+        assert_int_equal(send(s.c->fd, header, sizeof(header) - 1, MSG_NOSIGNAL), (ssize_t)sizeof(header) - 1);
+        fault_arm(FAULT_ALLOC, k, 1);
+        UNTIL_TLS(&rig, &s, SSL_is_init_finished(s.ssl) || s.failed || s.c->eof);
+        if (SSL_is_init_finished(s.ssl))
+            tell(&s, "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n");
+        UNTIL_TLS(&rig, &s, got(&s, "\r\n\r\n") || s.failed || s.ended || s.c->eof);
+        untouched = fault_seen(FAULT_ALLOC) <= k;
+        fault_disarm_all();
+        const bool good = got(&s, "HTTP/1.1 200 "), full = got(&s, "HTTP/1.1 503 ");
+        if (s.in.len > 0 && !good && !full)
+            fail_msg("allocation %u: %.*s", k, (int)s.in.len, buf_span(&s.in).ptr);
+        assert_true(good || !untouched);
+        served += good;
+        busy += full;
+        cut += !good && !full;
+        close(s.c->fd);
+        buf_release(&s.c->in);
+        rig.client_count--;
+        end(&s);
+        UNTIL(&rig, rig.listener.count == 0 && rig.core.buffered == 0);
+    }
+    assert_true(served > 0 && busy > 0 && cut > 0);
+    rig_stop(&rig);
+    drop(&server);
+    drop(&authority);
+    drop(&own);
+}
+
 static void bad_files_are_named(void **state)
 {
     (void)state;
@@ -561,6 +666,8 @@ int main(void)
         cmocka_unit_test(a_cut_client_harms_no_other),
         cmocka_unit_test(new_handshakes_are_refused_a_few_times),
         cmocka_unit_test(certificates_of_clients),
+        cmocka_unit_test(sessions_end_with_their_setup),
+        cmocka_unit_test(each_failed_allocation_is_survived),
         cmocka_unit_test(bad_files_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
