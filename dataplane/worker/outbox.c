@@ -48,6 +48,8 @@ static size_t try_write(struct outbox *outbox, const struct span *parts, unsigne
 {
     uv_buf_t bufs[OUTBOX_PARTS_MAX];
     REQUIRE(count <= OUTBOX_PARTS_MAX);
+    if (!outbox->active && outbox->writing.len > 0)
+        return SOCKET_DEAD; /* a write that could not begin: nothing may follow what it had */
     if (!outbox_idle(outbox) || count == 0)
         return 0;
     for (unsigned i = 0; i < count; i++)
