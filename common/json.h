@@ -98,6 +98,11 @@ MUST_CHECK enum err json_decimal(const struct json_index *ix, uint32_t token, in
 /* The same for plain text. */
 MUST_CHECK enum err json_decimal_text(struct span text, int scale, int64_t *ret);
 
+/* The text as a JSON string, in quotes and escaped as json_put_string does, into out, which has room for
+ * JSON_QUOTED_MAX(text.len) bytes. Returns how many were written. */
+#define JSON_QUOTED_MAX(bytes) (6 * (bytes) + 2)
+size_t json_quote(struct span text, char *out);
+
 /* Writer: appends to a buf; commas and colons are placed by it. Errors stick: check once with json_writer_end.
  * struct json_writer w; json_writer_init(&w, buf); json_object_open(&w); json_key(&w, SPAN("a")); json_put_u64(&w, 1);
  * json_object_close(&w); */
@@ -114,7 +119,6 @@ void json_object_close(struct json_writer *w);
 void json_array_open(struct json_writer *w);
 void json_array_close(struct json_writer *w);
 void json_key(struct json_writer *w, struct span key);
-void json_plain_key(struct json_writer *w, struct span key);   /* nothing in it needs an escape: the caller's promise */
 void json_put_string(struct json_writer *w, struct span text); /* bytes that are not UTF-8 become U+FFFD */
 void json_put_cstr(struct json_writer *w, const char *text);   /* NULL writes null */
 void json_put_u64(struct json_writer *w, uint64_t value);

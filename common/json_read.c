@@ -289,10 +289,26 @@ enum err json_i64(const struct json_index *ix, uint32_t token, int64_t *ret)
     return json_kind(ix, token) == JSON_NUMBER ? decimal_i64(json_raw(ix, token), 0, ret) : ERR_INVALID;
 }
 
+/* Plain digits, which cannot overflow: nearly every count. The index has checked the grammar. */
+static bool short_digits(struct span text, uint64_t *ret)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        const unsigned digit = (unsigned)((unsigned char)text.ptr[i] - '0');
+        if (digit > 9 || i >= 19)
+            return false;
+        value = value * 10 + digit;
+    }
+    *ret = value;
+    return true;
+}
+
 enum err json_u64(const struct json_index *ix, uint32_t token, uint64_t *ret)
 {
     if (json_kind(ix, token) != JSON_NUMBER)
         return ERR_INVALID;
+    if (short_digits(json_raw(ix, token), ret))
+        return OK;
     bool negative;
     uint64_t magnitude;
     enum err err = decimal_magnitude(json_raw(ix, token), 0, &negative, &magnitude);

@@ -32,6 +32,22 @@ static inline __m128i json_load16(const unsigned char *at)
 }
 #endif
 
+/* The closing quote of a string whose content begins at `at`, when only plain bytes come before it and it is one of the
+ * first sixteen; NULL when that is not so, or not known. One load judges most names and short values. */
+static inline const unsigned char *json_short_end(const unsigned char *at, const unsigned char *end)
+{
+#if defined(__SSE2__)
+    if (end - at >= 16) {
+        const int mask = _mm_movemask_epi8(json_special16(json_load16(at)));
+        at += mask ? __builtin_ctz((unsigned)mask) : 0;
+        return mask && *at == '"' ? at : NULL;
+    }
+#endif
+    (void)at;
+    (void)end;
+    return NULL;
+}
+
 /* The first special byte in [at, end), or end. Sixteen at a time, and four times that while there is none: string bytes
  * are most of every prompt. */
 static inline const unsigned char *json_plain_run(const unsigned char *at, const unsigned char *end)

@@ -45,11 +45,11 @@ static inline void put_byte(struct json_writer *w, char byte)
         *at = byte;
 }
 
-/* The text in quotes, and what follows, in one piece. Nothing in it needs an escape. */
-static inline void put_plain(struct json_writer *w, struct span text, bool key)
+/* The text in quotes, in one piece. Nothing in it needs an escape. */
+static inline void put_plain(struct json_writer *w, struct span text)
 {
     size_t bytes;
-    if (!size_add(text.len, key ? 3 : 2, &bytes)) {
+    if (!size_add(text.len, 2, &bytes)) {
         w->err = w->err ? w->err : ERR_FULL;
         return;
     }
@@ -59,10 +59,7 @@ static inline void put_plain(struct json_writer *w, struct span text, bool key)
     *at++ = '"';
     if (text.len > 0)
         memcpy(at, text.ptr, text.len);
-    at += text.len;
-    *at++ = '"';
-    if (key)
-        *at = ':';
+    at[text.len] = '"';
 }
 
 /* Before every value and key: the comma, when one is due. */
@@ -124,20 +121,41 @@ void json_array_close(struct json_writer *w)
     close_container(w, SPAN("]"));
 }
 
-/* Writes what stands for the special byte (or character) at `at`; returns how many bytes of the input that was. */
-static size_t put_special(struct json_writer *w, const unsigned char *at, const unsigned char *end)
+/* What stands for the special byte (or character) at *at, written there; moves behind it. At most six bytes for each of
+ * the input. */
+static char *write_special(const unsigned char **at, const unsigned char *end, char *out)
 {
     static const char hex[] = "0123456789abcdef";
-    if (*at >= 0x80) {
-        size_t length = json_utf8_length(at, end);
-        put(w, length ? span_of(at, length) : SPAN("\xEF\xBF\xBD"));
-        return length ? length : 1;
+    const unsigned char byte = **at;
+    if (byte >= 0x80) {
+        size_t length = json_utf8_length(*at, end);
+        memcpy(out, length ? (const char *)*at : "\xEF\xBF\xBD", length ? length : 3);
+        *at += length ? length : 1;
+        return out + (length ? length : 3);
     }
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-    const char *known = memchr(from, *at, 7);
-    char escape[6] = { '\\', known ? to[known - from] : 'u', '0', '0', hex[*at >> 4], hex[*at & 15] };
-    put(w, span_of(escape, known ? 2 : 6));
-    return 1;
+    const char *known = memchr(from, byte, 7);
+    const char escape[6] = { '\\', known ? to[known - from] : 'u', '0', '0', hex[byte >> 4], hex[byte & 15] };
+    memcpy(out, escape, known ? 2 : 6);
+    *at += 1;
+    return out + (known ? 2 : 6);
+}
+
+size_t json_quote(struct span text, char *out)
+{
+    const unsigned char *at = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = at + text.len;
+    char *to = out;
+    *to++ = '"';
+    while (at < end) {
+        const unsigned char *stop = json_plain_run(at, end);
+        memcpy(to, at, (size_t)(stop - at));
+        to += stop - at;
+        at = stop;
+        if (at < end)
+            to = write_special(&at, end, to);
+    }
+    *to++ = '"';
+    return (size_t)(to - out);
 }
 
 static void put_quoted(struct json_writer *w, struct span text)
@@ -145,7 +163,7 @@ static void put_quoted(struct json_writer *w, struct span text)
     const unsigned char *at = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = at + text.len;
     const unsigned char *stop = json_plain_run(at, end);
     if (stop == end) { /* nearly always */
-        put_plain(w, text, false);
+        put_plain(w, text);
         return;
     }
     put(w, SPAN("\""));
@@ -154,8 +172,10 @@ static void put_quoted(struct json_writer *w, struct span text)
         if (stop > at)
             put(w, span_of(at, (size_t)(stop - at)));
         at = stop;
-        if (at < end)
-            at += put_special(w, at, end);
+        if (at < end) {
+            char special[6];
+            put(w, span_of(special, (size_t)(write_special(&at, end, special) - special)));
+        }
     }
     put(w, SPAN("\""));
 }
@@ -172,13 +192,6 @@ void json_key(struct json_writer *w, struct span key)
     begin_key(w);
     put_quoted(w, key);
     put(w, SPAN(":"));
-    w->after_key = true;
-}
-
-void json_plain_key(struct json_writer *w, struct span key)
-{
-    begin_key(w);
-    put_plain(w, key, true);
     w->after_key = true;
 }
 

@@ -215,13 +215,10 @@ char *units_format_duration(uint64_t ms, char *out)
 
 size_t units_put_u64(uint64_t value, char *out)
 {
-    char text[UNITS_U64_BYTES], *at = text + sizeof(text);
-    do {
-        *--at = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    size_t length = (size_t)(text + sizeof(text) - at);
-    memcpy(out, at, length);
+    size_t length = 1;
+    for (uint64_t rest = value; rest >= 10; rest /= 10)
+        length++;
+    units_put_padded(value, length, out);
     return length;
 }
 

@@ -1,6 +1,7 @@
 #include "dataplane/account/ledger.h"
 #include "common/clock.h"
 #include "common/json.h"
+#include "common/units.h"
 
 static const char *const outcomes[LEDGER_OUTCOMES] = {
     [LEDGER_OK] = "ok",
@@ -39,154 +40,187 @@ const char *ledger_price_source_name(enum price_source source)
     return names[source];
 }
 
-/* All keys here are literals without anything to escape: inline, so that their lengths are constants. A record is
- * written for every request. */
-static inline void key_of(struct json_writer *w, const char *key)
+/* A record is written for every request: some forty members into room made before, with one comparison each and no call
+ * but for texts. Two fifths of what the general writer costs. */
+struct line {
+    char *start, *at;
+};
+
+/* Nothing more is written. What is too long by then is thrown away. */
+static inline bool line_full(const struct line *line)
 {
-    json_plain_key(w, span_of(key, strlen(key)));
+    return (size_t)(line->at - line->start) > LEDGER_LINE_MAX;
 }
 
-static inline void member_u64(struct json_writer *w, const char *key, uint64_t value)
+static inline void put(struct line *line, struct span literal)
 {
-    key_of(w, key);
-    json_put_u64(w, value);
+    if (line_full(line))
+        return;
+    memcpy(line->at, literal.ptr, literal.len);
+    line->at += literal.len;
 }
 
-static inline void member_i64(struct json_writer *w, const char *key, int64_t value)
+static inline void put_u64(struct line *line, struct span key, uint64_t value)
 {
-    key_of(w, key);
-    json_put_i64(w, value);
+    put(line, key);
+    if (!line_full(line))
+        line->at += units_put_u64(value, line->at);
 }
 
-static inline void member_bool(struct json_writer *w, const char *key, bool value)
+static inline void put_i64(struct line *line, struct span key, int64_t value)
 {
-    key_of(w, key);
-    json_put_bool(w, value);
+    put(line, key);
+    if (value < 0)
+        put(line, SPAN("-"));
+    put_u64(line, SPAN(""), value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
-static inline void member_text(struct json_writer *w, const char *key, struct span text)
+static inline void put_bool(struct line *line, struct span key, bool value)
 {
-    key_of(w, key);
-    json_put_string(w, span_head(text, LEDGER_TEXT_MAX));
-}
-
-static inline void member_cstr(struct json_writer *w, const char *key, const char *text)
-{
-    key_of(w, key);
-    if (text)
-        json_put_string(w, span_head(span_cstr(text), LEDGER_TEXT_MAX));
+    put(line, key);
+    if (value)
+        put(line, SPAN("true"));
     else
-        json_put_null(w);
+        put(line, SPAN("false"));
 }
 
-static void write_who(struct json_writer *w, const struct ledger_record *r)
+static inline void put_text(struct line *line, struct span key, struct span text)
+{
+    put(line, key);
+    if (!line_full(line))
+        line->at += json_quote(span_head(text, LEDGER_TEXT_MAX), line->at);
+}
+
+static inline void put_cstr(struct line *line, struct span key, const char *text)
+{
+    if (text) {
+        put_text(line, key, span_cstr(text));
+    } else {
+        put(line, key);
+        put(line, SPAN("null"));
+    }
+}
+
+/* A member's name with what stands around it, one literal. The longest member is a name and a text in which every byte is
+ * escaped. */
+#define FIRST(name) SPAN("{\"" name "\":")
+#define NEXT(name)  SPAN(",\"" name "\":")
+_Static_assert(LEDGER_LINE_MAX + 64 + JSON_QUOTED_MAX(LEDGER_TEXT_MAX) <= LEDGER_ROOM, "a member past the end fits");
+
+static void put_who(struct line *line, const struct ledger_record *r)
 {
     char time[CLOCK_TEXT_BYTES];
-    member_cstr(w, "time", clock_format_wall(r->time_ms, time));
-    member_text(w, "request_id", r->request_id);
-    member_text(w, "node", r->node);
-    member_u64(w, "worker", r->worker);
-    member_text(w, "client", r->client);
-    member_text(w, "key_id", r->key_id);
-    member_text(w, "team", r->team);
+    put_cstr(line, FIRST("time"), clock_format_wall(r->time_ms, time));
+    put_text(line, NEXT("request_id"), r->request_id);
+    put_text(line, NEXT("node"), r->node);
+    put_u64(line, NEXT("worker"), r->worker);
+    put_text(line, NEXT("client"), r->client);
+    put_text(line, NEXT("key_id"), r->key_id);
+    put_text(line, NEXT("team"), r->team);
 }
 
-static void write_what(struct json_writer *w, const struct ledger_record *r)
+static void put_what(struct line *line, const struct ledger_record *r)
 {
-    member_cstr(w, "endpoint", ledger_endpoint_name(r->endpoint));
-    member_bool(w, "stream", r->stream);
-    member_text(w, "asked", r->asked);
-    member_text(w, "route", r->route);
-    member_text(w, "arm", r->arm);
-    member_u64(w, "policy_version", r->policy_version);
-    member_u64(w, "epoch", r->epoch);
-    member_u64(w, "generation", r->generation);
+    put_cstr(line, NEXT("endpoint"), ledger_endpoint_name(r->endpoint));
+    put_bool(line, NEXT("stream"), r->stream);
+    put_text(line, NEXT("asked"), r->asked);
+    put_text(line, NEXT("route"), r->route);
+    put_text(line, NEXT("arm"), r->arm);
+    put_u64(line, NEXT("policy_version"), r->policy_version);
+    put_u64(line, NEXT("epoch"), r->epoch);
+    put_u64(line, NEXT("generation"), r->generation);
 }
 
-static void write_attempts(struct json_writer *w, const struct ledger_record *r)
+static void put_attempts(struct line *line, const struct ledger_record *r)
 {
-    json_key(w, SPAN("attempts"));
-    json_array_open(w);
+    put(line, NEXT("attempts"));
+    put(line, SPAN("["));
     for (unsigned i = 0; i < r->attempt_count && i < ATTEMPTS_MAX; i++) {
         const struct ledger_attempt *a = &r->attempts[i];
-        json_object_open(w);
-        member_text(w, "model", a->model);
-        member_cstr(w, "why", a->why);
-        member_cstr(w, "because", a->because);
-        member_u64(w, "status", a->status);
-        member_cstr(w, "error", a->error);
-        member_u64(w, "ttft_us", a->ttft_us);
-        member_u64(w, "duration_us", a->duration_us);
-        json_object_close(w);
+        if (i > 0)
+            put(line, SPAN(","));
+        put_text(line, FIRST("model"), a->model);
+        put_cstr(line, NEXT("why"), a->why);
+        put_cstr(line, NEXT("because"), a->because);
+        put_u64(line, NEXT("status"), a->status);
+        put_cstr(line, NEXT("error"), a->error);
+        put_u64(line, NEXT("ttft_us"), a->ttft_us);
+        put_u64(line, NEXT("duration_us"), a->duration_us);
+        put(line, SPAN("}"));
     }
-    json_array_close(w);
+    put(line, SPAN("]"));
 }
 
-static void write_outcome(struct json_writer *w, const struct ledger_record *r)
+static void put_outcome(struct line *line, const struct ledger_record *r)
 {
-    member_text(w, "model", r->model);
-    member_u64(w, "propensity_ppb", r->propensity_ppb);
-    member_u64(w, "status", r->status);
-    member_cstr(w, "outcome", ledger_outcome_name(r->outcome));
-    member_cstr(w, "error", r->error);
+    put_text(line, NEXT("model"), r->model);
+    put_u64(line, NEXT("propensity_ppb"), r->propensity_ppb);
+    put_u64(line, NEXT("status"), r->status);
+    put_cstr(line, NEXT("outcome"), ledger_outcome_name(r->outcome));
+    put_cstr(line, NEXT("error"), r->error);
     if (r->message)
-        member_text(w, "message", span_cstr(r->message));
+        put_cstr(line, NEXT("message"), r->message);
 }
 
-static void write_account(struct json_writer *w, const struct ledger_record *r)
+static void put_usage(struct line *line, const struct usage *u)
 {
-    const struct usage *u = &r->usage;
-    json_key(w, SPAN("usage"));
+    put(line, NEXT("usage"));
     if (u->known) {
-        json_object_open(w);
-        member_u64(w, "input", u->input);
-        member_u64(w, "cached", u->cached);
-        member_u64(w, "cache_write", u->cache_write);
-        member_u64(w, "output", u->output);
-        member_u64(w, "reasoning", u->reasoning);
-        json_object_close(w);
+        put_u64(line, FIRST("input"), u->input);
+        put_u64(line, NEXT("cached"), u->cached);
+        put_u64(line, NEXT("cache_write"), u->cache_write);
+        put_u64(line, NEXT("output"), u->output);
+        put_u64(line, NEXT("reasoning"), u->reasoning);
+        put(line, SPAN("}"));
     } else {
-        json_put_null(w);
+        put(line, SPAN("null"));
     }
-    member_bool(w, "estimated", u->estimated);
-    member_bool(w, "suspect", u->suspect);
-    member_i64(w, "cost_list_nano_usd", r->cost.list_nano);
-    member_i64(w, "cost_nano_usd", r->cost.charged_nano);
-    member_cstr(w, "price_source", ledger_price_source_name(r->price_source));
-    member_bool(w, "price_stale", r->price_stale);
-    member_u64(w, "book_version", r->book_version);
-    member_u64(w, "input_bytes", r->input_bytes);
-    member_u64(w, "output_bytes", r->output_bytes);
-    member_u64(w, "ttft_us", r->ttft_us);
-    member_u64(w, "total_us", r->total_us);
-    member_u64(w, "overhead_us", r->overhead_us);
+    put_bool(line, NEXT("estimated"), u->estimated);
+    put_bool(line, NEXT("suspect"), u->suspect);
 }
 
-static enum err write_line(const struct ledger_record *r, struct buf *line, bool cut)
+static void put_account(struct line *line, const struct ledger_record *r)
 {
-    struct json_writer w;
-    json_writer_init(&w, line);
-    json_object_open(&w);
-    write_who(&w, r);
-    write_what(&w, r);
+    put_usage(line, &r->usage);
+    put_i64(line, NEXT("cost_list_nano_usd"), r->cost.list_nano);
+    put_i64(line, NEXT("cost_nano_usd"), r->cost.charged_nano);
+    put_cstr(line, NEXT("price_source"), ledger_price_source_name(r->price_source));
+    put_bool(line, NEXT("price_stale"), r->price_stale);
+    put_u64(line, NEXT("book_version"), r->book_version);
+    put_u64(line, NEXT("input_bytes"), r->input_bytes);
+    put_u64(line, NEXT("output_bytes"), r->output_bytes);
+    put_u64(line, NEXT("ttft_us"), r->ttft_us);
+    put_u64(line, NEXT("total_us"), r->total_us);
+    put_u64(line, NEXT("overhead_us"), r->overhead_us);
+    put(line, SPAN("}"));
+}
+
+/* How long it became; nothing longer than LEDGER_LINE_MAX is whole. */
+static size_t write_line(const struct ledger_record *r, char *start, bool cut)
+{
+    struct line line = { .start = start, .at = start };
+    put_who(&line, r);
+    put_what(&line, r);
     if (cut) {
-        member_u64(&w, "attempt_count", r->attempt_count);
-        member_bool(&w, "cut", true);
+        put_u64(&line, NEXT("attempt_count"), r->attempt_count);
+        put_bool(&line, NEXT("cut"), true);
     } else {
-        write_attempts(&w, r);
+        put_attempts(&line, r);
     }
-    write_outcome(&w, r);
-    write_account(&w, r);
-    json_object_close(&w);
-    return json_writer_end(&w);
+    put_outcome(&line, r);
+    put_account(&line, r);
+    return (size_t)(line.at - line.start);
 }
 
 /* Straight into out, so that a caller who has made room there needs no memory more. */
 enum err ledger_write(const struct ledger_record *record, struct buf *out)
 {
-    const size_t before = out->len;
-    enum err err = write_line(record, out, false);
-    if (err == ERR_FULL || (!err && out->len - before > LEDGER_LINE_MAX)) {
+    char *at;
+    enum err err = buf_reserve(out, LEDGER_ROOM, &at);
+    if (err)
+        return err;
+    size_t length = write_line(record, at, false);
+    if (length > LEDGER_LINE_MAX) {
         /* Nine texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
          */
         struct ledger_record shorter = *record;
@@ -195,10 +229,9 @@ enum err ledger_write(const struct ledger_record *record, struct buf *out)
                                  &shorter.asked,  &shorter.route,      &shorter.arm,  &shorter.model };
         for (size_t i = 0; i < ARRAY_LEN(texts); i++)
             *texts[i] = span_head(*texts[i], LEDGER_TEXT_MAX / 2);
-        buf_truncate(out, before);
-        err = write_line(&shorter, out, true);
+        length = write_line(&shorter, at, true);
+        REQUIRE(length <= LEDGER_LINE_MAX);
     }
-    if (err)
-        buf_truncate(out, before);
-    return err;
+    buf_commit(out, length);
+    return OK;
 }

@@ -10,6 +10,8 @@
 
 #define LEDGER_LINE_MAX 8192u /* a slot of the record ring: one request cannot push out many others */
 #define LEDGER_TEXT_MAX 200u  /* of any text within; clients choose some of them */
+/* What ledger_write asks of its buffer: room is judged member by member, and each is shorter than the difference. */
+#define LEDGER_ROOM (LEDGER_LINE_MAX + 2048u)
 
 enum ledger_outcome {
     LEDGER_OK,
@@ -60,8 +62,8 @@ struct ledger_record {
     uint64_t ttft_us, total_us, overhead_us; /* 0: not known */
 };
 /* Appends the record without a newline, at most LEDGER_LINE_MAX bytes: over-long texts are cut, and if it still does
- * not fit the attempts are left out, with "cut":true. ERR_FULL (out has no room), ERR_NOMEM; nothing is appended on
- * error. */
+ * not fit the attempts are left out, with "cut":true. ERR_FULL (out has no room for LEDGER_ROOM bytes more), ERR_NOMEM;
+ * nothing is appended on error. */
 MUST_CHECK enum err ledger_write(const struct ledger_record *record, struct buf *out);
 const char *ledger_endpoint_name(enum endpoint endpoint);       /* "chat", "completions", ... */
 const char *ledger_price_source_name(enum price_source source); /* "policy", "set", "feed", "book", "none" */

@@ -6,9 +6,9 @@ struct count {
 };
 
 /* A count that cannot be is marked and, where it is huge, clamped; where it is no count at all, it is absent. */
-static struct count count_of(const struct json_index *ix, uint32_t object, const char *name, bool *suspect)
+static struct count count_of(const struct json_index *ix, uint32_t object, struct span name, bool *suspect)
 {
-    uint32_t token = json_get(ix, object, span_cstr(name));
+    uint32_t token = json_get(ix, object, name);
     if (token == JSON_NONE || json_kind(ix, token) == JSON_NULL)
         return (struct count){ .known = false };
     struct count count = { .known = true };
@@ -57,17 +57,18 @@ void usage_read(const struct json_index *ix, uint32_t token, struct usage *ret)
     uint32_t in_details = json_get(ix, token, SPAN("prompt_tokens_details"));
     uint32_t out_details = json_get(ix, token, SPAN("completion_tokens_details"));
     struct count none = { .known = false };
-    struct count prompt = count_of(ix, token, "prompt_tokens", suspect);
-    struct count completion = count_of(ix, token, "completion_tokens", suspect);
-    struct count total = count_of(ix, token, "total_tokens", suspect);
-    struct count input = count_of(ix, token, "input_tokens", suspect);
-    struct count output = count_of(ix, token, "output_tokens", suspect);
+    struct count prompt = count_of(ix, token, SPAN("prompt_tokens"), suspect);
+    struct count completion = count_of(ix, token, SPAN("completion_tokens"), suspect);
+    struct count total = count_of(ix, token, SPAN("total_tokens"), suspect);
+    struct count input = count_of(ix, token, SPAN("input_tokens"), suspect);
+    struct count output = count_of(ix, token, SPAN("output_tokens"), suspect);
     struct count cached =
-        first_known(in_details == JSON_NONE ? none : count_of(ix, in_details, "cached_tokens", suspect),
-                    first_known(count_of(ix, token, "prompt_cache_hit_tokens", suspect),
-                                count_of(ix, token, "cache_read_input_tokens", suspect)));
-    struct count written = count_of(ix, token, "cache_creation_input_tokens", suspect);
-    struct count reasoning = out_details == JSON_NONE ? none : count_of(ix, out_details, "reasoning_tokens", suspect);
+        first_known(in_details == JSON_NONE ? none : count_of(ix, in_details, SPAN("cached_tokens"), suspect),
+                    first_known(count_of(ix, token, SPAN("prompt_cache_hit_tokens"), suspect),
+                                count_of(ix, token, SPAN("cache_read_input_tokens"), suspect)));
+    struct count written = count_of(ix, token, SPAN("cache_creation_input_tokens"), suspect);
+    struct count reasoning =
+        out_details == JSON_NONE ? none : count_of(ix, out_details, SPAN("reasoning_tokens"), suspect);
 
     u.known = prompt.known || completion.known || input.known || output.known;
     u.cached = cached.value;

@@ -168,9 +168,9 @@ static void read_choice(const struct json_index *ix, uint32_t choice, struct see
      * request's answer. Elsewhere it would be paid for again, and end alike; nor is the model to blame. */
     seen->content |= is_text(ix, finish) &&
                      (json_string_eq(ix, finish, SPAN("length")) || json_string_eq(ix, finish, SPAN("content_filter")));
-    static const char *const messages[] = { "delta", "message" };
+    static const struct span messages[] = { { "delta", 5 }, { "message", 7 } };
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
-        uint32_t message = json_get(ix, choice, span_cstr(messages[i]));
+        uint32_t message = json_get(ix, choice, messages[i]);
         if (is_object(ix, message))
             read_message(ix, message, seen);
     }

@@ -66,7 +66,7 @@ enum err core_init(struct core *core, const struct core_options *options)
                            .lines = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
                            .head = BUF_INIT(ANSWER_HEAD_BYTES_MAX),
                            .cipher = BUF_INIT(CIPHER_BYTES_MAX),
-                           .record = BUF_INIT(LEDGER_LINE_MAX) };
+                           .record = BUF_INIT(LEDGER_ROOM) };
     arena_init(&core->event_arena, EVENT_ARENA_BYTES_MAX);
     uint64_t seed;
     random_bytes(&seed, sizeof(seed));
@@ -84,7 +84,7 @@ enum err core_init(struct core *core, const struct core_options *options)
     core->read_buffer = fault_malloc(CORE_READ_BYTES);
     core->cool_until_ms = fault_calloc(MODELS_MAX, sizeof(*core->cool_until_ms));
     char *line;
-    err = core->read_buffer && core->cool_until_ms ? buf_reserve(&core->record, LEDGER_LINE_MAX, &line) : ERR_NOMEM;
+    err = core->read_buffer && core->cool_until_ms ? buf_reserve(&core->record, LEDGER_ROOM, &line) : ERR_NOMEM;
     if (err == OK)
         err = make_room_for_descriptors(core);
     if (err == OK)

@@ -488,23 +488,30 @@ static void a_string_is_measured_without_an_index(void **state UNUSED)
             fail_msg("row %zu: %zu", i, json_string_length(rows[i].text));
 }
 
-static void plain_keys_are_quoted_alike(void **state UNUSED)
+static void a_text_is_quoted_as_the_writer_does(void **state UNUSED)
 {
-    struct buf buf = BUF_INIT(64);
-    struct json_writer w;
-    json_writer_init(&w, &buf);
-    json_object_open(&w);
-    json_plain_key(&w, SPAN("a"));
-    json_put_i64(&w, -7);
-    json_plain_key(&w, SPAN("b"));
-    json_put_string(&w, SPAN(""));
-    json_object_close(&w);
-    assert_int_equal(json_writer_end(&w), OK);
-    assert_span(buf_span(&buf), SPAN("{\"a\":-7,\"b\":\"\"}"));
-    json_writer_init(&w, &buf);
-    json_plain_key(&w, SPAN("a")); /* not in an object */
-    assert_int_equal(json_writer_end(&w), ERR_INVALID);
-    buf_release(&buf);
+    static const struct span texts[] = { { "", 0 },
+                                         { NULL, 0 },
+                                         { "a\"b\\c\n\x01\x1f", 8 },
+                                         { "\xff", 1 },
+                                         { "x\xe2\x82", 3 },
+                                         { "\xe2\x82\xac in a longer text", 20 },
+                                         { "\x02\x02\x02", 3 } };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct buf buf = BUF_INIT(256);
+        struct json_writer w;
+        json_writer_init(&w, &buf);
+        json_put_string(&w, texts[i]);
+        assert_int_equal(json_writer_end(&w), OK);
+        const size_t room = JSON_QUOTED_MAX(texts[i].len);
+        char *out = malloc(room); /* exactly that much: a sanitizer watches */
+        assert_non_null(out);
+        const size_t length = json_quote(texts[i], out);
+        assert_true(length <= room);
+        assert_span(span_of(out, length), buf_span(&buf));
+        free(out);
+        buf_release(&buf);
+    }
 }
 
 static void writer_writes_decimals_exactly(void **state)
@@ -592,7 +599,7 @@ int main(void)
         TEST(doubles_ignore_the_locale),
         TEST(writer_places_the_marks),
         TEST(a_string_is_measured_without_an_index),
-        TEST(plain_keys_are_quoted_alike),
+        TEST(a_text_is_quoted_as_the_writer_does),
         TEST(writer_writes_decimals_exactly),
         TEST(writer_errors_stick),
     };
