@@ -149,17 +149,18 @@ static enum err read_config(void *user, const char *copy, struct node_config *re
     return err;
 }
 
-/* What workers must know of the command line: their listeners, and how to log. */
-static void worker_arguments(const struct opts_result *given, const struct node_config *config, const char **args)
+/* What workers must know of the command line: their listeners, and how to log. source: the configuration's file, or NULL;
+ * borrowed. */
+static void worker_arguments(const struct opts_result *given, const char *source, const char **args)
 {
     unsigned n = 0;
     args[n++] = "--log-level";
     args[n++] = opts_text(given, "log-level", "info");
     args[n++] = "--log-format";
     args[n++] = opts_text(given, "log-format", "text");
-    if (config->source) {
+    if (source) {
         args[n++] = "--config";
-        args[n++] = config->source;
+        args[n++] = source;
     }
     for (unsigned i = 0; i < given->given_count; i++) {
         if (strcmp(given->given[i].opt->name, "listen") == 0) {
@@ -191,11 +192,12 @@ static int run_master(int argc, char *const *argv, struct opts_result *given, st
     const char *worker_args[2 * OPTS_VALUES_MAX + 8];
     const char **args = fault_calloc((size_t)argc + 3, sizeof(*args));
     char *copy = node_config_path(config, HOME_NODE_COPY);
+    char *source = config->source ? strdup(config->source) : NULL; /* a reload frees the configuration's */
     const ssize_t len = readlink("/proc/self/exe", program, sizeof(program) - 1);
     int status = 1;
     if (len <= 0)
         fputs("fairlead-dataplane: /proc/self/exe cannot be read: is /proc mounted?\n", stderr);
-    if (len > 0 && args && copy) {
+    if (len > 0 && args && copy && (source || !config->source)) {
         const char *heritage = getenv(HERITAGE_ENV);
         char number[16] = "";
         program[len] = '\0';
@@ -204,7 +206,7 @@ static int run_master(int argc, char *const *argv, struct opts_result *given, st
         if (heritage)
             (void)snprintf(number, sizeof(number), "%s", heritage);
         (void)unsetenv(HERITAGE_ENV);
-        worker_arguments(given, config, worker_args);
+        worker_arguments(given, source, worker_args);
         next_arguments(argc, argv, copy, args);
         status = master_run(&(struct master_options){ .config = config,
                                                       .file = opts_text(given, "config", NULL),
@@ -215,6 +217,7 @@ static int run_master(int argc, char *const *argv, struct opts_result *given, st
                                                       .read_user = given,
                                                       .heritage = heritage ? number : NULL });
     }
+    free(source);
     free(copy);
     free(args);
     return status;

@@ -162,7 +162,9 @@ test('a reload takes what the file says: limits, listeners added and removed', a
   const own = { home };
   const listen = (lines) => writeNode(own, `operations: 127.0.0.1:0\nworkers: 2\nlimits: {drain: 5s}\nlisten:\n${lines}`);
   listen('  - 127.0.0.1:0');
-  const node = await startProcess('fairlead-dataplane', ['--home', home], { readyPattern: /event=node\.listening address=(\S+)/, readyFrom: 'stderr' });
+  // What is freed is overwritten at once, so that a worker cannot be started by words that are gone.
+  const env = { ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:max_free_fill_size=4096` };
+  const node = await startProcess('fairlead-dataplane', ['--home', home], { readyPattern: /event=node\.listening address=(\S+)/, readyFrom: 'stderr', env });
   const first = Number(node.ready[1].split(':').at(-1));
   const reload = () => change({ cli: (args) => run('fairlead', [...args, '--home', home]) }, 'reload');
   listen(`  - 127.0.0.1:0\n  - "unix:${path.join(home, 'api.sock')}"`);
@@ -174,6 +176,11 @@ test('a reload takes what the file says: limits, listeners added and removed', a
   });
   assert.equal(await ask({ port: first, host: '127.0.0.1' }), 401);
   assert.equal(await ask({ socketPath: path.join(home, 'api.sock') }), 401);
+  const status = async () => (await fetch(`http://${readFileSync(path.join(home, 'run/operations'), 'utf8').trim()}/status`, { headers: { connection: 'close' } })).json();
+  for (const pid of await pids({ status })) {
+    const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+    assert.equal(words[words.indexOf('--config') + 1], path.join(home, 'node.yaml'));
+  }
   listen(`  - "unix:${path.join(home, 'api.sock')}"`);
   await reload();
   assert.equal(await ask({ socketPath: path.join(home, 'api.sock') }), 401);
