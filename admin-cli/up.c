@@ -347,9 +347,14 @@ static bool stop_house(const struct cli *cli, const struct part *parts)
 static void print_ready(struct cli *cli)
 {
     char *api = read_line(cli, HOME_LISTEN), *operations = read_line(cli, HOME_OPERATIONS);
+    const size_t len = api ? strcspn(api, " ") : 0; /* "127.0.0.1:8443 tls", "unix:/run/api.sock" */
+    const bool local = api && strncmp(api, "unix:", 5) == 0, tls = api && strncmp(api + len, " tls", 4) == 0;
     struct json_index ix;
-    printf("Fairlead is up. API http://%s/v1 · operations http://%s/metrics · home %s\n", api ? api : "?",
-           operations ? operations : "?", cli->home);
+    printf("Fairlead is up. API %s%.*s%s · operations http://%s/metrics · home %s\n",
+           local ? "at "
+           : tls ? "https://"
+                 : "http://",
+           api ? (int)len : 1, api ? api : "?", local ? "" : "/v1", operations ? operations : "?", cli->home);
     if (look(cli, &ix) && render_u64(&ix, 0, "generation") == 0)
         printf(
             "No policy is live yet: `fairlead init` writes a first one, `fairlead policy push FILE` makes it live.\n");

@@ -15,6 +15,7 @@ void listening_plan(struct listening *l, const struct node_config *config)
         const char *rest;
         line->kind = listener_kind(&config->listeners[i], &rest);
         line->mode = config->listeners[i].mode;
+        line->tls = config->listeners[i].certificate != NULL;
         (void)snprintf(line->text, sizeof(line->text), "%s", config->listeners[i].address);
         if (line->kind == LISTENER_TCP)
             REQUIRE(address_parse(span_cstr(rest), &line->address) == OK); /* the configuration was checked */
@@ -235,6 +236,8 @@ static enum err describe_line(const struct listening *l, unsigned line, bool nam
         err = buf_printf(out, UNIX "%.*s", (int)sizeof(local.sun_path), local.sun_path);
     else
         err = buf_append_cstr(out, "nowhere");
+    if (!err && it->tls)
+        err = buf_append_cstr(out, " tls");
     if (!err && named && it->kind == LISTENER_SYSTEMD)
         err = buf_printf(out, " %s", it->text);
     return err ? err : buf_append_cstr(out, "\n");
@@ -243,9 +246,12 @@ static enum err describe_line(const struct listening *l, unsigned line, bool nam
 enum err listening_describe(const struct listening *l, struct buf *out)
 {
     struct address address;
-    unsigned first = 0;
-    while (first < l->count && socket_address(l->fds[0][first], &address) != OK)
-        first++;
+    unsigned first = l->count;
+    for (unsigned line = 0; line < l->count; line++) {
+        if ((first == l->count || (l->lines[first].tls && !l->lines[line].tls)) &&
+            socket_address(l->fds[0][line], &address) == OK)
+            first = line;
+    }
     if (first == l->count)
         first = 0;
     enum err err = l->count > 0 ? describe_line(l, first, false, out) : OK;

@@ -16,6 +16,7 @@ struct listening_line { /* a listener of the configuration: as many sockets as s
     char text[LISTENING_TEXT_BYTES]; /* as it was configured */
     struct address address;          /* TCP: with the port that the system chose, once it stands */
     unsigned mode;
+    bool tls;
 };
 struct listening {
     unsigned slots, count;
@@ -42,8 +43,9 @@ MUST_CHECK enum err listening_open(struct listening *listening, const struct pas
 void listening_of(const struct listening *listening, unsigned slot, struct control_fds *ret);
 /* "127.0.0.1:4000", "unix:/run/fairlead/api": where a line listens. out: LISTENING_TEXT_BYTES. Returns out. */
 char *listening_text(const struct listening_line *line, char *out);
-/* For people and programs that seek us, a line each: ADDR:PORT or unix:PATH, as it came out. The first line is that of
- * the first TCP listener (else of the first); after others that systemd passed stands their name. */
+/* For people and programs that seek us, a line each: ADDR:PORT or unix:PATH, as it came out, and " tls" where that is
+ * spoken. The first line is that of the first plaintext TCP listener (else of the first TCP one, else of the first);
+ * after others that systemd passed stands their name. */
 MUST_CHECK enum err listening_describe(const struct listening *listening, struct buf *out);
 void listening_close(struct listening *listening);
 /* Takes away the files of Unix sockets that were ours: those that `now` has no more, or, NULL, all on which nobody

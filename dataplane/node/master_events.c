@@ -82,9 +82,16 @@ static void tell_listening(struct master *m)
     (void)master_write_file(m, MASTER_LISTEN_FILE, buf_span(&text));
     struct span lines = buf_span(&text), line;
     for (bool first = true; span_split(&lines, '\n', &line) && line.len > 0; first = false) {
+        struct span rest = line, address = line; /* "127.0.0.1:8443 tls" */
+        if (!span_starts(line, SPAN("unix:")))   /* a path may have spaces */
+            (void)span_split(&rest, ' ', &address);
         if (first)
-            (void)snprintf(m->listen, sizeof(m->listen), SPAN_FMT, SPAN_ARG(line));
-        log_info("node.listening", LOG_SPAN("address", line), LOG_U64("workers", m->supervisor.slot_count));
+            (void)snprintf(m->listen, sizeof(m->listen), SPAN_FMT, SPAN_ARG(address));
+        if (address.len < line.len)
+            log_info("node.listening", LOG_SPAN("address", address), LOG_U64("workers", m->supervisor.slot_count),
+                     LOG_SPAN("as", rest));
+        else
+            log_info("node.listening", LOG_SPAN("address", address), LOG_U64("workers", m->supervisor.slot_count));
     }
     buf_release(&text);
 }

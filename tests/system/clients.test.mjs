@@ -58,10 +58,12 @@ listen:
   const operations = readFileSync(file('run/operations'), 'utf8').trim();
   await waitFor(async () => (await fetch(`http://${operations}/readyz`, { headers: { connection: 'close' } })).status === 200, { what: 'the node to be ready' });
   const addresses = await waitFor(() => {
-    const found = [...master.stderr.matchAll(/event=node\.listening address=\S*?127\.0\.0\.1:(\d+)/g)].map((match) => Number(match[1]));
-    return found.length >= 2 && found;
+    const found = [...readFileSync(file('run/listen'), 'utf8').matchAll(/^127\.0\.0\.1:(\d+)( tls)?$/gm)];
+    return found.length === 2 && found;
   }, { what: 'the addresses' });
-  [ports.tls, ports.plain] = addresses;
+  // What speaks plaintext stands first, for who takes the first.
+  assert.deepEqual(addresses.map(([, , tls]) => tls), [undefined, ' tls']);
+  [ports.plain, ports.tls] = addresses.map(([, port]) => Number(port));
 });
 after(stopAll);
 

@@ -186,6 +186,21 @@ static void describes_where_it_is(UNUSED void **state)
     assert_int_equal(listening_describe(&alone, &text), OK);
     (void)snprintf(expected, sizeof(expected), "%s\n", at_other);
     assert_string_equal(buf_cstr(&text), expected);
+    struct listening both = PLAN(1, "127.0.0.1:0", "127.0.0.1:0");
+    both.lines[0].tls = true;
+    open_all(&both, NULL);
+    buf_clear(&text);
+    assert_int_equal(listening_describe(&both, &text), OK);
+    (void)snprintf(expected, sizeof(expected), "127.0.0.1:%u\n127.0.0.1:%u tls\n", port_of(both.fds[0][1]),
+                   port_of(both.fds[0][0]));
+    assert_string_equal(buf_cstr(&text), expected);
+    both.lines[1].tls = true;
+    buf_clear(&text);
+    assert_int_equal(listening_describe(&both, &text), OK);
+    (void)snprintf(expected, sizeof(expected), "127.0.0.1:%u tls\n127.0.0.1:%u tls\n", port_of(both.fds[0][0]),
+                   port_of(both.fds[0][1]));
+    assert_string_equal(buf_cstr(&text), expected);
+    listening_close(&both);
     listening_close(&alone);
     listening_close(&l);
     listening_unlink(&l, NULL);
