@@ -116,6 +116,20 @@ static void done(struct changes *c)
 
 /* ---- the copy ---- */
 
+/* Who edits a line that has no effect must not wonder why. */
+static void tell_outranked(const struct changes *c, const struct node_config *fresh)
+{
+    char text[256];
+    if (!fresh->outranked)
+        return;
+    log_warn("config.outranked", LOG_STR("setting", fresh->outranked), LOG_STR("by", "the command line"));
+    (void)snprintf(text, sizeof(text),
+                   "note: `%s` of the file has no effect, as this node was started with --%s; start it without",
+                   fresh->outranked, fresh->outranked);
+    if (c->first)
+        say(c->first, ERRAND_DOING, text);
+}
+
 /* Copies what the operator wrote, and reads the copy. */
 static enum err stage(struct changes *c, struct node_config *ret, char **ret_message)
 {
@@ -151,6 +165,7 @@ enum err changes_first(struct changes *c, char **ret_message)
     const enum err err = stage(c, &fresh, ret_message);
     if (err)
         return err;
+    tell_outranked(c, &fresh);
     put_in_force(c);
     node_config_release(c->options.config);
     *c->options.config = fresh;
@@ -169,6 +184,7 @@ static void begin_reload(struct changes *c)
         free(message);
         return;
     }
+    tell_outranked(c, &c->fresh);
     const char *problem = c->options.events.prepare(c->options.events.user, &c->fresh);
     if (!problem && supervisor_roll(c->options.supervisor, &c->fresh, c->next, why))
         problem = why;

@@ -225,10 +225,23 @@ static const struct setting *find(const char *prefix, struct span name)
     return NULL;
 }
 
+static uint64_t bit_of(const struct setting *setting)
+{
+    _Static_assert(ARRAY_LEN(settings) <= 64, "struct node_config's `written` has a bit for each");
+    return UINT64_C(1) << (setting - settings);
+}
+
+static void outrank(struct node_config *config, const struct setting *by_flag)
+{
+    if (config->written & bit_of(by_flag))
+        config->outranked = by_flag->name;
+}
+
 enum err node_config_set(struct node_config *config, const char *field, const char *value, char **ret_message)
 {
     const struct setting *setting = find("", span_cstr(field));
     REQUIRE(setting);
+    outrank(config, setting);
     return set(setting, config, span_cstr(value), ret_message);
 }
 
@@ -237,6 +250,7 @@ enum err node_config_listen(struct node_config *config, const char *const *addre
 {
     struct span texts[NODE_LISTENERS_MAX + 1];
     count = (unsigned)size_min(count, ARRAY_LEN(texts)); /* one too many is told below */
+    outrank(config, find("", SPAN("listen")));
     for (unsigned i = 0; i < count; i++)
         texts[i] = span_cstr(addresses[i]);
     return config_listen(config, texts, count, ret_message);
@@ -362,6 +376,7 @@ static enum err read_setting(const struct config_reading *r, struct node_config 
     char *why = NULL;
     if (!setting || memchr(value->key->text.ptr, '.', value->key->text.len))
         return unknown_setting(r, value->key, prefix);
+    config->written |= bit_of(setting);
     if (setting->kind == SETTING_LISTENERS)
         return config_read_listeners(r, config, value);
     if (setting->kind == SETTING_RESOLVERS)

@@ -74,7 +74,9 @@ struct node_config {
     unsigned workers;
     struct node_limits limits;
     struct credentials *credentials;
-    char *source; /* file it came from, or NULL: defaults */
+    char *source;          /* file it came from, or NULL: defaults */
+    uint64_t written;      /* bit per setting of config.c's table: the file names it */
+    const char *outranked; /* a setting of the file that a flag replaced ("listen"), or NULL; static */
 };
 /* file NULL: home/node.yaml when it exists, else defaults. home NULL: file_default_home(). On error *ret_message (malloc'd) holds file:line:column: text. */
 MUST_CHECK enum err node_config_load(const char *home, const char *file, struct node_config *ret, char **ret_message);

@@ -1,6 +1,7 @@
 #include "common/fault.h"
 #include "dataplane/node/address.h"
 #include "dataplane/node/config_internal.h"
+#include <limits.h>
 
 #define UNIX_MODE_DEFAULT 0600u
 #define PROXIES_MAX       64u   /* each new connection is compared with all of them */
@@ -15,10 +16,10 @@ const char config_listeners_text[] =
     "    mode: 0600              who may connect to a Unix socket: its file's permissions\n"
     "    http2: true             HTTP/2, by ALPN with TLS and by its preface without\n"
     "    tls: {certificate: FILE, key: FILE, client_ca: FILE, client_certificates: required, teams: {NAME: TEAM}}\n"
-    "        PEM files; without `tls` the listener speaks plaintext. client_ca: clients' certificates are asked for "
-    "and\n"
-    "        verified by it (client_certificates: none, optional or required). teams: requests without a key, over a\n"
-    "        connection whose certificate has this name (DNS, e-mail, URI, else common name), are that team's\n"
+    "        PEM files (FILE: beside this configuration, or with its whole path); without `tls` the listener speaks\n"
+    "        plaintext. client_ca: clients' certificates are asked for and verified by it (client_certificates: none,\n"
+    "        optional or required). teams: requests without a key, over a connection whose certificate has this name\n"
+    "        (DNS, e-mail, URI, else common name), are that team's\n"
     "    proxy_protocol: [10.0.0.0/8]\n"
     "        connections from these networks must begin with a PROXY v2 header; from others none may\n";
 
@@ -164,6 +165,23 @@ static enum err read_text(const struct config_reading *r, const struct yaml_node
     return config_set_text(at, node->text);
 }
 
+/* A name without a root is one beside the file that names it, wherever the program was started. */
+static enum err read_file_name(const struct config_reading *r, const struct yaml_node *node, char **at)
+{
+    const char *slash = strrchr(r->file, '/');
+    enum err err = read_text(r, node, at);
+    if (err || !slash || (*at)[0] == '/')
+        return err;
+    struct buf name = BUF_INIT((size_t)PATH_MAX);
+    err = buf_printf(&name, "%.*s/%s", (int)(slash - r->file), r->file, *at);
+    if (!err)
+        err = config_set_text(at, buf_span(&name));
+    else if (err == ERR_FULL)
+        err = config_fault_at(r, node, SPAN_FMT ": too long a name", SPAN_ARG(node->key->text));
+    buf_release(&name);
+    return err;
+}
+
 /* add() with the place of what is wrong. */
 static enum err read_address(const struct config_reading *r, struct listeners *list, const struct yaml_node *node)
 {
@@ -296,11 +314,11 @@ static enum err read_tls(const struct config_reading *r, struct listener_config 
     for (const struct yaml_node *child = map->first; child && !err; child = child->next) {
         const struct span name = child->key->text;
         if (span_eq(name, SPAN("certificate")))
-            err = read_text(r, child, &l->certificate);
+            err = read_file_name(r, child, &l->certificate);
         else if (span_eq(name, SPAN("key")))
-            err = read_text(r, child, &l->key);
+            err = read_file_name(r, child, &l->key);
         else if (span_eq(name, SPAN("client_ca")))
-            err = read_text(r, child, &l->client_ca);
+            err = read_file_name(r, child, &l->client_ca);
         else if (span_eq(name, SPAN("client_certificates")))
             err = read_client_certificates(r, l, child);
         else if (span_eq(name, SPAN("teams")))
@@ -325,9 +343,19 @@ static enum err read_map(const struct config_reading *r, struct listeners *list,
 {
     static const char *const known[] = { "address", "mode", "http2", "tls", "proxy_protocol" };
     const struct yaml_node *address = yaml_get(map, "address");
-    if (!address)
-        return config_fault_at(r, map, "listen: `address` must stand here");
-    enum err err = read_address(r, list, address);
+    enum err err = OK;
+    for (const struct yaml_node *child = map->first; child && !err;
+         child = child->next) { /* 'adress' is told as such */
+        bool found = false;
+        for (size_t i = 0; i < ARRAY_LEN(known); i++)
+            found = found || span_eq(child->key->text, span_cstr(known[i]));
+        if (!found)
+            err = config_unknown_field(r, child->key, "listen.", known, ARRAY_LEN(known));
+    }
+    if (!err && !address)
+        err = config_fault_at(r, map, "listen: `address` must stand here");
+    if (!err)
+        err = read_address(r, list, address);
     for (const struct yaml_node *child = map->first; child && !err; child = child->next) {
         struct listener_config *l = &list->items[list->count - 1];
         const struct span name = child->key->text;
@@ -339,10 +367,8 @@ static enum err read_map(const struct config_reading *r, struct listeners *list,
             err = read_http2(r, l, child);
         else if (span_eq(name, SPAN("tls")))
             err = read_tls(r, l, child);
-        else if (span_eq(name, SPAN("proxy_protocol")))
-            err = read_proxies(r, l, child);
         else
-            err = config_unknown_field(r, child->key, "listen.", known, ARRAY_LEN(known));
+            err = read_proxies(r, l, child);
     }
     return err;
 }

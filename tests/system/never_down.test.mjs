@@ -152,8 +152,10 @@ test('a reload takes what the file says: limits, listeners added and removed', a
   });
   // The command line's listener outranks the file's: a node of its own shows the file's.
   assert.equal((await chat(house, key, 'x')).status, 200);
-  writeNode(house, 'limits: {drain: 10s, body_bytes: 2KiB}');
-  await change(house, 'reload');
+  writeNode(house, `limits: {drain: 10s, body_bytes: 2KiB}\nlisten: "unix:${other}"`);
+  const { code, stderr } = await house.cli(['reload']);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /note: `listen` of the file has no effect, as this node was started with --listen/);
   assert.equal((await chat(house, key, 'x'.repeat(4000))).status, 413);
   assert.equal(await second(), 'ENOENT');
   await house.stop();

@@ -99,7 +99,7 @@ static void reads_listeners(UNUSED void **state)
                           "  - unix:/run/a.sock\n"
                           "  - {address: \"0.0.0.0:8443\", http2: false, proxy_protocol: [10.0.0.0/8, "
                           "\"2001:db8::/32\", 192.0.2.7],\n"
-                          "     tls: {certificate: c.pem, key: k.pem, client_ca: ca.pem, teams: {ci.example.com: "
+                          "     tls: {certificate: c.pem, key: /k.pem, client_ca: ca.pem, teams: {ci.example.com: "
                           "build, Ann B: ann}}}\n"
                           "  - {address: 127.0.0.1:0, tls: {certificate: c.pem, key: k.pem, client_ca: ca.pem,\n"
                           "     client_certificates: optional}}\n"
@@ -116,9 +116,12 @@ static void reads_listeners(UNUSED void **state)
     assert_int_equal(listener_kind(&l[1], &rest), LISTENER_TCP);
     assert_string_equal(rest, "0.0.0.0:8443");
     assert_false(l[1].http2);
-    assert_string_equal(l[1].certificate, "c.pem");
-    assert_string_equal(l[1].key, "k.pem");
-    assert_string_equal(l[1].client_ca, "ca.pem");
+    char beside[160];
+    (void)snprintf(beside, sizeof(beside), "%s/c.pem", home);
+    assert_string_equal(l[1].certificate, beside);
+    assert_string_equal(l[1].key, "/k.pem");
+    (void)snprintf(beside, sizeof(beside), "%s/ca.pem", home);
+    assert_string_equal(l[1].client_ca, beside);
     assert_int_equal(l[1].client_certificates, CLIENT_CERTIFICATES_REQUIRED);
     assert_int_equal(l[1].team_count, 2);
     assert_string_equal(l[1].teams[1].name, "Ann B");
@@ -132,8 +135,12 @@ static void reads_listeners(UNUSED void **state)
     assert_string_equal(rest, "api");
     assert_int_equal(l[5].mode, 0660);
     /* Flags replace them all. */
+    assert_null(config.outranked);
+    assert_int_equal(node_config_set(&config, "workers", "3", &message), OK);
+    assert_null(config.outranked); /* the file says nothing of workers */
     const char *const flags[] = { "127.0.0.1:1", "systemd:" };
     assert_int_equal(node_config_listen(&config, flags, 2, &message), OK);
+    assert_string_equal(config.outranked, "listen");
     assert_int_equal(config.listener_count, 2);
     assert_int_equal(listener_kind(&config.listeners[1], &rest), LISTENER_SYSTEMD);
     assert_string_equal(rest, "");
@@ -213,6 +220,7 @@ static void says_what_is_wrong_and_where(UNUSED void **state)
         { TOP "listen: \"systemd:a b\"\n", ":3:9: listen: 'systemd:a b' is not a name" },
         { TOP "listen: \"systemd:a:b\"\n", ":3:9: listen: 'systemd:a:b' is not a name" },
         { TOP "listen: unix:/" LONG "\n", ":3:9: listen: the path of a Unix socket has 107 bytes at most, not 108" },
+        { TOP "listen: {adress: 127.0.0.1:1}\n", ":3:10: unknown field 'listen.adress'; did you mean 'address'?" },
         { TOP "listen: {http2: true}\n", ":3:9: listen: `address` must stand here" },
         { TOP "listen: {address: 127.0.0.1:1, tsl: {}}\n", ":3:32: unknown field 'listen.tsl'; did you mean 'tls'?" },
         { TOP "listen: {address: 127.0.0.1:1, http2: maybe}\n", ":3:39: http2: true or false" },
