@@ -2,443 +2,19 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "proto/endpoint.h"
 #include "proto/limits.h"
 
 #include <nng/nng.h>
 #include <nng/protocol/reqrep0/rep.h>
 #include <nng/protocol/reqrep0/req.h>
-#include <nng/supplemental/tls/tls.h>
 #include <nng/supplemental/util/platform.h>
-#include <dirent.h>
-#include <errno.h>
-#include <poll.h>
 #include <pthread.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
-#define MAGIC              "FLR1"
-#define MAGIC_BYTES        4u
-#define MESSAGE_BYTES_MAX  (FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES)
-#define PARALLEL_MAX       4096u /* contexts of one socket: a mistyped number must not exhaust memory */
-#define RECONNECT_LEAST_MS 10
-#define RECONNECT_MOST_MS  500 /* a restarted control plane is found again within a second */
-
-static enum err err_of_nng(int code)
-{
-    switch (code) {
-    case 0:
-        return OK;
-    case NNG_ETIMEDOUT:
-        return ERR_TIMEOUT;
-    case NNG_ECLOSED:
-    case NNG_ECONNRESET:
-    case NNG_ECONNABORTED:
-    case NNG_ECONNSHUT:
-        return ERR_CLOSED;
-    case NNG_ECANCELED:
-        return ERR_CANCELLED;
-    case NNG_ECONNREFUSED:
-    case NNG_ENOENT:
-    case NNG_EUNREACHABLE:
-        return ERR_REFUSED;
-    case NNG_EADDRINUSE:
-        return ERR_EXISTS;
-    case NNG_EADDRINVAL:
-    case NNG_EINVAL:
-        return ERR_INVALID;
-    case NNG_EPERM:
-    case NNG_EPEERAUTH:
-    case NNG_ECRYPTO:
-        return ERR_DENIED;
-    case NNG_EMSGSIZE:
-        return ERR_TOO_LARGE;
-    case NNG_ENOTSUP:
-        return ERR_UNSUPPORTED;
-    case NNG_ENOMEM:
-        return ERR_NOMEM;
-    default:
-        return ERR_IO;
-    }
-}
-
-/* ---- addresses and sockets ---- */
-
-enum transport { TRANSPORT_IPC, TRANSPORT_TCP, TRANSPORT_TLS };
-
-static enum err address_check(const char *address, const struct channel_tls *tls, enum transport *ret)
-{
-    struct span s = span_cstr(address);
-    if (span_starts(s, SPAN("ipc://"))) {
-        struct span path = span_skip(s, 6);
-        if (path.len > IPC_PATH_BYTES_MAX)
-            return ERR_TOO_LARGE;
-        *ret = TRANSPORT_IPC;
-        return span_starts(path, SPAN("/")) ? OK : ERR_INVALID;
-    }
-    if (span_starts(s, SPAN("tls+tcp://"))) {
-        *ret = TRANSPORT_TLS;
-        return tls && s.len > 10 ? OK : ERR_INVALID;
-    }
-    if (!span_starts(s, SPAN("tcp://")))
-        return ERR_INVALID;
-    *ret = TRANSPORT_TCP;
-    return span_starts(s, SPAN("tcp://127.0.0.1:")) || span_starts(s, SPAN("tcp://[::1]:")) ? OK : ERR_DENIED;
-}
-
-/* A server with a CA asks clients for certificates; a client always checks the server's. */
-static int tls_config(const struct channel_tls *tls, nng_tls_mode mode, nng_tls_config **ret)
-{
-    nng_tls_config *config;
-    int rc = nng_tls_config_alloc(&config, mode);
-    if (rc)
-        return rc;
-    bool check = mode == NNG_TLS_MODE_CLIENT || tls->ca_file;
-    rc = nng_tls_config_auth_mode(config, check ? NNG_TLS_AUTH_MODE_REQUIRED : NNG_TLS_AUTH_MODE_NONE);
-    if (rc == 0 && tls->certificate_file)
-        rc = nng_tls_config_cert_key_file(config, tls->certificate_file, NULL);
-    if (rc == 0 && tls->ca_file)
-        rc = nng_tls_config_ca_file(config, tls->ca_file);
-    if (rc == 0 && tls->server_name && mode == NNG_TLS_MODE_CLIENT)
-        rc = nng_tls_config_server_name(config, tls->server_name);
-    if (rc)
-        nng_tls_config_free(config);
-    else
-        *ret = config;
-    return rc;
-}
-
-static void log_failure(const char *event, const char *address, int code)
-{
-    log_warn(event, LOG_STR("address", address), LOG_STR("why", nng_strerror(code)));
-}
-
-#define GREETING_WAIT_MS 300
-
-/* Is the path free, or a socket that nobody serves? nng replaces whatever refuses a connection, even somebody's file,
- * and when its bind fails it removes the socket of the one who lives there: so both are found out before it is asked.
- */
-static enum err path_check(const char *path)
-{
-    struct stat st;
-    if (lstat(path, &st))
-        return OK; /* nng will say what else is wrong */
-    if (!S_ISSOCK(st.st_mode))
-        return ERR_EXISTS;
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    memcpy(to.sun_path, path, size_min(strlen(path), sizeof(to.sun_path) - 1));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return ERR_IO;
-    bool dead =
-        connect(fd, (const struct sockaddr *)&to, sizeof(to)) != 0 && (errno == ECONNREFUSED || errno == ENOENT);
-    struct pollfd greeting = { .fd = fd, .events = POLLIN };
-    if (!dead)
-        (void)poll(&greeting, 1,
-                   GREETING_WAIT_MS); /* leaving before it is written can end an nng listener: see below */
-    close(fd);
-    return dead ? OK : ERR_EXISTS;
-}
-
-/* One end of a link, with all that is needed to make it again. */
-struct endpoint {
-    nng_socket socket;
-    char *address; /* owned */
-    enum transport transport;
-    int ipc_mode;
-    nng_tls_config *tls; /* owned; NULL elsewhere */
-    nng_listener listener;
-    nng_dialer dialer;
-    nng_aio *watch; /* a timer; NULL before endpoint_watch */
-    uint64_t other_seen, accepted_seen;
-    unsigned looks; /* since the last visit */
-    bool visited;   /* and not accepted yet */
-};
-
-static void endpoint_release(struct endpoint *end)
-{
-    free(end->address);
-    if (end->tls)
-        nng_tls_config_free(end->tls); /* nng holds references of its own */
-}
-
-static enum err endpoint_init(struct endpoint *end, const char *address, const struct channel_tls *tls,
-                              nng_tls_mode mode)
-{
-    *end = (struct endpoint){ .ipc_mode = 0600 };
-    enum err err = address_check(address, tls, &end->transport);
-    if (err)
-        return err;
-    size_t bytes = strlen(address) + 1;
-    end->address = fault_malloc(bytes);
-    if (!end->address)
-        return ERR_NOMEM;
-    memcpy(end->address, address, bytes);
-    int rc = end->transport == TRANSPORT_TLS ? tls_config(tls, mode, &end->tls) : 0;
-    if (rc) {
-        log_failure("channel.tls_failed", address, rc);
-        free(end->address);
-    }
-    return err_of_nng(rc);
-}
-
-static int endpoint_listen(struct endpoint *end)
-{
-    nng_listener listener;
-    int rc = nng_listener_create(&listener, end->socket, end->address);
-    if (rc)
-        return rc;
-    rc = nng_listener_set_size(listener, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    if (rc == 0 && end->transport == TRANSPORT_IPC)
-        rc = nng_listener_set_int(listener, NNG_OPT_IPC_PERMISSIONS, end->ipc_mode);
-    if (rc == 0 && end->tls)
-        rc = nng_listener_set_ptr(listener, NNG_OPT_TLS_CONFIG, end->tls);
-    if (rc == 0)
-        rc = nng_listener_start(listener, 0);
-    if (rc)
-        nng_listener_close(listener);
-    else
-        end->listener = listener;
-    return rc;
-}
-
-static int endpoint_dial(struct endpoint *end, int flags)
-{
-    nng_dialer dialer;
-    int rc = nng_dialer_create(&dialer, end->socket, end->address);
-    if (rc)
-        return rc;
-    rc = nng_dialer_set_size(dialer, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    if (rc == 0 && end->tls)
-        rc = nng_dialer_set_ptr(dialer, NNG_OPT_TLS_CONFIG, end->tls);
-    if (rc == 0)
-        rc = nng_dialer_start(dialer, flags);
-    if (rc)
-        nng_dialer_close(dialer);
-    else
-        end->dialer = dialer;
-    return rc;
-}
-
-/* ---- watching: nng 1.5.2 takes EPIPE from a peer that left in mid-handshake for its own close, and that listener
- * never accepts, that dialer never dials again [measured: one connect(2) and close(2) can end a listener]. Its
- * statistics count it as "other", but so they do each peer that ends its connection in order: a listener is
- * tried before a new one is made in its place, which costs those being served their connection. */
-#define WATCH_MS          200
-#define VISIT_EVERY_LOOKS 25u /* five seconds */
-#define VISIT_LOOKS       3u  /* a busy machine has so long to accept */
-#define VISIT_WAIT_MS     100
-#define REQ_PROTOCOL      0x30
-#define REFUSED_WAIT_MS   400 /* by then a server that lives listens again */
-#define REDIAL_MS         20
-
-static uint64_t stat_value(nng_stat *parent, const char *name)
-{
-    nng_stat *stat = parent ? nng_stat_find(parent, name) : NULL;
-    return stat ? nng_stat_value(stat) : 0;
-}
-
-/* nng_stat_find_listener and _dialer answer with the first of their kind. */
-static nng_stat *stat_of(nng_stat *stats, const char *kind, int id)
-{
-    for (nng_stat *stat = nng_stat_child(stats); stat; stat = nng_stat_next(stat))
-        if (span_starts(span_cstr(nng_stat_name(stat)), span_cstr(kind)) && stat_value(stat, "id") == (uint64_t)id)
-            return stat;
-    return NULL;
-}
-
-/* Knocks at our own listener: a whole handshake, then we leave. A listener that ended greets too, but does not count the
- * visit as accepted. */
-static void visit(const char *path)
-{
-    static const char greeting[8] = { 0, 'S', 'P', 0, 0, REQ_PROTOCOL, 0, 0 };
-    struct sockaddr_un to = { .sun_family = AF_UNIX };
-    memcpy(to.sun_path, path, size_min(strlen(path), sizeof(to.sun_path) - 1));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return;
-    struct pollfd readable = { .fd = fd, .events = POLLIN };
-    char theirs[sizeof(greeting)];
-    if (connect(fd, (const struct sockaddr *)&to, sizeof(to)) == 0 && poll(&readable, 1, VISIT_WAIT_MS) == 1 &&
-        read(fd, theirs, sizeof(theirs)) > 0)
-        (void)send(fd, greeting, sizeof(greeting), MSG_NOSIGNAL);
-    close(fd);
-}
-
-/* Over ipc we visit when the count of "other" has risen (our own visit raises it by one), and now and then in any case;
- * then "accept" must rise soon. Over a network we add up: each connection that ended counts one "other" at most. */
-static bool listener_ended(struct endpoint *end, nng_stat *own)
-{
-    const uint64_t other = stat_value(own, "other"), accepted = stat_value(own, "accept");
-    if (end->transport != TRANSPORT_IPC)
-        return other > accepted - stat_value(own, "pipes");
-    end->looks++;
-    if (end->visited) {
-        end->visited = accepted == end->accepted_seen;
-        return end->visited && end->looks >= VISIT_LOOKS;
-    }
-    if (other <= end->other_seen && end->looks < VISIT_EVERY_LOOKS)
-        return false;
-    end->looks = 0;
-    end->other_seen = other + 1;
-    end->accepted_seen = accepted;
-    end->visited = true;
-    visit(end->address + strlen("ipc://"));
-    return false;
-}
-
-static void endpoint_check(struct endpoint *end, bool listens)
-{
-    nng_stat *stats;
-    if (nng_stats_get(&stats))
-        return;
-    nng_stat *own = listens ? stat_of(stats, "listener", nng_listener_id(end->listener))
-                            : stat_of(stats, "dialer", nng_dialer_id(end->dialer));
-    /* Without statistics of it, a new one could not be made last time. */
-    bool ended =
-        !own || (listens ? listener_ended(end, own) : stat_value(own, "other") > 0 && stat_value(own, "pipes") == 0);
-    nng_stats_free(stats);
-    if (!ended)
-        return;
-    int rc;
-    if (listens) {
-        /* Peers in its queue were told that they are connected: they must be hung up on to dial again. Those being
-         * served lose their connection too, which is ERR_CLOSED to them and leaves the retry to them. */
-        end->visited = false;
-        end->other_seen = 0;
-        nng_listener_close(end->listener);
-        rc = endpoint_listen(end);
-    } else {
-        nng_dialer_close(end->dialer);
-        rc = endpoint_dial(end, NNG_FLAG_NONBLOCK);
-    }
-    log_debug("channel.renewed", LOG_STR("address", end->address), LOG_STR("result", nng_strerror(rc)));
-}
-
-static void endpoint_watched(void *arg) /* on nng's threads */
-{
-    struct endpoint *end = arg;
-    if (nng_aio_result(end->watch))
-        return;
-    endpoint_check(end, end->listener.id != 0);
-    nng_sleep_aio(WATCH_MS, end->watch);
-}
-
-static int endpoint_watch(struct endpoint *end)
-{
-    int rc = nng_aio_alloc(&end->watch, endpoint_watched, end);
-    if (rc == 0)
-        nng_sleep_aio(WATCH_MS, end->watch);
-    return rc;
-}
-
-static void endpoint_unwatch(struct endpoint *end)
-{
-    if (!end->watch)
-        return;
-    nng_aio_stop(end->watch);
-    nng_aio_free(end->watch);
-    end->watch = NULL;
-}
-
-static int open_req(nng_socket *ret)
-{
-    int rc = nng_req0_open(ret);
-    if (rc)
-        return rc;
-    rc = nng_socket_set_size(*ret, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    /* Infinite also makes a lost connection an error instead of a repetition, so what was sent is executed at most
-     * once. */
-    if (rc == 0)
-        rc = nng_socket_set_ms(*ret, NNG_OPT_REQ_RESENDTIME, NNG_DURATION_INFINITE);
-    if (rc == 0)
-        rc = nng_socket_set_ms(*ret, NNG_OPT_RECONNMINT, RECONNECT_LEAST_MS);
-    if (rc == 0)
-        rc = nng_socket_set_ms(*ret, NNG_OPT_RECONNMAXT, RECONNECT_MOST_MS);
-    if (rc)
-        nng_close(*ret);
-    return rc;
-}
-
-/* ---- closing ----
- *
- * nng 1.5.2: nng_close while a message is being handed to a connection can wait for ever (nanomsg/nng #1543, #1813).
- * Measured: 3 of 3 runs of 1,500 closes with sends just begun; none in 9,000 when the aios were stopped first and
- * QUIET_MS passed. Peers that die in mid-request never caused it (800 kills). So we stop, wait a little when something
- * may be on its way, and never let a stop of the program depend on nng: a close that does not come back is left behind.
- */
-#define QUIET_MS      5
-#define CLOSE_WAIT_MS 2000
-
-struct closing { /* freed by whoever is last: the one who waits, or the thread that closes */
-    nng_socket socket;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool closed, left;
-};
-
-static void closing_free(struct closing *closing)
-{
-    pthread_cond_destroy(&closing->changed);
-    pthread_mutex_destroy(&closing->lock);
-    free(closing);
-}
-
-static void *closing_run(void *arg)
-{
-    struct closing *closing = arg;
-    nng_close(closing->socket);
-    pthread_mutex_lock(&closing->lock);
-    closing->closed = true;
-    bool left = closing->left;
-    pthread_cond_signal(&closing->changed);
-    pthread_mutex_unlock(&closing->lock);
-    if (left)
-        closing_free(closing);
-    return NULL;
-}
-
-static void closing_wait(struct closing *closing)
-{
-    struct timespec end;
-    clock_gettime(CLOCK_REALTIME, &end);
-    end.tv_sec += CLOSE_WAIT_MS / 1000;
-    pthread_mutex_lock(&closing->lock);
-    int rc = 0;
-    while (!closing->closed && rc == 0)
-        rc = pthread_cond_timedwait(&closing->changed, &closing->lock, &end);
-    bool left = closing->left = !closing->closed;
-    pthread_mutex_unlock(&closing->lock);
-    if (left)
-        log_warn("channel.close_left_behind", LOG_U64("waited_ms", CLOSE_WAIT_MS));
-    else
-        closing_free(closing);
-}
-
-/* busy: messages may be on their way. The caller's aios are stopped. */
-static void close_socket(nng_socket socket, bool busy)
-{
-    if (!busy) {
-        nng_close(socket);
-        return;
-    }
-    nng_msleep(QUIET_MS);
-    pthread_t thread;
-    struct closing *closing = fault_calloc(1, sizeof(*closing));
-    if (closing) {
-        closing->socket = socket;
-        pthread_mutex_init(&closing->lock, NULL);
-        pthread_cond_init(&closing->changed, NULL);
-        if (pthread_create(&thread, NULL, closing_run, closing) == 0) {
-            pthread_detach(thread);
-            closing_wait(closing);
-            return;
-        }
-        closing_free(closing);
-    }
-    nng_close(socket);
-}
+#define MAGIC             "FLR1"
+#define MAGIC_BYTES       4u
+#define MESSAGE_BYTES_MAX (FRAME_BYTES_MAX - FRAME_OVERHEAD_BYTES)
+#define PARALLEL_MAX      4096u /* contexts of one socket: a mistyped number must not exhaust memory */
 
 /* ---- frames ---- */
 
@@ -491,9 +67,10 @@ struct channel_server {
     void *wake_user;
     bool listening;
     bool closed;      /* loop only */
-    unsigned in_hand; /* loop only: keeps the memory after close */
     uint64_t refused; /* atomic */
     pthread_mutex_t lock;
+    bool left;                          /* no more wake-ups; under lock */
+    unsigned holds;                     /* by the socket, each call in hand and a dispatch; under lock */
     struct channel_call *first, **last; /* queue, under lock */
     unsigned call_count;
     struct channel_call calls[];
@@ -544,8 +121,9 @@ static void call_received(struct channel_call *call)
     pthread_mutex_lock(&server->lock);
     *server->last = call;
     server->last = &call->next;
+    if (!server->left)
+        server->wake(server->wake_user);
     pthread_mutex_unlock(&server->lock);
-    server->wake(server->wake_user);
 }
 
 /* On nng's threads. */
@@ -571,11 +149,59 @@ static void call_completed(void *arg)
     }
 }
 
-static void server_free(struct channel_server *server)
+static struct channel_call *queue_take(struct channel_server *server)
 {
+    pthread_mutex_lock(&server->lock);
+    struct channel_call *call = server->first;
+    if (call) {
+        server->first = call->next;
+        if (!server->first)
+            server->last = &server->first;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return call;
+}
+
+static void server_hold(struct channel_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->holds++;
+    pthread_mutex_unlock(&server->lock);
+}
+
+static void server_drop(struct channel_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    REQUIRE(server->holds > 0);
+    const bool last = --server->holds == 0;
+    pthread_mutex_unlock(&server->lock);
+    if (!last)
+        return;
     endpoint_release(&server->end);
     pthread_mutex_destroy(&server->lock);
     free(server);
+}
+
+static void server_stop(void *arg) /* on the keeper */
+{
+    struct channel_server *server = arg;
+    for (unsigned i = 0; i < server->call_count; i++)
+        nng_aio_stop(server->calls[i].aio); /* cancels, and waits for a running completion */
+}
+
+/* The socket is closed: its share of the memory goes. */
+static void server_settle(void *arg)
+{
+    struct channel_server *server = arg;
+    for (unsigned i = 0; i < server->call_count; i++) {
+        struct channel_call *call = &server->calls[i];
+        if (call->state == CALL_REPLYING) /* begun after the stop: nng neither took it nor tells */
+            nng_msg_free(nng_aio_get_msg(call->aio));
+        nng_aio_free(call->aio);
+    }
+    for (struct channel_call *call; (call = queue_take(server)) != NULL;)
+        nng_msg_free(call->request);
+    server_drop(server);
 }
 
 static enum err open_calls(struct channel_server *server, unsigned parallel)
@@ -587,7 +213,7 @@ static enum err open_calls(struct channel_server *server, unsigned parallel)
         if (rc == 0)
             rc = nng_aio_alloc(&call->aio, call_completed, call);
         if (rc)
-            return err_of_nng(rc); /* the context goes with the socket */
+            return endpoint_err(rc); /* the context goes with the socket */
         nng_aio_set_timeout(call->aio, NNG_DURATION_INFINITE);
         server->call_count++;
     }
@@ -613,27 +239,34 @@ enum err channel_server_open(const struct channel_server_options *options, struc
     server->wake_user = options->wake_user;
     server->last = &server->first;
     pthread_mutex_init(&server->lock, NULL);
-    if (server->end.transport == TRANSPORT_IPC)
-        err = path_check(options->address + strlen("ipc://"));
+    server->holds = 1;
+    server->end.stop = server_stop;
+    server->end.release = server_settle;
+    server->end.owner = server;
+    err = endpoint_path_check(&server->end);
     int rc = err ? 0 : nng_rep0_open(&server->end.socket);
-    if (err || rc) {
-        server_free(server);
-        return err ? err : err_of_nng(rc);
+    if (err == OK && rc == 0) {
+        err = endpoint_keep(&server->end);
+        if (err)
+            nng_close(server->end.socket);
     }
-    rc = nng_socket_set_size(server->end.socket, NNG_OPT_RECVMAXSZ, FRAME_BYTES_MAX);
-    err = rc ? err_of_nng(rc) : open_calls(server, options->parallel);
+    if (err || rc) {
+        server_drop(server);
+        return err ? err : endpoint_err(rc);
+    }
+    rc = endpoint_configure(server->end.socket, false);
+    err = rc ? endpoint_err(rc) : open_calls(server, options->parallel);
     if (err == OK) {
         rc = endpoint_listen(&server->end);
         if (rc)
-            log_failure("channel.listen_failed", options->address, rc);
-        err = rc == NNG_ENOENT ? ERR_IO : err_of_nng(rc); /* no such directory */
+            endpoint_log("channel.listen_failed", options->address, rc);
+        err = rc == NNG_ENOENT ? ERR_IO : endpoint_err(rc); /* no such directory */
     }
-    if (err == OK)
-        err = err_of_nng(endpoint_watch(&server->end));
     if (err) {
         channel_server_close(server);
         return err;
     }
+    endpoint_watch(&server->end);
     server->listening = true;
     for (unsigned i = 0; i < server->call_count; i++)
         call_receive(&server->calls[i]);
@@ -641,46 +274,29 @@ enum err channel_server_open(const struct channel_server_options *options, struc
     return OK;
 }
 
-static struct channel_call *queue_take(struct channel_server *server)
-{
-    pthread_mutex_lock(&server->lock);
-    struct channel_call *call = server->first;
-    if (call) {
-        server->first = call->next;
-        if (!server->first)
-            server->last = &server->first;
-    }
-    pthread_mutex_unlock(&server->lock);
-    return call;
-}
-
 void channel_server_dispatch(struct channel_server *server)
 {
     struct channel_call *call;
-    server->in_hand++; /* our own stay: a handler may close the server and reply */
+    server_hold(server); /* our own stay: a handler may close the server and reply */
     while (!server->closed && (call = queue_take(server)) != NULL) {
         struct span message;
         REQUIRE(call->state == CALL_QUEUED && frame_read(call->request, &message));
         call->state = CALL_IN_HAND;
-        server->in_hand++;
+        server_hold(server);
         server->handler(server->user, call, message, &call->peer);
     }
-    if (--server->in_hand == 0 && server->closed)
-        server_free(server);
+    server_drop(server);
 }
 
 void channel_reply(struct channel_call *call, struct span message)
 {
     struct channel_server *server = call->server;
-    REQUIRE(call->state == CALL_IN_HAND && server->in_hand > 0);
+    REQUIRE(call->state == CALL_IN_HAND);
     nng_msg *reply = NULL;
-    server->in_hand--;
     if (server->closed) {
         nng_msg_free(call->request);
-        call->request = NULL;
-        call->state = CALL_ENDED;
-        if (server->in_hand == 0)
-            server_free(server);
+        call->request = NULL; /* the state stays: a keeper that was left behind may look at it */
+        server_drop(server);
         return;
     }
     if (message.len > MESSAGE_BYTES_MAX)
@@ -695,6 +311,7 @@ void channel_reply(struct channel_call *call, struct span message)
     }
     call->request = NULL;
     call_send(call, reply);
+    server_drop(server);
 }
 
 uint64_t channel_server_refused(const struct channel_server *server)
@@ -708,20 +325,14 @@ void channel_server_close(struct channel_server *server)
         return;
     REQUIRE(!server->closed);
     server->closed = true;
-    endpoint_unwatch(&server->end);
-    for (unsigned i = 0; i < server->call_count; i++)
-        nng_aio_stop(server->calls[i].aio); /* cancels, and waits for a running completion */
-    close_socket(server->end.socket, server->listening);
-    for (unsigned i = 0; i < server->call_count; i++) {
-        struct channel_call *call = &server->calls[i];
-        if (call->state == CALL_REPLYING) /* begun after the stop: nng neither took it nor tells */
-            nng_msg_free(nng_aio_get_msg(call->aio));
-        nng_aio_free(call->aio);
+    if (endpoint_close(&server->end, server->listening)) {
+        server_settle(server);
+        return;
     }
-    for (struct channel_call *call; (call = queue_take(server)) != NULL;)
-        nng_msg_free(call->request);
-    if (server->in_hand == 0)
-        server_free(server);
+    pthread_mutex_lock(&server->lock);
+    server->left = true;
+    pthread_mutex_unlock(&server->lock);
+    endpoint_leave(&server->end);
 }
 
 /* ---- client ---- */
@@ -732,6 +343,7 @@ struct slot { /* one request in flight; nng's between send and done */
     struct channel_client *client;
     struct slot *next; /* in the free list or the done list */
     enum slot_state state;
+    bool in_flight; /* loop only: done is due */
     nng_ctx ctx;
     nng_aio *aio;
     uint64_t deadline_ms;
@@ -748,6 +360,7 @@ struct channel_client {
     bool closing;      /* loop only */
     struct slot *free; /* loop only */
     pthread_mutex_t lock;
+    bool left;                  /* no more wake-ups; under lock */
     struct slot *first, **last; /* done, under lock */
     unsigned slot_count;
     struct slot slots[];
@@ -762,8 +375,9 @@ static void slot_done(struct slot *slot, enum err err)
     pthread_mutex_lock(&client->lock);
     *client->last = slot;
     client->last = &slot->next;
+    if (!client->left)
+        client->wake(client->wake_user);
     pthread_mutex_unlock(&client->lock);
-    client->wake(client->wake_user);
 }
 
 /* On nng's threads. */
@@ -775,7 +389,7 @@ static void slot_completed(void *arg)
         if (rc) {
             nng_msg_free(nng_aio_get_msg(slot->aio));
             nng_aio_set_msg(slot->aio, NULL);
-            slot_done(slot, err_of_nng(rc));
+            slot_done(slot, endpoint_err(rc));
             return;
         }
         uint64_t now = clock_ms();
@@ -786,7 +400,20 @@ static void slot_completed(void *arg)
     }
     if (rc == 0)
         slot->reply = nng_aio_get_msg(slot->aio);
-    slot_done(slot, err_of_nng(rc));
+    slot_done(slot, endpoint_err(rc));
+}
+
+static struct slot *done_take(struct channel_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    struct slot *slot = client->first;
+    if (slot) {
+        client->first = slot->next;
+        if (!client->first)
+            client->last = &client->first;
+    }
+    pthread_mutex_unlock(&client->lock);
+    return slot;
 }
 
 static void client_free(struct channel_client *client)
@@ -794,6 +421,36 @@ static void client_free(struct channel_client *client)
     endpoint_release(&client->end);
     pthread_mutex_destroy(&client->lock);
     free(client);
+}
+
+static void client_stop(void *arg) /* on the keeper */
+{
+    struct channel_client *client = arg;
+    for (unsigned i = 0; i < client->slot_count; i++)
+        nng_aio_stop(client->slots[i].aio); /* cancels, and waits for a running completion */
+}
+
+/* The socket is closed: what nng will not complete any more is cancelled. */
+static void client_settle(struct channel_client *client)
+{
+    for (unsigned i = 0; i < client->slot_count; i++) {
+        struct slot *slot = &client->slots[i];
+        if (slot->state == SLOT_SENDING) /* begun after the stop: nng neither took it nor tells */
+            nng_msg_free(nng_aio_get_msg(slot->aio));
+        if (slot->state == SLOT_SENDING || slot->state == SLOT_RECEIVING)
+            slot_done(slot, ERR_CANCELLED);
+        nng_aio_free(slot->aio);
+    }
+}
+
+static void client_settle_late(void *arg) /* on the keeper, left behind */
+{
+    struct channel_client *client = arg;
+    client_settle(client);
+    for (struct slot *slot; (slot = done_take(client)) != NULL;)
+        if (slot->reply)
+            nng_msg_free(slot->reply);
+    client_free(client);
 }
 
 static enum err open_slots(struct channel_client *client, unsigned parallel)
@@ -805,7 +462,7 @@ static enum err open_slots(struct channel_client *client, unsigned parallel)
         if (rc == 0)
             rc = nng_aio_alloc(&slot->aio, slot_completed, slot);
         if (rc)
-            return err_of_nng(rc);
+            return endpoint_err(rc);
         client->free = slot;
         client->slot_count++;
     }
@@ -827,24 +484,31 @@ enum err channel_client_open(const struct channel_client_options *options, struc
     client->wake_user = options->wake_user;
     client->last = &client->first;
     pthread_mutex_init(&client->lock, NULL);
-    int rc = open_req(&client->end.socket);
-    if (rc) {
+    client->end.stop = client_stop;
+    client->end.release = client_settle_late;
+    client->end.owner = client;
+    int rc = nng_req0_open(&client->end.socket);
+    err = rc ? endpoint_err(rc) : endpoint_keep(&client->end);
+    if (err) {
+        if (rc == 0)
+            nng_close(client->end.socket);
         client_free(client);
-        return err_of_nng(rc);
+        return err;
     }
-    err = open_slots(client, options->parallel); /* after the socket's options, which contexts inherit when opened */
+    rc = endpoint_configure(client->end.socket, true);
+    /* After the socket's options, which contexts inherit when opened. */
+    err = rc ? endpoint_err(rc) : open_slots(client, options->parallel);
     if (err == OK) {
         rc = endpoint_dial(&client->end, NNG_FLAG_NONBLOCK);
         if (rc)
-            log_failure("channel.dial_failed", options->address, rc);
-        err = err_of_nng(rc);
+            endpoint_log("channel.dial_failed", options->address, rc);
+        err = endpoint_err(rc);
     }
-    if (err == OK)
-        err = err_of_nng(endpoint_watch(&client->end));
     if (err) {
         channel_client_close(client);
         return err;
     }
+    endpoint_watch(&client->end);
     *ret = client;
     return OK;
 }
@@ -863,6 +527,7 @@ enum err channel_send(struct channel_client *client, struct span message, uint32
     client->free = slot->next;
     timeout_ms = (uint32_t)size_min(timeout_ms, INT32_MAX);
     slot->state = SLOT_SENDING;
+    slot->in_flight = true;
     slot->deadline_ms = clock_ms() + timeout_ms;
     slot->done = done;
     slot->user = user;
@@ -870,19 +535,6 @@ enum err channel_send(struct channel_client *client, struct span message, uint32
     nng_aio_set_timeout(slot->aio, timeout_ms ? (nng_duration)timeout_ms : 1);
     nng_ctx_send(slot->ctx, slot->aio);
     return OK;
-}
-
-static struct slot *done_take(struct channel_client *client)
-{
-    pthread_mutex_lock(&client->lock);
-    struct slot *slot = client->first;
-    if (slot) {
-        client->first = slot->next;
-        if (!client->first)
-            client->last = &client->first;
-    }
-    pthread_mutex_unlock(&client->lock);
-    return slot;
 }
 
 static void deliver(struct channel_client *client, struct slot *slot)
@@ -898,6 +550,7 @@ static void deliver(struct channel_client *client, struct slot *slot)
         err = ERR_CANCELLED;
     slot->reply = NULL;
     slot->state = SLOT_FREE;
+    slot->in_flight = false;
     slot->next = client->free;
     client->free = slot; /* before done, which may send again */
     done(user, err, message);
@@ -911,32 +564,65 @@ void channel_client_dispatch(struct channel_client *client)
         deliver(client, slot);
 }
 
+/* nng may still complete what is in flight; nobody will hear of it. */
+static void client_leave(struct channel_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    client->left = true;
+    pthread_mutex_unlock(&client->lock);
+    channel_client_dispatch(client);
+    for (unsigned i = 0; i < client->slot_count; i++) {
+        struct slot *slot = &client->slots[i];
+        if (slot->in_flight)
+            slot->done(slot->user, ERR_CANCELLED, (struct span){ 0 });
+    }
+    endpoint_leave(&client->end);
+}
+
 void channel_client_close(struct channel_client *client)
 {
     if (!client)
         return;
     bool busy = false;
     client->closing = true;
-    endpoint_unwatch(&client->end);
     for (unsigned i = 0; i < client->slot_count; i++)
-        nng_aio_stop(client->slots[i].aio); /* cancels, and waits for a running completion */
-    for (unsigned i = 0; i < client->slot_count; i++) {
-        struct slot *slot = &client->slots[i];
-        busy = busy || slot->state != SLOT_FREE;
-        /* Begun after the stop: nng neither took it nor tells. */
-        if (slot->state == SLOT_SENDING)
-            nng_msg_free(nng_aio_get_msg(slot->aio));
-        if (slot->state == SLOT_SENDING || slot->state == SLOT_RECEIVING)
-            slot_done(slot, ERR_CANCELLED);
+        busy = busy || client->slots[i].in_flight;
+    if (endpoint_close(&client->end, busy)) {
+        client_settle(client);
+        channel_client_dispatch(client);
+        client_free(client);
+        return;
     }
-    close_socket(client->end.socket, busy);
-    channel_client_dispatch(client);
-    for (unsigned i = 0; i < client->slot_count; i++)
-        nng_aio_free(client->slots[i].aio);
-    client_free(client);
+    client_leave(client);
 }
 
-/* ---- without a loop ---- */
+/* ---- without a loop: a thread asks, so that no wait of nng's (for a handshake, for a close) is the caller's ---- */
+
+#define REFUSED_WAIT_MS 400 /* by then a server that lives listens again */
+#define REDIAL_MS       20
+#define GRACE_MS        200 /* for nng to tell of the timeout itself */
+
+struct asking { /* freed by whoever is last */
+    struct endpoint end;
+    nng_msg *request, *answer; /* owned */
+    uint64_t deadline_ms;
+    int rc;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool answered, closed, left, counted; /* under lock; counted: a close left behind */
+};
+
+static void asking_free(struct asking *asking)
+{
+    if (asking->request)
+        nng_msg_free(asking->request);
+    if (asking->answer)
+        nng_msg_free(asking->answer);
+    endpoint_release(&asking->end);
+    pthread_cond_destroy(&asking->changed);
+    pthread_mutex_destroy(&asking->lock);
+    free(asking);
+}
 
 static nng_duration left_ms(uint64_t deadline_ms)
 {
@@ -944,54 +630,117 @@ static nng_duration left_ms(uint64_t deadline_ms)
     return deadline_ms > now ? (nng_duration)size_min(deadline_ms - now, INT32_MAX) : 1;
 }
 
-static int ask(nng_socket socket, nng_msg *request, uint64_t deadline_ms, nng_msg **ret)
+static int ask(struct asking *asking)
 {
-    int rc = nng_socket_set_ms(socket, NNG_OPT_SENDTIMEO, left_ms(deadline_ms));
-    if (rc == 0)
-        rc = nng_sendmsg(socket, request, 0);
-    if (rc) {
-        nng_msg_free(request);
-        return rc;
+    struct endpoint *end = &asking->end;
+    const uint64_t refused_ms = clock_ms() + REFUSED_WAIT_MS;
+    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing (unless a listener that ended is
+     * just being replaced). */
+    int rc = endpoint_dial(end, end->transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
+    while (rc == NNG_ECONNREFUSED && clock_ms() < refused_ms && clock_ms() < asking->deadline_ms) {
+        nng_msleep(REDIAL_MS);
+        rc = endpoint_dial(end, 0);
     }
-    rc = nng_socket_set_ms(socket, NNG_OPT_RECVTIMEO, left_ms(deadline_ms));
-    return rc ? rc : nng_recvmsg(socket, ret, 0);
+    if (rc == 0 && clock_ms() >= asking->deadline_ms)
+        rc = NNG_ETIMEDOUT; /* the caller has gone: nothing is to be sent any more */
+    if (rc == 0)
+        rc = nng_socket_set_ms(end->socket, NNG_OPT_SENDTIMEO, left_ms(asking->deadline_ms));
+    if (rc == 0)
+        rc = nng_sendmsg(end->socket, asking->request, 0);
+    if (rc)
+        return rc;
+    asking->request = NULL;
+    rc = nng_socket_set_ms(end->socket, NNG_OPT_RECVTIMEO, left_ms(asking->deadline_ms));
+    return rc ? rc : nng_recvmsg(end->socket, &asking->answer, 0);
+}
+
+static void *asking_run(void *arg)
+{
+    struct asking *asking = arg;
+    const int rc = ask(asking);
+    pthread_mutex_lock(&asking->lock);
+    asking->rc = rc;
+    asking->answered = true;
+    pthread_cond_signal(&asking->changed);
+    pthread_mutex_unlock(&asking->lock);
+    if (rc)
+        nng_msleep(ENDPOINT_QUIET_MS);
+    nng_close(asking->end.socket);
+    pthread_mutex_lock(&asking->lock);
+    asking->closed = true;
+    const bool left = asking->left;
+    if (asking->counted)
+        endpoint_left(-1);
+    pthread_cond_signal(&asking->changed);
+    pthread_mutex_unlock(&asking->lock);
+    if (left)
+        asking_free(asking);
+    return NULL;
+}
+
+static enum err asking_new(const char *address, const struct channel_tls *tls, struct span message,
+                           uint64_t deadline_ms, struct asking **ret)
+{
+    struct asking *asking = fault_calloc(1, sizeof(*asking));
+    if (!asking)
+        return ERR_NOMEM;
+    enum err err = endpoint_init(&asking->end, address, tls, NNG_TLS_MODE_CLIENT);
+    if (err) {
+        free(asking);
+        return err;
+    }
+    asking->deadline_ms = deadline_ms;
+    pthread_mutex_init(&asking->lock, NULL);
+    endpoint_cond_init(&asking->changed);
+    int rc = frame_new(message, &asking->request);
+    if (rc == 0)
+        rc = nng_req0_open(&asking->end.socket);
+    if (rc == 0) {
+        rc = endpoint_configure(asking->end.socket, true);
+        if (rc == 0 && endpoint_thread(asking_run, asking) != 0)
+            rc = NNG_ENOMEM;
+        if (rc)
+            nng_close(asking->end.socket);
+    }
+    if (rc)
+        asking_free(asking);
+    else
+        *ret = asking;
+    return endpoint_err(rc);
 }
 
 enum err channel_ask(const char *address, const struct channel_tls *tls, struct span message, uint32_t timeout_ms,
                      struct buf *reply)
 {
-    uint64_t deadline_ms = clock_ms() + timeout_ms;
-    struct endpoint end;
+    const uint64_t deadline_ms = clock_ms() + timeout_ms;
+    struct asking *asking = NULL;
     if (message.len > MESSAGE_BYTES_MAX)
         return ERR_TOO_LARGE;
-    enum err err = endpoint_init(&end, address, tls, NNG_TLS_MODE_CLIENT);
+    enum err err = asking_new(address, tls, message, deadline_ms, &asking);
     if (err)
         return err;
-    nng_msg *msg, *answer = NULL;
-    int rc = open_req(&end.socket);
-    if (rc) {
-        endpoint_release(&end);
-        return err_of_nng(rc);
+    nng_msg *answer = NULL;
+    pthread_mutex_lock(&asking->lock);
+    bool closed = false;
+    if (endpoint_wait(&asking->changed, &asking->lock, &asking->answered, (uint64_t)left_ms(deadline_ms) + GRACE_MS)) {
+        closed = endpoint_wait(&asking->changed, &asking->lock, &asking->closed, endpoint_close_wait_ms());
+        err = endpoint_err(asking->rc);
+        answer = asking->answer;
+        asking->answer = NULL;
+        asking->counted = !closed;
+        if (!closed)
+            endpoint_left(+1);
+    } else {
+        err = ERR_TIMEOUT; /* in a handshake that nng gives ten seconds */
     }
-    /* On one machine a dial is answered at once, and "nobody listens" is worth knowing (unless a listener that ended is
-     * just being replaced); over a network it could outlast the timeout. */
-    const uint64_t refused_ms = clock_ms() + REFUSED_WAIT_MS;
-    rc = endpoint_dial(&end, end.transport == TRANSPORT_TLS ? NNG_FLAG_NONBLOCK : 0);
-    while (rc == NNG_ECONNREFUSED && clock_ms() < refused_ms && clock_ms() < deadline_ms) {
-        nng_msleep(REDIAL_MS);
-        rc = endpoint_dial(&end, 0);
-    }
-    if (rc == 0)
-        rc = frame_new(message, &msg);
-    if (rc == 0)
-        rc = ask(end.socket, msg, deadline_ms, &answer);
-    err = err_of_nng(rc);
+    asking->left = !closed;
+    pthread_mutex_unlock(&asking->lock);
+    if (closed)
+        asking_free(asking);
     struct span bytes;
     if (err == OK)
         err = frame_read(answer, &bytes) ? buf_append(reply, bytes) : ERR_CORRUPT;
     if (answer)
         nng_msg_free(answer);
-    close_socket(end.socket, err != OK);
-    endpoint_release(&end);
     return err;
 }

@@ -1,4 +1,4 @@
-/* channel.h - request/reply links over nng; the only includer of nng. Callbacks run on the caller's loop.
+/* channel.h - request/reply links over nng (which only endpoint includes besides). Callbacks run on the caller's loop.
  *
  * nng completes on its own threads; a channel queues completions under a lock and calls `wake(user)` from there, which
  * must be async-signal-like cheap (uv_async_send). The owner then calls channel_dispatch on its loop, which runs the
@@ -78,6 +78,7 @@ MUST_CHECK enum err channel_send(struct channel_client *client, struct span mess
 /* Waits like channel_server_close. Not inside done. */
 void channel_client_close(struct channel_client *client); /* done(ERR_CANCELLED) for what is in flight, then frees */
 
-/* For programs without a loop (the CLI): sends and waits. reply is appended. */
+/* For programs without a loop (the CLI): sends and waits, timeout_ms and then for nng's threads like
+ * channel_client_close. reply is appended. Also ERR_REFUSED: nobody listens. */
 MUST_CHECK enum err channel_ask(const char *address, const struct channel_tls *tls, struct span message,
                                 uint32_t timeout_ms, struct buf *reply);

@@ -70,8 +70,8 @@ function check_library(path,    name) {
     name = library(path)
     if (name == "")
         return
-    if (name == "nng" && FILENAME != "proto/channel.c")
-        complain("only proto/channel.c includes nng")
+    if (name == "nng" && FILENAME !~ /^proto\/(channel\.c|endpoint\.[ch])$/)
+        complain("only proto/channel.c and proto/endpoint include nng")
     else if (name == "lmdb" && FILENAME != "proto/snapshot.c")
         complain("only proto/snapshot.c includes lmdb.h")
     else if (name == "nghttp2" && (FILENAME !~ /^dataplane\/worker\/h2[^\/]*\.[ch]$/ || pure(FILENAME)))

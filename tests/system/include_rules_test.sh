@@ -39,6 +39,7 @@ make_clean_tree() {
         header "proto/$name.h" '#include "common/base.h"'
     done
     put proto/channel.c '#include "proto/channel.h"' '#include <nng/nng.h>'
+    header proto/endpoint.h '#include <nng/nng.h>'
     put proto/snapshot.c '#include "proto/snapshot.h"' '#include <lmdb.h>'
     put proto/wire_links.c '#include "proto/wire_internal.h"' '#include "links.pb-c.h"' '#include <protobuf-c/protobuf-c.h>'
     header dataplane/dialect/chat.h '#include "common/base.h"'
