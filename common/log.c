@@ -12,8 +12,10 @@ static struct {
     const char *program;
     enum log_level least;
     enum log_format format;
-    int fd;
-} settings = { .program = "fairlead", .least = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT, .fd = STDERR_FILENO };
+    int fd, errors_fd;
+} settings = {
+    .program = "fairlead", .least = LOG_LEVEL_INFO, .format = LOG_FORMAT_TEXT, .fd = STDERR_FILENO, .errors_fd = -1
+};
 
 struct line {
     size_t len;
@@ -31,6 +33,11 @@ void log_setup(const char *program, enum log_level least, enum log_format format
 void log_set_fd(int fd)
 {
     settings.fd = fd;
+}
+
+void log_copy_errors(int fd)
+{
+    settings.errors_fd = fd;
 }
 
 bool log_enabled(enum log_level level)
@@ -218,6 +225,15 @@ static void put_field(struct line *line, const struct log_field *field)
     }
 }
 
+/* A log that cannot be written has nobody to tell. */
+static void write_out(int fd, struct span bytes)
+{
+    ssize_t wrote;
+    do {
+        wrote = write(fd, bytes.ptr, bytes.len);
+    } while (wrote < 0 && errno == EINTR);
+}
+
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count)
 {
     int kept = errno; /* logging what failed must not change why */
@@ -233,17 +249,17 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     put_text(&line, "program", span_cstr(settings.program));
     (void)snprintf(pid, sizeof pid, "%ld", (long)getpid());
     put_number(&line, "pid", pid);
+    const size_t head = json ? 0 : line.len + 1; /* what only tells who speaks */
     put_text(&line, "event", span_cstr(event));
     for (size_t i = 0; i < count && !line.full; i++)
         put_field(&line, &fields[i]);
     if (line.full)
         put_tail(&line, json ? SPAN(",\"cut\":true") : SPAN(" cut=true"));
     put_tail(&line, json ? SPAN("}\n") : SPAN("\n"));
-    ssize_t wrote;
-    do {
-        wrote = write(settings.fd, line.data, line.len);
-    } while (wrote < 0 && errno == EINTR);
-    errno = kept; /* a log that cannot be written has nobody to tell */
+    write_out(settings.fd, span_of(line.data, line.len));
+    if (level == LOG_LEVEL_ERROR && settings.errors_fd >= 0)
+        write_out(settings.errors_fd, span_of(line.data + head, line.len - head));
+    errno = kept;
 }
 
 enum err log_parse_level(struct span text, enum log_level *ret)

@@ -46,6 +46,9 @@ struct log_field {
 /* program: prefixed to each line; must outlive the process's logging. */
 void log_setup(const char *program, enum log_level least, enum log_format format);
 void log_set_fd(int fd); /* for tests; default 2 */
+/* From now on what is logged as an error is written to this descriptor, too, from its event on, a line each: for who
+ * started this process and waits for it. -1: no longer, as at first. */
+void log_copy_errors(int fd);
 bool log_enabled(enum log_level level);
 void log_write(enum log_level level, const char *event, const struct log_field *fields, size_t count);
 /* "debug", "info", "warn", "error"; "text", "json". ERR_INVALID. */

@@ -77,6 +77,8 @@ static bool set_up_log(const struct opts_result *given)
     if (log_parse_level(span_cstr(opts_text(given, "log-level", "info")), &level) ||
         log_parse_format(span_cstr(opts_text(given, "log-format", "text")), &format))
         return false;
+    if (opts_flag(given, "worker"))
+        log_copy_errors(STDIN_FILENO); /* where its master reads why it did not come up */
     log_setup(opts_flag(given, "worker") ? "fairlead-worker" : "fairlead-dataplane", level, format);
     return true;
 }
@@ -251,7 +253,10 @@ static int run(int argc, char *const *argv, struct opts_result *given)
     }
     const enum err err = read_config(given, opts_text(given, "config-copy", NULL), &config, &message);
     if (err) {
-        fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err));
+        if (opts_flag(given, "worker"))
+            log_error("config.read", LOG_STR("why", message ? message : err_name(err)));
+        else
+            fprintf(stderr, "fairlead-dataplane: %s\n", message ? message : err_name(err));
         free(message);
         return 2;
     }

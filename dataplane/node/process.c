@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include <errno.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,13 +16,22 @@
 struct process_watch {
     uv_poll_t poll;
     int pidfd;
+    int said_fd; /* what it fails of as it starts; -1 */
     struct process *process;
 };
+
+static void hear_no_more(struct process_watch *watch)
+{
+    if (watch->said_fd >= 0)
+        (void)close(watch->said_fd);
+    watch->said_fd = -1;
+}
 
 static void on_closed(uv_handle_t *handle)
 {
     struct process_watch *watch = CONTAINER_OF((uv_poll_t *)handle, struct process_watch, poll);
     (void)close(watch->pidfd);
+    hear_no_more(watch);
     free(watch->process);
     free(watch);
 }
@@ -52,6 +62,7 @@ enum err process_watch(struct process *p, uv_loop_t *loop)
     if (!watch)
         return ERR_NOMEM;
     watch->process = p;
+    watch->said_fd = -1;
     watch->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)p->pid, 0);
     if (watch->pidfd < 0 || uv_poll_init(loop, &watch->poll, watch->pidfd)) {
         log_warn("worker.watch", LOG_U64("pid", p->pid), LOG_STR("why", strerror(errno)));
@@ -71,10 +82,10 @@ static void on_handle_closed(uv_handle_t *handle)
 }
 
 /* libuv's own handle of it is closed at once: its end shows by the pidfd, as that of any other. */
-static int spawn(const struct process_start *start, pid_t *ret_pid)
+static int spawn(const struct process_start *start, int said_fd, pid_t *ret_pid)
 {
     uv_stdio_container_t stdio[CONTROL_LISTENER_FD + NODE_LISTENERS_MAX] = {
-        { .flags = UV_IGNORE },
+        { .flags = said_fd < 0 ? UV_IGNORE : UV_INHERIT_FD, .data.fd = said_fd },
         { .flags = UV_INHERIT_FD, .data.fd = 1 },
         { .flags = UV_INHERIT_FD, .data.fd = 2 },
     };
@@ -99,8 +110,11 @@ static int spawn(const struct process_start *start, pid_t *ret_pid)
 enum err process_start(struct process *p, const struct process_start *start)
 {
     pid_t pid = 0;
-    const int rc = spawn(start, &pid);
+    const int said_fd = memfd_create("said", MFD_CLOEXEC); /* without it we know less */
+    const int rc = spawn(start, said_fd, &pid);
     if (rc) {
+        if (said_fd >= 0)
+            (void)close(said_fd);
         log_error("worker.spawn", LOG_U64("slot", p->slot), LOG_STR("why", uv_strerror(rc)));
         return rc == UV_ENOMEM ? ERR_NOMEM : ERR_IO;
     }
@@ -110,8 +124,11 @@ enum err process_start(struct process *p, const struct process_start *start)
         (void)kill(pid, SIGKILL); /* who cannot be watched cannot be kept */
         (void)waitpid(pid, NULL, 0);
         p->pid = 0;
+        if (said_fd >= 0)
+            (void)close(said_fd);
         return err;
     }
+    p->watch->said_fd = said_fd;
     p->state = PROCESS_STARTING;
     p->started_ms = uv_now(start->loop);
     return OK;
@@ -125,6 +142,15 @@ void process_move(struct process *p, enum process_state to)
     };
     REQUIRE(allowed[p->state] & 1u << to);
     p->state = to;
+    if (to == PROCESS_UP)
+        hear_no_more(p->watch);
+}
+
+void process_said(const struct process *p, char *out, size_t out_bytes)
+{
+    const ssize_t n = p->watch->said_fd < 0 ? -1 : pread(p->watch->said_fd, out, out_bytes - 1, 0);
+    out[n > 0 ? n : 0] = '\0';
+    out[strcspn(out, "\n")] = '\0';
 }
 
 void process_signal(const struct process *p, int number)

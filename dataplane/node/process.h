@@ -1,7 +1,8 @@
 /* process.h - one worker process, as its master sees it: started, or taken over from a master before; watched until its
  * end by its pidfd, whoever its parent is.
  *
- * A process that ends is waited for when it is our child, so that none stays as a zombie; that of another (a killed
+ * Until it is up its standard input is a file in memory, into which it writes what it fails of. A process that ends is
+ * waited for when it is our child, so that none stays as a zombie; that of another (a killed
  * master's) leaves no status. */
 #pragma once
 #include "common/err.h"
@@ -45,6 +46,9 @@ struct process_start {
 /* Both fill pid (start), watch and ended; else the process is as it was. ERR_NOMEM, ERR_IO (told). */
 MUST_CHECK enum err process_start(struct process *process, const struct process_start *start);
 MUST_CHECK enum err process_watch(struct process *process, uv_loop_t *loop);
+/* The first error that it logged before it was up (log_copy_errors), cut to fit; "": it said nothing, or is not of our
+ * starting. */
+void process_said(const struct process *process, char *out, size_t out_bytes);
 void process_move(struct process *process, enum process_state to); /* a legal edge */
 void process_signal(const struct process *process, int number);    /* pid and pidfd agree: never a stranger's pid */
 /* Watches no more, without an event; the process goes on. Frees it once its handles are closed. */

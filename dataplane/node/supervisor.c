@@ -111,6 +111,16 @@ static void log_end(const struct process *p, const struct process_end *end)
         log_error("worker.crashed", LOG_U64("slot", p->slot), LOG_U64("pid", p->pid), LOG_I64(how, code));
 }
 
+static void roll_fails_by(struct process *p, const struct process_end *end)
+{
+    char why[SUPERVISOR_WHY_BYTES], said[SUPERVISOR_WHY_BYTES - 128];
+    process_said(p, said, sizeof(said));
+    (void)snprintf(why, sizeof(why), "a new worker ended %s %d before all of them served%s%s",
+                   end->signal ? "by signal" : "with status", end->signal ? end->signal : end->status,
+                   said[0] ? ": " : "; its log tells why", said);
+    supervisor_roll_fail(p->owner, why);
+}
+
 /* Accused is the table. Who is killed from outside accuses nobody; nor does one whose status is another's to know (its
  * replacement will show it), nor one that is new in more than its table. */
 static void on_ended(struct process *p, const struct process_end *end)
@@ -130,7 +140,7 @@ static void on_ended(struct process *p, const struct process_end *end)
     }
     if (rolls_in) {
         slot->next = NULL;
-        supervisor_roll_fail(s, "a new worker ended before all of them served; its log tells why");
+        roll_fails_by(p, end);
     }
     supervisor_roll_look(s); /* its region is free */
     supervisor_check_emptied(s);

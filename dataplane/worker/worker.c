@@ -179,8 +179,10 @@ static enum err open_core(struct worker *w, const struct worker_options *options
                                                           .store_path = store,
                                                           .lane = made,
                                                           .events = &events });
-        if (err)
+        if (err) {
+            log_error("core.open", LOG_ERR(err), LOG_STR("board", board), LOG_STR("store", store));
             upstream_lane_close(made);
+        }
     }
     free(store);
     free(board);
@@ -253,6 +255,7 @@ int worker_run(const struct worker_options *options)
         return 1; /* the process ends: nothing of ours outlives it */
     }
     log_info("worker.started", LOG_U64("slot", options->slot));
+    log_copy_errors(-1);
     uv_run(&w->loop, UV_RUN_DEFAULT);
     core_release(&w->core);
     (void)uv_loop_close(&w->loop);

@@ -1,7 +1,7 @@
 // Reload and upgrade: a node changes its settings, its sockets and its program while it serves, and nobody is turned away.
 // FAIRLEAD_RELOADS (20), FAIRLEAD_UPGRADES (5) and FAIRLEAD_STREAMS (300) make it larger.
 import assert from 'node:assert/strict';
-import { chmodSync, copyFileSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readdirSync, readFileSync, readlinkSync, renameSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { after, test } from 'node:test';
@@ -232,6 +232,16 @@ test('what only shows in a worker, such as a certificate that is none: the old w
   assert.match(stderr, /reload failed: /);
   assert.deepEqual(await pids({ status }), before);
   assert.equal((await fetch(`http://${process.ready[1]}/v1/models/none`, { headers: { connection: 'close' } })).status, 401);
+  // And what no master can judge: the reason is the worker's own.
+  node('');
+  const master = holderOf(home, 'node');
+  const board = readdirSync(`/proc/${master}/fd`).map((fd) => readlinkSync(`/proc/${master}/fd/${fd}`)).find((file) => file.startsWith('/dev/shm/fairlead') || file.endsWith('/board'));
+  renameSync(board, `${board}.away`);
+  const blind = await run('fairlead', ['reload', '--home', home]);
+  renameSync(`${board}.away`, board);
+  assert.equal(blind.code, 1, blind.stderr);
+  assert.match(blind.stderr, /a new worker ended with status 1 before all of them served: event=core\.open error=not_found board=/);
+  assert.deepEqual(await pids({ status }), before);
   // What the worker was refused for is not in force: one that crashes is followed by one that works.
   globalThis.process.kill(before[0], 'SIGKILL');
   await workersUp({ status }, (workers) => workers.every(({ pid }) => pid !== before[0]));

@@ -194,6 +194,26 @@ static void errno_survives_and_a_dead_pipe_harms_nobody(void **state UNUSED)
     assert_int_equal(errno, ENOSPC);
 }
 
+static void errors_are_copied_from_their_event_on(void **state UNUSED)
+{
+    int copy[2];
+    char text[256];
+    assert_int_equal(pipe2(copy, O_NONBLOCK), 0);
+    log_copy_errors(copy[1]);
+    log_warn("well.enough");
+    assert_true(read(copy[0], text, sizeof text) < 0);
+    log_error("file.gone", LOG_STR("path", "/a b"));
+    assert_non_null(strstr(take(), "program=test"));
+    const ssize_t n = read(copy[0], text, sizeof text - 1);
+    assert_true(n > 0);
+    text[n] = '\0';
+    assert_string_equal(text, "event=file.gone path=\"/a b\"\n");
+    log_copy_errors(-1);
+    log_error("file.gone");
+    assert_true(read(copy[0], text, sizeof text) < 0);
+    assert_int_equal(close(copy[0]) | close(copy[1]), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +225,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(long_values_are_cut_between_characters, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_line_that_is_too_long_stays_well_formed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(errno_survives_and_a_dead_pipe_harms_nobody, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(errors_are_copied_from_their_event_on, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
