@@ -546,7 +546,8 @@ enum err h2_speak(struct core *core, struct stream *stream, struct speaker_host 
     h2->phase_due = h2->notice_due = h2->stall_due = DEADLINE_NONE;
     h2_cutter_init(&h2->cutter);
     h2_budget_init(&h2->frames, H2_FRAMES, H2_FRAMES_PER_S, core_now_ms(core));
-    h2_budget_init(&h2->resets, H2_RESETS, H2_RESETS_PER_S, core_now_ms(core));
+    const unsigned twice = 2 * h2_streams_max(h2);
+    h2_budget_init(&h2->resets, twice > H2_RESETS ? twice : H2_RESETS, H2_RESETS_PER_S, core_now_ms(core));
     enum err err = new_session(h2);
     if (err == OK)
         err = say_settings(h2);

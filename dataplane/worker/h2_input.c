@@ -50,7 +50,8 @@ void h2_input(struct h2 *h2, struct span bytes)
         if (n < 0)
             failed(h2, n);
     }
-    if (nghttp2_session_get_outbound_queue_size(h2->session) > H2_QUEUE)
+    /* Beside what its streams are told: heads, interim heads, windows and resets. */
+    if (nghttp2_session_get_outbound_queue_size(h2->session) > H2_QUEUE + 4u * h2_streams_max(h2))
         h2_break_off(h2, NGHTTP2_ENHANCE_YOUR_CALM, "queue");
 }
 

@@ -48,7 +48,7 @@
 #define H2_FRAMES            1000u        /* ping, settings and other floods: more are sent in one go by nobody */
 #define H2_FRAMES_PER_S      100u
 #define H2_FRAMES_PER_DATA   2u   /* what a frame of ours may be answered by: window updates, stream and connection */
-#define H2_RESETS            200u /* rapid reset: twice everything at once may be cancelled, */
+#define H2_RESETS            200u /* rapid reset: so many, and twice everything at once, may be cancelled, */
 #define H2_RESETS_PER_S      20u  /* then so many a second, and one for each answer that was taken whole */
 #define H2_QUEUE             4096u /* frames of nghttp2's own that wait (acks, resets): a client that does not read them */
 #define H2_CONTINUATIONS     8u /* continuation flood (CVE-2024-28182): nine full frames hold four times the largest head */

@@ -3,8 +3,8 @@
  * order, by which each connection finds its setup.
  *
  * Over the cap a connection is answered with 503 and Retry-After and closed: its client can go elsewhere, instead of
- * waiting in a queue that nobody empties. When memory runs out accepting rests for a moment (the kernel's queue
- * holds the rest) instead of spinning. */
+ * waiting in a queue that nobody empties. With TLS it is only closed, as the answer would need a handshake. When memory
+ * runs out accepting rests for a moment (the kernel's queue holds the rest) instead of spinning. */
 #pragma once
 #include "dataplane/worker/peer.h"
 #include "dataplane/worker/refusal.h"

@@ -11,6 +11,6 @@ struct refusals {
     void *user;
 };
 
-/* Accepts from `server`. One that would want a handshake first (plaintext false) is closed: the cap is for work, too. Of more than REFUSALS_MAX at once the rest are closed without a word. ERR_NOMEM: it was not
- * accepted. */
+/* Accepts from `server`. One that would want a handshake first (plaintext false) is closed: the cap is for work, too.
+ * Of more than REFUSALS_MAX at once the rest are closed without a word. ERR_NOMEM: it was not accepted. */
 MUST_CHECK enum err refusal_begin(struct refusals *refusals, uv_stream_t *server, bool plaintext);

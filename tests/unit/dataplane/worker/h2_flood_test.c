@@ -218,6 +218,27 @@ static void answered_requests_earn_resets(void **state)
     client_free(c);
 }
 
+/* However many are allowed at once: who cancels all of them does nothing wrong. */
+static void all_streams_may_be_cancelled_at_once(void **state)
+{
+    (void)state;
+    struct client *c = client_new((struct node_limits){ .http2_streams = 400 }, 0);
+    int32_t last = 0;
+    for (unsigned i = 0; i < 400; i++)
+        last = get(c);
+    pump(c);
+    assert_int_equal(rig_x_count, 400);
+    for (int32_t id = 1; id <= last; id += 2)
+        assert_int_equal(nghttp2_submit_rst_stream(c->session, 0, id, NGHTTP2_CANCEL), 0);
+    pump(c);
+    assert_false(c->goaway);
+    const int32_t id = get(c);
+    pump(c);
+    assert_int_equal(x_whole(newest(), 200, "{}"), OK);
+    UNTIL(c, got_of(c, id)->status == 200);
+    client_free(c);
+}
+
 static void streams_at_once_are_limited(void **state)
 {
     (void)state;
@@ -414,6 +435,7 @@ int main(void)
         cmocka_unit_test(rapid_resets_end_with_goaway),
         cmocka_unit_test(resets_that_the_client_provokes_count),
         cmocka_unit_test(answered_requests_earn_resets),
+        cmocka_unit_test(all_streams_may_be_cancelled_at_once),
         cmocka_unit_test(streams_at_once_are_limited),
         cmocka_unit_test(a_flood_of_continuations_is_stopped),
         cmocka_unit_test(a_client_that_reads_no_answers_to_pings_is_bounded),
