@@ -5,7 +5,7 @@
 
 static bool ready(const struct supervisor *s, const struct process *p)
 {
-    return p->state == PROCESS_UP &&
+    return p && p->state == PROCESS_UP &&
            s->options.events.current(s->options.events.user, board_region(s->options.board, p->region));
 }
 

@@ -84,8 +84,8 @@ static void refuses_what_is_none_of_ours(UNUSED void **state)
         "serving epoch=1 generation=18446744073709551616 evidence=3 directory=4\n",
         "bad-table epoch=1 generation=2\n",
         "GET / HTTP/1.1\r\n",
-        "hello pid=1 slot=0 region=0 layout=1 "
-        "boot=0123456789012345678901234567890123456789012345678901234567890123456789\n",
+        ("hello pid=1 slot=0 region=0 layout=1 "
+         "boot=0123456789012345678901234567890123456789012345678901234567890123456789\n"),
     };
     for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
         struct buf buf = BUF_INIT(CONTROL_LINE_BYTES);

@@ -66,7 +66,7 @@ static void proxy_headers(void **state)
         send_bytes(c, PROXY_V4, at);
         for (int i = 0; i < 3; i++)
             rig_pump(&rig);
-        send_bytes(c, PROXY_V4 ELSEWHERE + at, sizeof(PROXY_V4 ELSEWHERE) - 1 - at);
+        send_bytes(c, &PROXY_V4 ELSEWHERE[at], sizeof(PROXY_V4 ELSEWHERE) - 1 - at);
         UNTIL(&rig, has(c, "HTTP/1.1 404 "));
         assert_string_equal(stream_facts(&rig.listener.first->stream)->client, "192.0.2.1:12345");
         close(c->fd);
