@@ -9,7 +9,16 @@ import { parseArgs } from 'node:util';
 const here = path.dirname(fileURLToPath(import.meta.url));
 const release = path.resolve(process.env.FAIRLEAD_BIN ?? path.join(here, '../../build/release/bin'));
 const ceilingsFile = path.join(here, 'ceilings');
-const { values: options } = parseArgs({ options: { record: { type: 'boolean' }, profiles: { type: 'string' } } });
+const { values: options } = parseArgs({ options: { record: { type: 'boolean' }, profiles: { type: 'string' }, help: { type: 'boolean' } } });
+if (options.help) {
+  console.log(`usage: tests/bench/instructions [--record] [--profiles DIR]
+
+Counts the instructions that a release worker spends on each kind of request, below callgrind, and fails above tests/bench/ceilings.
+
+  --record        write the ceilings anew: what was counted, and a tenth more
+  --profiles DIR  keep files for callgrind_annotate`);
+  process.exit(0);
+}
 const MANY_ROUTES = 100_000;
 const ROOM = 1.1; // from what was counted to the ceiling that --record writes
 
