@@ -215,9 +215,14 @@ char *units_format_duration(uint64_t ms, char *out)
 
 size_t units_put_u64(uint64_t value, char *out)
 {
-    size_t length = 1;
-    for (uint64_t rest = value; rest >= 10; rest /= 10)
-        length++;
+    size_t length = 1; /* compared, not divided: most numbers here have few digits */
+    for (uint64_t least = 10; value >= least; length++) {
+        if (length == UNITS_U64_BYTES - 1) {
+            length++;
+            break;
+        }
+        least *= 10;
+    }
     units_put_padded(value, length, out);
     return length;
 }

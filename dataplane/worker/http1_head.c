@@ -322,7 +322,8 @@ static enum err skip(struct http1 *p)
         skip_run(p, HTTP1_VALUE);
     if (p->scan != HTTP1_SCAN_VALUE)
         return OK;
-    skip_run(p, HTTP1_VALUE);
+    const struct span rest = span_skip(buf_span(&p->bytes), from);
+    p->scanned += (uint32_t)(http1_value_run(rest.ptr, rest.ptr + rest.len) - rest.ptr);
     return p->scanned > from ? value_goes_on(p, from) : OK;
 }
 

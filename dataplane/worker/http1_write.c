@@ -48,18 +48,51 @@ enum err http1_write_status_line(struct buf *buf, unsigned status)
     return append_all(buf, parts, ARRAY_LEN(parts));
 }
 
+/* "name: " and where a value of as many bytes and the line's end have room; NULL with the reason in *ret_err. A dozen
+ * lines are written for each request: in one piece each. */
+static char *begin_line(struct buf *buf, struct span name, size_t value_bytes, enum err *ret_err)
+{
+    size_t total;
+    char *at = NULL;
+    if (name.len == 0 || !all_are(name, HTTP1_TOKEN))
+        *ret_err = ERR_INVALID;
+    else if (!size_add(name.len, 4, &total) || !size_add(total, value_bytes, &total))
+        *ret_err = ERR_FULL;
+    else
+        *ret_err = buf_reserve(buf, total, &at);
+    if (*ret_err)
+        return NULL;
+    memcpy(at, name.ptr, name.len);
+    memcpy(at + name.len, ": ", 2);
+    return at + name.len + 2;
+}
+
 enum err http1_write_header(struct buf *buf, struct span name, struct span value)
 {
-    if (name.len == 0 || !all_are(name, HTTP1_TOKEN) || !all_are(value, HTTP1_VALUE))
+    const char *end = value.ptr + value.len;
+    if (value.len > 0 && http1_value_run(value.ptr, end) != end)
         return ERR_INVALID;
-    const struct span parts[] = { name, SPAN(": "), value, SPAN("\r\n") };
-    return append_all(buf, parts, ARRAY_LEN(parts));
+    enum err err;
+    char *at = begin_line(buf, name, value.len, &err);
+    if (!at)
+        return err;
+    if (value.len > 0)
+        memcpy(at, value.ptr, value.len);
+    memcpy(at + value.len, "\r\n", 2);
+    buf_commit(buf, name.len + value.len + 4);
+    return OK;
 }
 
 enum err http1_write_header_u64(struct buf *buf, struct span name, uint64_t value)
 {
-    char text[UNITS_U64_BYTES];
-    return http1_write_header(buf, name, span_of(text, units_put_u64(value, text)));
+    enum err err;
+    char *at = begin_line(buf, name, UNITS_U64_BYTES, &err);
+    if (!at)
+        return err;
+    const size_t digits = units_put_u64(value, at);
+    memcpy(at + digits, "\r\n", 2);
+    buf_commit(buf, name.len + digits + 4);
+    return OK;
 }
 
 enum err http1_write_head_end(struct buf *buf)

@@ -1,6 +1,7 @@
 #include "common/units.h"
 #include "common/digest.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -209,9 +210,25 @@ static void digits_are_written(void **state UNUSED)
     assert_memory_equal((units_put_padded(1234, 2, out), out), "34", 2);
 }
 
+static void numbers_are_written_as_printf_does(void **state)
+{
+    (void)state;
+    uint64_t power = 1;
+    for (int digits = 1; digits <= UNITS_U64_BYTES; digits++, power *= 10) {
+        const uint64_t values[] = { power - 1, power, power + 1, UINT64_MAX };
+        for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+            char text[UNITS_U64_BYTES + 1] = { 0 }, expected[UNITS_U64_BYTES + 1];
+            (void)snprintf(expected, sizeof(expected), "%" PRIu64, values[i]);
+            assert_int_equal(units_put_u64(values[i], text), strlen(expected));
+            assert_string_equal(text, expected);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers_are_written_as_printf_does),
         cmocka_unit_test(durations),
         cmocka_unit_test(formatted_durations_read_back),
         cmocka_unit_test(sizes),

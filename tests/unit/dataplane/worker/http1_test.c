@@ -1,4 +1,5 @@
 #include "dataplane/worker/http1.h"
+#include "dataplane/worker/http1_chars.h"
 #include "common/fault.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -324,9 +325,25 @@ static void what_is_written_reads_back(void **state)
     buf_release(&buf);
 }
 
+/* Sixteen at a time finds what one at a time finds: each byte, at each place of a block and behind it. */
+static void a_value_ends_where_its_bytes_do(void **state)
+{
+    (void)state;
+    char text[40];
+    for (unsigned byte = 0; byte < 256; byte++) {
+        for (size_t at = 0; at < sizeof(text); at++) {
+            memset(text, 'a', sizeof(text));
+            text[at] = (char)byte;
+            const char *end = text + sizeof(text), *expected = http1_is((char)byte, HTTP1_VALUE) ? end : text + at;
+            assert_ptr_equal(http1_value_run(text, end), expected);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_value_ends_where_its_bytes_do),
         cmocka_unit_test(a_request_is_reported),
         cmocka_unit_test(keep_alive_follows_version_and_connection),
         cmocka_unit_test(refusals_can_be_told_apart),
