@@ -67,7 +67,7 @@ static void greet(struct supervisor *s, struct process *p, struct hub_peer *peer
 
 /* ---- adoption ---- */
 
-static const char *cannot_adopt(const struct supervisor *s, const struct control_message *hello)
+const char *supervisor_cannot_adopt(const struct supervisor *s, const struct control_message *hello)
 {
     if (hello->layout != BOARD_LAYOUT)
         return "other layout of the board";
@@ -117,7 +117,7 @@ void supervisor_hello(void *user, struct hub_peer *peer, const struct control_me
         greet(s, known, peer, accepts);
         return;
     }
-    const char *why = cannot_adopt(s, hello);
+    const char *why = supervisor_cannot_adopt(s, hello);
     if (!why && !adopt(s, peer, hello, fds))
         why = "it cannot be watched";
     control_fds_close(fds);

@@ -24,6 +24,8 @@ void supervisor_check_emptied(struct supervisor *s);
 
 /* ---- supervisor_adopt.c ---- */
 void supervisor_hello(void *user, struct hub_peer *peer, const struct control_message *hello, struct control_fds *fds);
+/* NULL: the worker of another master that says this can be taken over. */
+const char *supervisor_cannot_adopt(const struct supervisor *s, const struct control_message *hello);
 void supervisor_settle_on(uv_timer_t *timer);
 void supervisor_inherit(struct supervisor *s, struct heritage *heritage);
 

@@ -1,7 +1,9 @@
 /* What of a supervisor can be judged without processes; the rest is in tests/system. */
 #include "dataplane/node/supervisor.h"
+#include "dataplane/node/supervisor_internal.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -27,10 +29,48 @@ static void one_that_starts_is_watched_with_more_patience(UNUSED void **state)
     assert_int_equal(supervisor_watched(&s, 1, 1000, &turned_ms, &limit_ms), 0);
 }
 
+static void who_can_be_adopted_is_on_this_board(UNUSED void **state)
+{
+    static struct supervisor s;
+    struct board *board;
+    char path[64];
+    unsigned region;
+    (void)snprintf(path, sizeof(path), "/dev/shm/fl-supervisor-test-%ld", (long)getpid());
+    assert_int_equal(board_create(path, 2, &board), OK);
+    assert_int_equal(board_region_take(board, &region), OK);
+    atomic_store(&board_region(board, region)->pid, 4711);
+    s = (struct supervisor){ .options.board = board, .slot_count = 1 };
+    const struct control_message good = { .pid = 4711, .region = region, .layout = BOARD_LAYOUT };
+    struct control_message hello = good;
+    assert_null(supervisor_cannot_adopt(&s, &hello));
+    hello.layout = BOARD_LAYOUT + 1; /* a worker of another version's master: it counts where we cannot read */
+    assert_string_equal(supervisor_cannot_adopt(&s, &hello), "other layout of the board");
+    hello = good;
+    hello.slot = NODE_WORKERS_MAX;
+    assert_string_equal(supervisor_cannot_adopt(&s, &hello), "no such slot");
+    static const struct {
+        uint64_t pid, region;
+    } others[] = { { 4712, 0 }, { 4711, 1 }, { 4711, 2 }, { 4711, UINT64_MAX } };
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        hello = good;
+        hello.pid = others[i].pid;
+        hello.region = others[i].region;
+        assert_string_equal(supervisor_cannot_adopt(&s, &hello), "its region of the board is another's");
+    }
+    s.settled = true;
+    assert_string_equal(supervisor_cannot_adopt(&s, &good), "too late");
+    s.settled = false;
+    s.draining = true;
+    assert_string_equal(supervisor_cannot_adopt(&s, &good), "too late");
+    board_close(board);
+    assert_int_equal(unlink(path), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_starts_is_watched_with_more_patience),
+        cmocka_unit_test(who_can_be_adopted_is_on_this_board),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
