@@ -38,6 +38,8 @@ struct node_limits {
     uint64_t upstream_connections; /* per worker */
     uint64_t upstream_idle;        /* per worker, kept for reuse */
     uint64_t drain_ms;             /* how long streams may go on when a worker drains */
+    uint64_t drain_first_ms;       /* then: for the first request of a connection that has sent none yet */
+    uint64_t drain_idle_ms;        /* then: for a request on its way over a connection in use */
     uint64_t record_segment_bytes; /* rotation of records */
     uint64_t record_segments;
     uint64_t http2_streams; /* at once, per connection: 100 */

@@ -267,7 +267,7 @@ static void become_idle(struct conn *conn)
 {
     http1_reset(&conn->parser);
     conn->trimmed = false;
-    phase_due_in(conn, conn->core->draining ? CONN_DRAIN_IDLE_MS
+    phase_due_in(conn, conn->core->draining ? conn->core->config->limits.drain_idle_ms
                                             : size_min(conn->core->config->limits.idle_ms, CONN_TRIM_MS));
 }
 
@@ -462,7 +462,8 @@ static void drain(struct speaker *speaker)
 {
     struct conn *conn = CONTAINER_OF(speaker, struct conn, speaker);
     if (conn->state == CONN_IDLE && conn->waiting.len == 0 && !conn->turn_due)
-        phase_due_in(conn, conn->used ? CONN_DRAIN_IDLE_MS : CONN_DRAIN_FRESH_MS);
+        phase_due_in(conn,
+                     conn->used ? conn->core->config->limits.drain_idle_ms : conn->core->config->limits.drain_first_ms);
 }
 
 static void drain_passed(struct speaker *speaker)

@@ -448,8 +448,9 @@ static void on_drain(struct speaker *speaker)
     (void)nghttp2_submit_shutdown_notice(h2->session);
     (void)nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
     /* Until the ping comes back, by which all that was on its way has come; but not for ever. */
+    const struct node_limits *limits = &h2->core->config->limits;
     const bool fresh = nghttp2_session_get_last_proc_stream_id(h2->session) == 0;
-    h2_due_in(h2, &h2->notice_due, fresh ? CONN_DRAIN_FRESH_MS : CONN_DRAIN_IDLE_MS);
+    h2_due_in(h2, &h2->notice_due, fresh ? limits->drain_first_ms : limits->drain_idle_ms);
     h2_dirty(h2);
 }
 

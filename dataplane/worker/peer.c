@@ -140,7 +140,7 @@ static void on_opened(void *user)
         return;
     }
     go(peer, PEER_FIRST);
-    due_in(peer, peer->core->draining ? CONN_DRAIN_FRESH_MS : peer->core->config->limits.idle_ms);
+    due_in(peer, peer->core->draining ? peer->core->config->limits.drain_first_ms : peer->core->config->limits.idle_ms);
 }
 
 /* ---- events ---- */
@@ -191,7 +191,7 @@ void peer_drain(struct peer *peer)
     if (peer->state == PEER_SPEAKING)
         peer->speaker->ops->drain(peer->speaker);
     else if (peer->state == PEER_FIRST && peer->matched == 0)
-        due_in(peer, CONN_DRAIN_FRESH_MS);
+        due_in(peer, peer->core->config->limits.drain_first_ms);
 }
 
 void peer_drain_passed(struct peer *peer)

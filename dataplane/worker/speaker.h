@@ -6,12 +6,6 @@
 #pragma once
 #include "dataplane/worker/stream.h"
 
-#define CONN_DRAIN_FRESH_MS                                                                                            \
-    3000u /* for the first request of a connection that was taken as the drain began: a lost packet of it comes again  \
-             after one second, and after two more */
-#define CONN_DRAIN_IDLE_MS                                                                                             \
-    1000u /* for a request on its way over a connection in use: it is answered, as the last one, and is not lost */
-
 struct speaker;
 struct speaker_ops {
     /* All bytes are taken, or copied within limits; stream_read(off) holds back more than one read (STREAM_GIVEN_MAX).
@@ -20,8 +14,8 @@ struct speaker_ops {
     void (*ended)(struct speaker *speaker);   /* the client has shut its side: taken to have left */
     void (*written)(struct speaker *speaker); /* the stream's queue is shorter than it was */
     /* The worker drains: no new connection's work is lost. A connection that has not sent its first request yet may
-     * still send one (CONN_DRAIN_FRESH_MS); one that idles between requests gets a short while, too, as its next
-     * request may be on the way; every answer from now on is its connection's last. */
+     * still send one (limits.drain_first); one that idles between requests gets a short while (limits.drain_idle), too,
+     * as its next request may be on the way; every answer from now on is its connection's last. */
     void (*drain)(struct speaker *speaker);
     void (*drain_passed)(struct speaker *speaker); /* the deadline: honest errors to all who still wait, then the end */
     /* The connection is gone or going: exchanges under way are told (client_gone), no stream or host call any more. It

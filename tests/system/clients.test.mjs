@@ -48,6 +48,7 @@ before(async () => {
   writeFileSync(file('node.yaml'), `schema: fairlead/1
 kind: node
 operations: 127.0.0.1:0
+limits: {drain: 120s, drain_first: 60s, drain_idle: 60s} # a slow machine is no failure
 listen:
   - address: 127.0.0.1:0
     tls: {certificate: ${file('server.pem')}, key: ${file('server.key')}, client_ca: ${file('ca.pem')}, client_certificates: optional, teams: {ci.example.com: research}}

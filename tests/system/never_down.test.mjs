@@ -15,6 +15,9 @@ const streamCount = Number(process.env.FAIRLEAD_STREAMS ?? 300);
 
 after(stopAll);
 
+// A machine that is slow to send a first request loses none, either.
+const patient = 'limits: {drain: 60s, drain_first: 60s}';
+
 const policy = (fakes) => `providers:
   a: {base_url: "${fakes[0].baseUrl}", auth: none, probe: {how: none}}
 models:
@@ -50,7 +53,7 @@ function writeNode(house, body) {
 }
 
 test(`${reloads} reloads under as many new connections as the machine makes: none is lost`, async (t) => {
-  const house = await start({ node: 'limits: {drain: 20s}' });
+  const house = await start({ node: patient });
   const stop = await connecting(house);
   const times = [];
   let before = await pids(house);
@@ -99,7 +102,7 @@ const whole = (answer) => answer.status === 200 && answer.end === 'end' && answe
 
 test(`${streamCount} open streams across ${upgrades} upgrades: none is cut, all end whole`, async (t) => {
   const provider = await startHeldProvider();
-  const house = await startFairlead({ fakes: [], policy: policy([provider]), node: 'limits: {drain: 600s, connections: 5000, upstream_connections: 5000}' });
+  const house = await startFairlead({ fakes: [], policy: policy([provider]), node: 'limits: {drain: 600s, drain_first: 60s, connections: 5000, upstream_connections: 5000}' });
   const { key } = await house.createKey();
   const master = holderOf(house.home, 'node');
   const streams = [];
@@ -282,7 +285,7 @@ test('a program that cannot take over does not: the old one goes on', async () =
 });
 
 test('kill -9 of the master in the middle of a reload: the next one keeps one worker for each slot, and all requests', async () => {
-  const house = await start({ node: 'limits: {drain: 20s}' });
+  const house = await start({ node: patient });
   const stop = await connecting(house, 4);
   for (let i = 0; i < 4; i++) {
     const master = holderOf(house.home, 'node');
@@ -305,7 +308,7 @@ test('kill -9 of the master in the middle of a reload: the next one keeps one wo
 });
 
 test('SIGTERM to a worker: another is in its place before it stops accepting', async () => {
-  const house = await start({ node: 'limits: {drain: 20s}' });
+  const house = await start({ node: patient });
   const stop = await connecting(house);
   for (let i = 0; i < 6; i++) {
     const [victim] = await pids(house);

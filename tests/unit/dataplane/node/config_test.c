@@ -50,6 +50,8 @@ static void defaults(UNUSED void **state)
     assert_int_equal(config.limits.body_bytes, 32u << 20);
     assert_int_equal(config.limits.idle_ms, 75000);
     assert_int_equal(config.limits.write_queue_bytes, 65536);
+    assert_int_equal(config.limits.drain_first_ms, 3000);
+    assert_int_equal(config.limits.drain_idle_ms, 1000);
     assert_true(config.limits.drain_ms > 0 && config.limits.record_segments > 0);
     char *path = node_config_path(&config, "db/node");
     (void)snprintf(expected, sizeof(expected), "%s/db/node", home);

@@ -419,7 +419,7 @@ static void a_slow_reader_gets_all(void **state)
     (void)state;
     for (int drains = 0; drains < 2; drains++) {
         struct rig rig = { .port = 0 };
-        rig.config.limits.idle_ms = 300;
+        rig.config.limits.idle_ms = rig.config.limits.drain_idle_ms = 300;
         rig_start(&rig, true);
         struct client *c = rig_client(&rig);
         c->deaf = true;

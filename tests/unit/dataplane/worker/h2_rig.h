@@ -221,6 +221,8 @@ static enum err rig_open(struct rig *rig)
     DEFAULT(write_queue_bytes, 65536);
     DEFAULT(write_stall_ms, 60000);
     DEFAULT(http2_streams, 100);
+    DEFAULT(drain_first_ms, 60000); /* only the ping counts, however slow this machine is */
+    DEFAULT(drain_idle_ms, 60000);
 #undef DEFAULT
     REQUIRE(uv_loop_init(&rig->loop) == 0);
     rig->core = (struct core){ .loop = &rig->loop, .config = &rig->config };

@@ -326,6 +326,8 @@ UNUSED static void rig_start(struct rig *rig, bool with_table)
     DEFAULT(write_queue_bytes, 65536);
     DEFAULT(write_stall_ms, 5000);
     DEFAULT(drain_ms, 5000);
+    DEFAULT(drain_first_ms, 60000); /* what is on its way comes, however slow this machine is */
+    DEFAULT(drain_idle_ms, 60000);
 #undef DEFAULT
     rig->first_ms = rig->first_ms ? rig->first_ms : 20000;
     rig->idle_ms = rig->idle_ms ? rig->idle_ms : 30000;
