@@ -887,7 +887,7 @@ static void no_policy_says_so(void **state)
 static void drain_deadline_is_said(void **state)
 {
     (void)state;
-    struct rig rig = { .port = 0 };
+    struct rig rig = { .config.limits.drain_first_ms = 100 };
     rig_start(&rig, true);
     struct client *c = rig_client(&rig), *d = rig_client(&rig), *idle = rig_client(&rig);
     ask(&rig, c, STREAM_ASK);
