@@ -130,7 +130,7 @@ static enum err check_listeners(const struct node_config *config, char **ret_mes
     enum err err = OK;
     for (unsigned i = 0; i < config->listener_count && !err; i++) {
         struct listener_setup *setup = NULL;
-        err = listener_setup_load(&config->listeners[i], &setup, ret_message);
+        err = listener_setup_load(&config->listeners[i], NULL, &setup, ret_message);
         listener_setup_unref(setup);
     }
     return err;

@@ -37,6 +37,18 @@ struct dictionary {
     struct label labels[BOARD_LABELS_MAX];
 };
 
+#define TICKET_SLOTS (BOARD_TICKET_KEYS + 1) /* the next is written where nobody reads */
+#define TICKET_WORDS (sizeof(struct board_ticket_key) / sizeof(uint64_t))
+#define TICKET_TRIES 100u /* a reader tries again when a key came meanwhile: once an hour */
+_Static_assert(sizeof(struct board_ticket_key) % sizeof(uint64_t) == 0, "it is copied by words");
+
+/* Number n stands in slot n % TICKET_SLOTS. */
+struct tickets {
+    _Atomic uint64_t made; /* keys so far: the newest one's number; 0: none */
+    _Atomic uint64_t made_at_ms;
+    _Atomic uint64_t words[TICKET_SLOTS][TICKET_WORDS];
+};
+
 struct board_header {
     uint64_t magic;
     uint32_t layout;
@@ -46,6 +58,7 @@ struct board_header {
     uint8_t hash_key[16];
     _Atomic uint64_t committed;
     _Atomic uint64_t taken[NODE_REGIONS_MAX / 64]; /* a bit for each region; reading free ones would cost memory */
+    struct tickets tickets;
     struct dictionary dictionaries[BOARD_LABEL_KINDS];
     struct board_model models[MODELS_MAX];
 };
@@ -379,6 +392,53 @@ void board_set_committed(struct board *board, uint64_t txn_id)
 uint64_t board_committed(const struct board *board)
 {
     return atomic_load_explicit(&board->header->committed, memory_order_acquire);
+}
+
+/* -- keys of TLS tickets -- */
+
+static void write_ticket(struct tickets *tickets, uint64_t number, const uint64_t words[TICKET_WORDS])
+{
+    for (size_t i = 0; i < TICKET_WORDS; i++)
+        atomic_store_explicit(&tickets->words[number % TICKET_SLOTS][i], words[i], memory_order_relaxed);
+}
+
+void board_tickets_renew(struct board *board, uint64_t now_ms)
+{
+    static const uint64_t nothing[TICKET_WORDS];
+    struct tickets *tickets = &board->header->tickets;
+    const uint64_t made = atomic_load_explicit(&tickets->made, memory_order_relaxed);
+    const uint64_t at_ms = atomic_load_explicit(&tickets->made_at_ms, memory_order_relaxed);
+    if (made > 0 && now_ms < at_ms + BOARD_TICKET_MS)
+        return;
+    uint64_t words[TICKET_WORDS];
+    random_bytes(words, sizeof(words));
+    write_ticket(tickets, made + 1, words);
+    explicit_bzero(words, sizeof(words));
+    atomic_store_explicit(&tickets->made_at_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&tickets->made, made + 1, memory_order_release);
+    atomic_thread_fence(memory_order_release);
+    write_ticket(tickets, made + 2, nothing); /* the oldest opens nothing any more */
+}
+
+bool board_ticket_key(const struct board *board, unsigned age, struct board_ticket_key *ret)
+{
+    const struct tickets *tickets = &board->header->tickets;
+    for (unsigned tries = 0; age < BOARD_TICKET_KEYS && tries < TICKET_TRIES; tries++) {
+        const uint64_t made = atomic_load_explicit(&tickets->made, memory_order_acquire);
+        uint64_t words[TICKET_WORDS];
+        if (age >= made)
+            return false;
+        for (size_t i = 0; i < TICKET_WORDS; i++)
+            words[i] = atomic_load_explicit(&tickets->words[(made - age) % TICKET_SLOTS][i], memory_order_relaxed);
+        atomic_thread_fence(memory_order_acquire);
+        const bool same = atomic_load_explicit(&tickets->made, memory_order_relaxed) == made;
+        if (same)
+            memcpy(ret, words, sizeof(*ret));
+        explicit_bzero(words, sizeof(words));
+        if (same)
+            return true;
+    }
+    return false;
 }
 
 /* -- labels -- */

@@ -18,7 +18,7 @@
 #include "common/span.h"
 #include "proto/limits.h"
 
-#define BOARD_LAYOUT             3u
+#define BOARD_LAYOUT             4u
 #define BOARD_LABELS_MAX         16384u /* bounds the dictionary, whatever policies are pushed over the years */
 #define BOARD_SERIES_MAX         2048u  /* (team, route, model) triples per worker; more go to "other" */
 #define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
@@ -146,6 +146,18 @@ void board_certificate_seen(struct board_model *model, int64_t expires_at_ms, ui
 /* Generation the master has committed: workers compare it with what they serve. */
 void board_set_committed(struct board *board, uint64_t txn_id);
 uint64_t board_committed(const struct board *board);
+
+/* Keys of the tickets by which clients resume TLS sessions: shared by the workers of the node, kept over reloads and
+ * upgrades, gone with the board. RFC 5077 section 5.5: changed often, as whoever has one reads what it sealed. */
+#define BOARD_TICKET_KEYS 3u       /* the newest seals; all of them open */
+#define BOARD_TICKET_MS   3600000u /* so no ticket is taken for longer than three hours while a master lives */
+struct board_ticket_key {
+    uint8_t name[16], cipher[32], mac[32];
+};
+/* Master only, now and then: another key when there is none yet, or the newest is that old. now_ms: monotonic. */
+void board_tickets_renew(struct board *board, uint64_t now_ms);
+/* age 0: the newest, 1: the one before. False: there is none. The caller wipes its copy. */
+bool board_ticket_key(const struct board *board, unsigned age, struct board_ticket_key *ret);
 
 /* Labels. Add: master only; the same name gives the same id; BOARD_OTHER when the cap is reached. Find: any process;
  * BOARD_OTHER when absent. */

@@ -1,4 +1,5 @@
 #include "dataplane/node/master.h"
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "dataplane/node/master_internal.h"
@@ -62,6 +63,7 @@ static void on_readers(uv_timer_t *timer)
     struct master *m = timer->data;
     master_check_readers(m);
     (void)credentials_refresh(m->config->credentials);
+    board_tickets_renew(m->board, clock_ms());
 }
 
 static void on_stop_signal(uv_signal_t *handle, int number)

@@ -1,3 +1,4 @@
+#include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "dataplane/node/master_internal.h"
@@ -30,6 +31,8 @@ static enum err open_board(struct master *m)
                   LOG_STR("hint", err == ERR_INVALID ? "it must lie on a tmpfs: is /dev/shm one?" : ""));
     else
         tally_add_region(&m->ended, board_ended(m->board), false); /* of a master that was killed */
+    if (!err)
+        board_tickets_renew(m->board, clock_ms());
     free(path);
     return err;
 }

@@ -151,10 +151,10 @@ static enum err open_sockets(struct listener *listener, unsigned slot, const int
     return err;
 }
 
-static enum err load_setup(const struct listener_config *config, struct listener_setup **ret)
+static enum err load_setup(const struct listener_config *config, const struct board *board, struct listener_setup **ret)
 {
     char *message = NULL;
-    const enum err err = listener_setup_load(config, ret, &message);
+    const enum err err = listener_setup_load(config, board, ret, &message);
     if (err)
         log_error("listener.setup", LOG_STR("listener", config->address ? config->address : ""), LOG_ERR(err),
                   LOG_STR("why", message ? message : ""));
@@ -166,7 +166,8 @@ static enum err load_setups(struct listener *listener, const struct listener_con
 {
     enum err err = OK;
     while (listener->setup_count < count && err == OK) {
-        err = load_setup(&configs[listener->setup_count], &listener->setups[listener->setup_count]);
+        err = load_setup(&configs[listener->setup_count], listener->core->board,
+                         &listener->setups[listener->setup_count]);
         if (err == OK)
             listener->setup_count++;
     }

@@ -1,5 +1,6 @@
 #include "dataplane/worker/setup.h"
 #include "common/fault.h"
+#include "dataplane/worker/setup_tickets.h"
 #include "dataplane/worker/setup_tls.h"
 #include <netinet/in.h>
 
@@ -35,7 +36,8 @@ static enum err copy(struct listener_setup *setup, const struct listener_config 
     return copy_teams(setup, config);
 }
 
-enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret, char **ret_message)
+enum err listener_setup_load(const struct listener_config *config, const struct board *board,
+                             struct listener_setup **ret, char **ret_message)
 {
     *ret_message = NULL;
     struct listener_setup *setup = fault_calloc(1, sizeof(*setup));
@@ -46,6 +48,8 @@ enum err listener_setup_load(const struct listener_config *config, struct listen
     enum err err = copy(setup, config);
     if (err == OK && config->certificate)
         err = setup_tls_load(setup, config, ret_message);
+    if (err == OK && config->certificate)
+        err = setup_tickets_share(setup, config, board);
     if (err)
         listener_setup_unref(setup);
     else

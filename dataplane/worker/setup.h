@@ -7,6 +7,7 @@
 #include "common/err.h"
 #include "dataplane/node/config.h"
 
+struct board;
 struct sockaddr;
 struct ssl_ctx_st;
 struct x509_st;
@@ -19,12 +20,14 @@ struct listener_setup {
     unsigned team_count;
     const struct network *proxies;
     unsigned proxy_count;
+    const struct board *board; /* borrowed: the keys of tickets; NULL: the setup's own */
 };
 
-/* Reads the files and copies what it needs of `config`. ERR_INVALID: *ret_message (malloc'd) names the file and what is
+/* Reads the files and copies what it needs of `config`. board: must outlive the setup; NULL: TLS sessions are resumed by
+ * this setup only. ERR_INVALID: *ret_message (malloc'd) names the file and what is
  * wrong with it. ERR_NOMEM (and NULL). */
-MUST_CHECK enum err listener_setup_load(const struct listener_config *config, struct listener_setup **ret,
-                                        char **ret_message);
+MUST_CHECK enum err listener_setup_load(const struct listener_config *config, const struct board *board,
+                                        struct listener_setup **ret, char **ret_message);
 struct listener_setup *listener_setup_ref(struct listener_setup *setup);
 void listener_setup_unref(struct listener_setup *setup); /* NULL is fine */
 /* Connections from there begin with a PROXY header. A Unix socket's clients do when any proxy is configured: who may

@@ -137,8 +137,6 @@ static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *o
 
 enum err setup_tls_load(struct listener_setup *setup, const struct listener_config *config, char **ret_message)
 {
-    static const unsigned char sessions[] =
-        "fairlead"; /* tickets are ours by their keys, which each setup makes anew */
     SSL_CTX *ctx = fault_hit(FAULT_ALLOC) ? NULL : SSL_CTX_new(TLS_server_method());
     if (!ctx)
         return ERR_NOMEM;
@@ -147,8 +145,7 @@ enum err setup_tls_load(struct listener_setup *setup, const struct listener_conf
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);         /* an idle connection holds no record buffers */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets: the client holds the state */
     SSL_CTX_set_alpn_select_cb(ctx, choose_protocol, setup);
-    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 || SSL_CTX_set_cipher_list(ctx, CIPHERS_OF_1_2) != 1 ||
-        SSL_CTX_set_session_id_context(ctx, sessions, sizeof(sessions) - 1) != 1) {
+    if (SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1 || SSL_CTX_set_cipher_list(ctx, CIPHERS_OF_1_2) != 1) {
         ERR_clear_error();
         return ERR_NOMEM;
     }

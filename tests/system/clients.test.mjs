@@ -40,18 +40,19 @@ before(async () => {
   const put = await run('putable', ['--home', home, '--port', fake.port, '--key', key]);
   assert.equal(put.code, 0, put.stderr);
   ['first', 'second'].forEach(serverCertificate);
-  ['ca', 'strangers'].forEach(authority);
+  ['ca', 'strangers', 'others'].forEach(authority);
   clientCertificate('ci', 'ca', 'DNS:ci.example.com');
   clientCertificate('nobody', 'ca', 'DNS:nobody.example.com');
   clientCertificate('stranger', 'strangers', 'DNS:ci.example.com');
   for (const end of ['pem', 'key']) copyFileSync(file(`first.${end}`), file(`server.${end}`));
+  copyFileSync(file('ca.pem'), file('authorities.pem'));
   writeFileSync(file('node.yaml'), `schema: fairlead/1
 kind: node
 operations: 127.0.0.1:0
 limits: {drain: 120s, drain_first: 60s, drain_idle: 60s} # a slow machine is no failure
 listen:
   - address: 127.0.0.1:0
-    tls: {certificate: ${file('server.pem')}, key: ${file('server.key')}, client_ca: ${file('ca.pem')}, client_certificates: optional, teams: {ci.example.com: research}}
+    tls: {certificate: ${file('server.pem')}, key: ${file('server.key')}, client_ca: ${file('authorities.pem')}, client_certificates: optional, teams: {ci.example.com: research}}
   - {address: "127.0.0.1:0", proxy_protocol: ["127.0.0.0/8"]}
   - {address: "unix:${unixPath}", mode: "0600"}
 `);
@@ -105,10 +106,19 @@ test('TLS 1.2 and 1.3, nothing older', async () => {
   await assert.rejects(ask({ port: ports.tls }, { module: http }));
 });
 
-test('a session is resumed', async () => {
+// New workers, and the old ones accept no more.
+async function reload() {
+  const drains = () => master.stderr.split('event=drain.begin').length - 1;
+  const reloads = () => master.stderr.split('event=config.reloaded').length - 1;
+  const before = [drains(), reloads()];
+  process.kill(master.pid, 'SIGHUP');
+  await waitFor(() => drains() >= before[0] + 2 && reloads() > before[1], { what: 'the reload' });
+}
+
+test('a session is resumed by any worker, also after a reload, but not under other rules', async () => {
   const connect = (session) =>
     new Promise((resolve, reject) => {
-      const socket = tls.connect({ ...secure({ maxVersion: 'TLSv1.2' }), host: '127.0.0.1', session });
+      const socket = tls.connect({ ...secure({ maxVersion: 'TLSv1.2' }), ...shown('ci'), host: '127.0.0.1', session });
       socket.on('error', reject);
       socket.on('secureConnect', () => {
         const facts = { reused: socket.isSessionReused(), session: socket.getSession() };
@@ -116,10 +126,20 @@ test('a session is resumed', async () => {
         resolve(facts);
       });
     });
+  // By both workers: each of twenty goes to either.
+  const reused = async (session) => {
+    const all = [];
+    for (let i = 0; i < 20; i++) all.push((await connect(session)).reused);
+    return all;
+  };
   const { session } = await connect();
-  let resumed = false; // by the worker that made it: tickets are each worker's own
-  for (let i = 0; i < 100 && !resumed; i++) resumed = (await connect(session)).reused;
-  assert.ok(resumed);
+  assert.deepEqual(await reused(session), Array(20).fill(true));
+  await reload();
+  assert.deepEqual(await reused(session), Array(20).fill(true));
+  writeFileSync(file('authorities.pem'), ['ca', 'others'].map((name) => readFileSync(file(`${name}.pem`), 'utf8')).join(''));
+  await reload();
+  assert.deepEqual(await reused(session), Array(20).fill(false));
+  assert.deepEqual(await reused((await connect()).session), Array(20).fill(true));
 });
 
 test('certificates of clients are their teams', async () => {

@@ -106,6 +106,35 @@ static void only_ours_is_attached(void **state)
     assert_null(board);
 }
 
+static void keys_of_tickets_come_and_go(void **state)
+{
+    struct fixture *f = *state;
+    struct board_ticket_key keys[BOARD_TICKET_KEYS + 3], got;
+    struct board *worker, *next;
+    assert_int_equal(board_attach(f->path, &worker), OK);
+    assert_false(board_ticket_key(worker, 0, &got));
+    uint64_t at_ms = 1000;
+    for (unsigned made = 0; made < ARRAY_LEN(keys); made++, at_ms += BOARD_TICKET_MS) {
+        board_tickets_renew(f->board, at_ms);
+        board_tickets_renew(f->board, at_ms + BOARD_TICKET_MS - 1); /* not yet */
+        assert_true(board_ticket_key(worker, 0, &keys[made]));
+        for (unsigned age = 0; age < BOARD_TICKET_KEYS; age++) {
+            assert_int_equal(board_ticket_key(worker, age, &got), age <= made);
+            if (age <= made)
+                assert_memory_equal(&got, &keys[made - age], sizeof got);
+        }
+        assert_false(board_ticket_key(worker, BOARD_TICKET_KEYS, &got));
+        if (made > 0)
+            assert_memory_not_equal(&keys[made], &keys[made - 1], sizeof got);
+    }
+    assert_int_equal(board_create(f->path, REGIONS, &next), OK); /* a new master has the same */
+    board_tickets_renew(next, at_ms - 1);
+    assert_true(board_ticket_key(next, 0, &got));
+    assert_memory_equal(&got, &keys[ARRAY_LEN(keys) - 1], sizeof got);
+    board_close(next);
+    board_close(worker);
+}
+
 static void a_new_master_takes_the_board_over(void **state)
 {
     struct fixture *f = *state;
@@ -668,6 +697,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(two_mappings_see_one_board),
         TEST(only_ours_is_attached),
+        TEST(keys_of_tickets_come_and_go),
         TEST(a_new_master_takes_the_board_over),
         TEST(another_boots_board_is_replaced),
         TEST(a_disk_is_no_place_for_a_board),

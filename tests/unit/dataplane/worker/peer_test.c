@@ -116,7 +116,7 @@ static void networks_are_matched_by_their_bits(void **state)
     struct network networks[] = { elsewhere, { .bytes = { 0x20, 0x01, 0x0d, 0xb8 }, .bits = 32 } };
     const struct listener_config config = { .proxies = networks, .proxy_count = 2 };
     char *message;
-    assert_int_equal(listener_setup_load(&config, &setup, &message), OK);
+    assert_int_equal(listener_setup_load(&config, NULL, &setup, &message), OK);
     static const struct {
         const char *address;
         bool trusted;

@@ -342,6 +342,7 @@ UNUSED static void rig_start(struct rig *rig, bool with_table)
     unsigned region;
     assert_int_equal(board_create(rig->board_path, 1, &rig->board), OK);
     assert_int_equal(board_region_take(rig->board, &region), OK);
+    board_tickets_renew(rig->board, clock_ms());
     board_label_add(rig->board, BOARD_LABEL_TEAM, SPAN("research"));
     board_label_add(rig->board, BOARD_LABEL_ROUTE, SPAN("chat"));
     board_label_add(rig->board, BOARD_LABEL_MODEL, SPAN("a/m"));

@@ -555,6 +555,108 @@ static void sessions_end_with_their_setup(void **state)
     drop(&own);
 }
 
+/* A handshake with a setup, without sockets; afterwards *session is the one to go on with. True: it was resumed. */
+static bool shakes_hands(const struct listener_config *config, const struct board *board, int version,
+                         const struct identity *server_id, const struct identity *shown, SSL_SESSION **session)
+{
+    struct listener_setup *setup;
+    char *message, byte;
+    assert_int_equal(listener_setup_load(config, board, &setup, &message), OK);
+    SSL_CTX *ctx = client_context(server_id, version, shown);
+    SSL *client = SSL_new(ctx), *server = SSL_new(setup->tls);
+    BIO *near, *far;
+    assert_int_equal(BIO_new_bio_pair(&near, 65536, &far, 65536), 1);
+    SSL_set_bio(client, near, near);
+    SSL_set_bio(server, far, far);
+    SSL_set_connect_state(client);
+    SSL_set_accept_state(server);
+    if (*session)
+        assert_int_equal(SSL_set_session(client, *session), 1);
+    for (int i = 0; i < 10 && !(SSL_is_init_finished(client) && SSL_is_init_finished(server)); i++) {
+        (void)SSL_do_handshake(client);
+        (void)SSL_do_handshake(server);
+    }
+    assert_true(SSL_is_init_finished(client) && SSL_is_init_finished(server));
+    assert_int_equal(SSL_read(client, &byte, 1), -1); /* takes the ticket */
+    const bool resumed = SSL_session_reused(server) == 1;
+    assert_int_equal(SSL_session_reused(client), resumed);
+    SSL_SESSION_free(*session);
+    *session = SSL_get1_session(client);
+    SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* else its session is forgotten */
+    SSL_set_shutdown(server, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(client);
+    SSL_free(server);
+    SSL_CTX_free(ctx);
+    listener_setup_unref(setup);
+    ERR_clear_error();
+    return resumed;
+}
+
+/* Each setup stands for another worker, or the same after a reload. */
+static void tickets_are_taken_by_all_under_the_same_rules(void **state)
+{
+    (void)state;
+    struct identity server, authority, own;
+    struct certificate_team team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" };
+    struct certificate_team other_team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "build" };
+    char path[] = "/dev/shm/fairlead-tickets-XXXXXX";
+    const int fd = mkstemp(path);
+    struct board *board;
+    close(fd);
+    assert_int_equal(board_create(path, 1, &board), OK);
+    board_tickets_renew(board, 1);
+    uint64_t at_ms = 1;
+    make(&server, "localhost", "IP:127.0.0.1", NULL);
+    make(&authority, "authority", NULL, NULL);
+    make(&own, "robot", NULL, &authority);
+    const struct listener_config usual = { .address = (char *)(uintptr_t) "127.0.0.1:1",
+                                           .certificate = server.certificate_file,
+                                           .key = server.key_file,
+                                           .client_ca = authority.certificate_file,
+                                           .client_certificates = CLIENT_CERTIFICATES_OPTIONAL,
+                                           .teams = &team,
+                                           .team_count = 1 };
+    struct listener_config elsewhere = usual, trusts_another = usual, asks_more = usual, maps_otherwise = usual,
+                           maps_none = usual;
+    elsewhere.address = (char *)(uintptr_t) "127.0.0.1:2";
+    trusts_another.client_ca = server.certificate_file;
+    asks_more.client_certificates = CLIENT_CERTIFICATES_REQUIRED;
+    maps_otherwise.teams = &other_team;
+    maps_none.team_count = 0;
+    const struct listener_config *const others[] = { &elsewhere, &asks_more, &maps_otherwise, &maps_none };
+    for (int version = TLS1_2_VERSION; version <= TLS1_3_VERSION; version++) {
+        SSL_SESSION *session = NULL;
+        assert_false(shakes_hands(&usual, board, version, &server, &own, &session));
+        assert_true(shakes_hands(&usual, board, version, &server, &own, &session));
+        for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+            assert_false(shakes_hands(others[i], board, version, &server, &own, &session));
+            assert_true(shakes_hands(others[i], board, version, &server, &own, &session));
+            assert_false(shakes_hands(&usual, board, version, &server, &own, &session));
+        }
+        assert_false(shakes_hands(&trusts_another, board, version, &server, NULL, &session));
+        assert_false(shakes_hands(&usual, board, version, &server, &own, &session));
+        assert_false(shakes_hands(&usual, NULL, version, &server, &own, &session)); /* keys of its own */
+        for (unsigned keys = 0; keys <= BOARD_TICKET_KEYS; keys++) {
+            SSL_SESSION *old = NULL;
+            assert_false(shakes_hands(&usual, board, version, &server, &own, &old));
+            for (unsigned i = 0; i < keys; i++)
+                board_tickets_renew(board, at_ms += BOARD_TICKET_MS);
+            const bool known = keys < BOARD_TICKET_KEYS;
+            assert_int_equal(shakes_hands(&usual, board, version, &server, &own, &old), known);
+            board_tickets_renew(board, at_ms += BOARD_TICKET_MS);
+            board_tickets_renew(board, at_ms += BOARD_TICKET_MS);
+            assert_true(shakes_hands(&usual, board, version, &server, &own, &old)); /* the new one, of the newest key */
+            SSL_SESSION_free(old);
+        }
+        SSL_SESSION_free(session);
+    }
+    board_close(board);
+    unlink(path);
+    drop(&server);
+    drop(&authority);
+    drop(&own);
+}
+
 /* From the PROXY header on: whichever fails, the client is answered, or cut, and the next one is served. */
 static void each_failed_allocation_is_survived(void **state)
 {
@@ -645,7 +747,7 @@ static void bad_files_are_named(void **state)
                                                 .client_certificates = CLIENT_CERTIFICATES_OPTIONAL };
         struct listener_setup *setup;
         char *message;
-        assert_int_equal(listener_setup_load(&config, &setup, &message), ERR_INVALID);
+        assert_int_equal(listener_setup_load(&config, NULL, &setup, &message), ERR_INVALID);
         if (!strstr(message, cases[i].says))
             fail_msg("case %zu: %s", i, message);
         free(message);
@@ -667,6 +769,7 @@ int main(void)
         cmocka_unit_test(new_handshakes_are_refused_a_few_times),
         cmocka_unit_test(certificates_of_clients),
         cmocka_unit_test(sessions_end_with_their_setup),
+        cmocka_unit_test(tickets_are_taken_by_all_under_the_same_rules),
         cmocka_unit_test(each_failed_allocation_is_survived),
         cmocka_unit_test(bad_files_are_named),
     };
