@@ -308,6 +308,17 @@ void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *
     exchange_refuse(x, &(struct reply_error){ .outcome = outcome, .message = message });
 }
 
+void exchange_tell_methods(struct exchange *x)
+{
+    struct buf none = BUF_INIT(0);
+    x->close = x->close || body_in_the_way(x);
+    buf_clear(&x->core->lines);
+    enum err err = http1_write_header(&x->core->lines, SPAN("allow"), SPAN("GET, HEAD, POST, OPTIONS"));
+    if (err == OK)
+        err = exchange_send_whole(x, 204, SPAN(""), &none);
+    exchange_finish(x, OUTCOME_OK, NULL, err != OK);
+}
+
 /* Nobody uses it any more. */
 static void dispose(struct exchange *x)
 {

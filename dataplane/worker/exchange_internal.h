@@ -156,6 +156,8 @@ void exchange_account(struct exchange *x);   /* after anything that takes memory
 /* Ends with an error: a response, or an event when the head has gone out. message may be NULL. */
 void exchange_refuse(struct exchange *x, const struct reply_error *error);
 void exchange_refuse_with(struct exchange *x, enum outcome outcome, const char *message);
+/* OPTIONS * (RFC 9110 section 9.3.7): what the server as a whole takes, told to anybody; ends it. */
+void exchange_tell_methods(struct exchange *x);
 /* Settles, tells the sink, gives the exchange back. */
 void exchange_finish(struct exchange *x, enum outcome outcome, const char *error, bool abort);
 /* x-request-id and x-fairlead-* lines. ended: this is the whole answer, so its cost is known. */

@@ -128,6 +128,12 @@ bool exchange_let_in(struct exchange *x)
 {
     if (copy_headers(x))
         return refuse(x, OUTCOME_BUSY, NULL);
+    if (x->head->expect_unknown)
+        return refuse(x, OUTCOME_EXPECTATION, NULL);
+    if (span_eq(x->head->path, SPAN("*")) && span_eq(x->head->method_name, SPAN("OPTIONS"))) {
+        exchange_tell_methods(x);
+        return false;
+    }
     switch (openai_chat_place(&x->arena, x->head->method_name, x->head->path, &x->place)) {
     case OK:
         break;

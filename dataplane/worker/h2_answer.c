@@ -54,7 +54,7 @@ static enum err send_head(struct h2_stream *s, const struct sink_head *head, uin
     fields[count++] = field(SPAN("date"), core_date(s->h2->core));
     if (!span_empty(head->content_type))
         fields[count++] = field(SPAN("content-type"), head->content_type);
-    if (length != UINT64_MAX) {
+    if (length != UINT64_MAX && head->status != 204) { /* RFC 9110 section 8.6 */
         (void)snprintf(bytes, sizeof(bytes), "%llu", (unsigned long long)length);
         fields[count++] = field(SPAN("content-length"), span_cstr(bytes));
     }

@@ -151,8 +151,8 @@ static enum err judge(struct h2_head *head, struct span name, struct span value)
         const enum err err = once(head, SEEN_CONTENT_LENGTH, "Content-Length stands twice");
         return err ? err : judge_content_length(head, value);
     }
-    if (span_eq(name, SPAN("expect")) && span_eq_nocase(value, SPAN("100-continue")))
-        head->head.expect_continue = true;
+    if (span_eq(name, SPAN("expect")))
+        http1_read_expect(value, &head->head);
     return OK;
 }
 

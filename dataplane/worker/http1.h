@@ -74,6 +74,7 @@ struct http1_head {
     bool has_body;          /* bytes of a body may follow; false for Content-Length: 0 */
     bool keep_alive;        /* the connection may carry another message */
     bool expect_continue;   /* HTTP/1.1 and "Expect: 100-continue" */
+    bool expect_unknown;    /* HTTP/1.1 and something else is expected: RFC 9110 section 10.1.1 */
     bool upgrade;           /* asks for another protocol; may be ignored (RFC 9110 section 7.8) */
 };
 

@@ -9,7 +9,7 @@ enum err http1_answer_head(const struct http1_answer *answer, struct buf *out)
         err = http1_write_header(out, SPAN("date"), answer->date);
     if (err == OK && !span_empty(head->content_type))
         err = http1_write_header(out, SPAN("content-type"), head->content_type);
-    if (err == OK && !answer->stream)
+    if (err == OK && !answer->stream && head->status != 204) /* RFC 9110 section 8.6 */
         err = http1_write_header_u64(out, SPAN("content-length"), answer->bytes);
     if (err == OK && answer->stream && !answer->http10)
         err = http1_write_header(out, SPAN("transfer-encoding"), SPAN("chunked"));

@@ -262,8 +262,8 @@ static enum err value_done(struct http1 *p, struct span value)
     case HTTP1_FIELD_CONNECTION:
         return connection_done(p, value);
     case HTTP1_FIELD_EXPECT: /* HTTP/1.0 clients do not know it: RFC 9110 section 10.1.1 */
-        if (p->kind == HTTP1_REQUEST && p->head.version_minor == 1 && span_eq_nocase(value, SPAN("100-continue")))
-            p->head.expect_continue = true;
+        if (p->kind == HTTP1_REQUEST && p->head.version_minor == 1)
+            http1_read_expect(value, &p->head);
         break;
     case HTTP1_FIELD_UPGRADE:
         p->seen |= HTTP1_SEEN_UPGRADE;

@@ -98,3 +98,15 @@ enum err http1_split_target(enum http1_method method, struct span target, struct
         return split_absolute(span_skip(target, 8), ret_path, ret_query, ret_authority);
     return ERR_SYNTAX;
 }
+
+void http1_read_expect(struct span value, struct http1_head *head)
+{
+    struct span member;
+    while (span_split(&value, ',', &member)) {
+        member = span_trim(member);
+        if (span_eq_nocase(member, SPAN("100-continue")))
+            head->expect_continue = true;
+        else if (!span_empty(member))
+            head->expect_unknown = true;
+    }
+}

@@ -1,4 +1,4 @@
-/* http1_target.h - request targets and hosts (RFC 9112 section 3.2, RFC 3986). Private to http1*.c and h2_head.c. */
+/* http1_target.h - request targets, hosts and expectations (RFC 9112 section 3.2, RFC 3986). Private to http1*.c and h2_head.c. */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -8,6 +8,9 @@
 /* A Host field's value or an authority without user name: a name or address, and perhaps a port. Empty is allowed (RFC
  * 9110 section 7.2). */
 bool http1_host_ok(struct span host);
+
+/* An Expect field's value: may set expect_continue, expect_unknown. */
+void http1_read_expect(struct span value, struct http1_head *head);
 
 /* Takes a request target apart; the target is not empty. path, query and, in absolute and authority form, authority.
  * ERR_SYNTAX. */

@@ -25,6 +25,9 @@ static const struct {
                                  "raise body_bytes." },
     [OUTCOME_BODY_ENCODED] = { "body_encoded", 415, "invalid_request_error", "unsupported_content_encoding", 0,
                                "Compressed request bodies are not taken. Send the body without Content-Encoding." },
+    [OUTCOME_EXPECTATION] = { "expectation", 417, "invalid_request_error", "expectation_failed", 0,
+                              "This gateway knows no expectation but 100-continue. Send the request without the "
+                              "Expect header." },
     [OUTCOME_BAD_METHOD] = { "bad_method", 405, "invalid_request_error", "method_not_allowed", 0,
                              "This path does not take this method; the Allow header names those it takes." },
     [OUTCOME_BAD_PATH] = { "bad_path", 404, "invalid_request_error", "unknown_url", 0,

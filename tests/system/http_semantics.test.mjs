@@ -59,7 +59,7 @@ describe('one request, spelt in many ways: 200', () => {
     'an empty Host': () => bytes({ head: { host: '' } }),
     'a query': () => bytes({ target: '/v1/chat/completions?api-version=2024-10-21' }),
     'an offer of another protocol': () => bytes({ head: { connection: 'Upgrade, HTTP2-Settings', upgrade: 'h2c', 'http2-settings': 'AAMAAABkAARAAAAAAAIAAAAA' } }),
-    'an expectation that nobody knows': () => bytes({ head: { expect: 'miracles' } }),
+    'HTTP/1.0 that expects what nobody knows': () => bytes({ version: 'HTTP/1.0', head: { expect: 'miracles', connection: 'keep-alive' } }),
     'HTTP/1.0 without Host': () => bytes({ version: 'HTTP/1.0', head: { host: null, connection: 'keep-alive' } }),
     'HTTP/1.0 that expects a 100, which it cannot know': () => bytes({ version: 'HTTP/1.0', head: { expect: '100-continue', connection: 'keep-alive' } }),
   };
@@ -88,6 +88,7 @@ describe('what every answer says', () => {
     ['a bad body', () => bytes({ body: '{' }), 400],
     ['too large', () => bytes({ head: { 'content-length': 100_000 }, body: '' }), 413],
     ['an encoding', () => bytes({ head: { 'content-encoding': 'br' } }), 415],
+    ['an expectation that nobody knows', () => bytes({ head: { expect: 'miracles' } }), 417],
     ['not HTTP', () => 'what?\r\n\r\n', 400],
     ['too many headers', () => get('/v1/models', { head: Object.fromEntries(Array.from({ length: 120 }, (_, i) => [`x-${i}`, '1'])) }), 431],
   ];
@@ -122,8 +123,14 @@ describe('what every answer says', () => {
     assert.match(text, /^HTTP\/1\.1 200 [^]*?\r\n\r\nHTTP\/1\.1 404 /);
   });
 
-  test('what nobody answers: OPTIONS *, CONNECT, TRACE', async () => {
-    for (const [line, status] of [['OPTIONS *', 404], ['TRACE /v1/models', 405], ['CONNECT gateway:443', 404]]) {
+  test('OPTIONS *: what the server takes, told to anybody, and nothing else', async () => {
+    const { responses, text } = await raw('OPTIONS * HTTP/1.1\r\nhost: gateway\r\n\r\n' + get('/none', { head: { connection: 'close' } }));
+    assert.match(text, /^HTTP\/1\.1 204 No Content\r\n(?:(?!content-length|x-).*\r\n)*allow: GET, HEAD, POST, OPTIONS\r\n\r\nHTTP\/1\.1 404 /, text);
+    assert.equal(responses.length, 2, text);
+  });
+
+  test('what nobody answers: CONNECT, TRACE', async () => {
+    for (const [line, status] of [['TRACE /v1/models', 405], ['CONNECT gateway:443', 404]]) {
       const { responses, text } = await raw(`${line} HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer ${key}\r\nconnection: close\r\n\r\n`);
       assert.equal(responses.length, 1, text);
       assert.equal(responses[0].status, status, line);

@@ -57,6 +57,13 @@ static void bad_requests_reach_no_provider(void **state)
             "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-wrong\r\nContent-Length: "
             "2\r\n\r\n{}",
             "HTTP/1.1 401 ", "\"invalid_api_key\"", false);
+    refused(&rig, "OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 204 ", "allow: GET, HEAD, POST, OPTIONS\r\n",
+            false);
+    refused(&rig, "OPTIONS * HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 204 ", "\r\n\r\n", false);
+    refused(&rig, "OPTIONS /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404 ", "\"error\"", false);
+    refused(&rig, "GET /v1/models HTTP/1.1\r\nHost: x\r\nExpect: 100-continue, tea\r\n\r\n", "HTTP/1.1 417 ",
+            "\"expectation_failed\"", false);
+    refused(&rig, "GET / HTTP/1.1\r\nHost: x\r\nExpect: ,100-Continue\r\n\r\n", "HTTP/1.1 404 ", "\"error\"", false);
     /* A stranger's large body is not waited for. */
     refused(&rig, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n{", "HTTP/1.1 401 ",
             "\"missing_api_key\"", true);

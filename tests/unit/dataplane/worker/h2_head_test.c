@@ -48,6 +48,9 @@ static void presents_a_request_as_http1_does(void **state)
     assert_false(h.head.has_body);
     assert_int_equal(h.head.content_length, -1);
     h2_head_release(&h);
+    assert_int_equal(judge(&h, POST "|expect=200-ok"), OK);
+    assert_true(h.head.expect_unknown && !h.head.expect_continue);
+    h2_head_release(&h);
     assert_int_equal(judge(&h, ":method=OPTIONS|:scheme=http|:path=*|:authority=h|host=H|te=trailers"), OK);
     assert_true(span_eq(h.head.path, SPAN("*")));
     h2_head_release(&h);
