@@ -61,6 +61,7 @@ static bool kind_of(struct span name, enum fault_kind *ret)
         [FAULT_STORE] = "store",
         [FAULT_RECORD] = "record",
         [FAULT_CRASH_TABLE] = "crash_table",
+        [FAULT_DRAIN] = "drain",
     };
     for (size_t i = 0; i < FAULT_KINDS; i++) {
         if (span_eq(name, span_cstr(names[i]))) {

@@ -4,7 +4,8 @@
  * Armed by tests in-process, or by the environment variable FAIRLEAD_FAULT="kind:after[:count][,kind:after...]" read by
  * fault_from_env, which only acts when FAIRLEAD_FAULT_ENABLE=1 too (so that a stray variable harms nobody); count is 1
  * when left out. Kinds: alloc, read, write, connect, accept, resolve (a name is asked for), commit, fsync, store (a read
- * transaction begins), record (a record is put on the board), crash_table (a worker aborts when it takes a new table).
+ * transaction begins), record (a record is put on the board), crash_table (a worker aborts when it takes a new table),
+ * drain (a worker that is told to drain loses its connection to the master before it understands).
  * Thread-safe. */
 #pragma once
 #include "common/base.h"
@@ -23,6 +24,7 @@ enum fault_kind {
     FAULT_STORE,
     FAULT_RECORD,
     FAULT_CRASH_TABLE,
+    FAULT_DRAIN,
     FAULT_KINDS
 };
 

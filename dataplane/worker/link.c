@@ -100,7 +100,7 @@ static void send_out(struct link *link)
     watch(link);
 }
 
-/* ERR_INVALID: not what a master says. */
+/* ERR_INVALID: not what a master says. ERR_NOMEM. */
 static enum err obey(struct link *link, const struct control_message *message)
 {
     struct control_fds given;
@@ -109,6 +109,8 @@ static enum err obey(struct link *link, const struct control_message *message)
         link->events.wake(link->events.user);
         break;
     case CONTROL_DRAIN:
+        if (fault_hit(FAULT_DRAIN))
+            return ERR_NOMEM;
         link->events.drain(link->events.user, message->ms);
         break;
     case CONTROL_ADOPT_LISTENER:
@@ -147,8 +149,12 @@ static void receive(struct link *link)
         if (err == OK)
             err = obey(link, &message);
     }
-    if (err != OK && err != ERR_AGAIN)
-        lose(link);
+    if (err == OK || err == ERR_AGAIN)
+        return;
+    /* What it said is lost with the connection: it says again what holds when we are connected again. */
+    if (err != ERR_CLOSED)
+        log_warn("link.unheard", LOG_U64("slot", link->slot), LOG_ERR(err));
+    lose(link);
 }
 
 static void on_poll(uv_poll_t *poll, int status, int events)

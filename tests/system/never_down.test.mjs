@@ -321,3 +321,15 @@ test('SIGTERM to a worker: another is in its place before it stops accepting', a
   assert.equal(sumOf(await house.metrics(), 'fairlead_worker_restarts_total'), 0);
   await house.stop();
 });
+
+test('a worker that does not hear that it is to drain is told again when it is back', async () => {
+  const house = await start({ node: 'limits: {drain: 120s}', env: { FAIRLEAD_FAULT_ENABLE: '1', FAIRLEAD_FAULT: 'drain:0:3' } });
+  const before = await pids(house);
+  await change(house, 'reload');
+  await waitFor(() => before.every((pid) => !alive(pid)), { what: 'the end of the workers before', timeoutMs: 60_000 });
+  const unheard = before.map((pid) => house.up.stderr.match(new RegExp(`pid=${pid} event=link\\.unheard`, 'g'))?.length);
+  assert.deepEqual(unheard, before.map(() => 3));
+  assert.doesNotMatch(house.up.stderr, /event=worker\.killed/);
+  assert.equal(sumOf(await house.metrics(), 'fairlead_worker_restarts_total'), 0);
+  await house.stop(); // theirs are not told in vain either
+});
