@@ -33,7 +33,7 @@ static void two_listeners_one_on_a_unix_socket(void **state)
     (void)state;
     struct sockaddr_un address;
     socklen_t size;
-    struct rig rig = { .second = unix_socket(&address, &size) };
+    struct rig rig = { .more = { unix_socket(&address, &size) } };
     rig_start(&rig, true);
     struct client *c = rig_client(&rig);
     const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

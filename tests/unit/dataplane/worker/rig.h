@@ -21,8 +21,9 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define RIG_TRIES   64
-#define RIG_CLIENTS 8
+#define RIG_TRIES          64
+#define RIG_CLIENTS        8
+#define RIG_LISTENERS_MORE 4
 
 /* ---- the lane that is played by hand ---- */
 
@@ -159,8 +160,8 @@ struct rig {
     struct node_config config;
     struct core core;
     struct listener listener;
-    struct listener_config listen[2]; /* all-zero: plaintext, HTTP/1 */
-    int second;                       /* descriptor of the second listener; 0: none */
+    struct listener_config listen[1 + RIG_LISTENERS_MORE]; /* all-zero: plaintext, HTTP/1 */
+    int more[RIG_LISTENERS_MORE];                          /* descriptors of further listeners; 0: no more */
     struct fake_lane lane;
     struct board *board;
     struct tablestore *store;
@@ -365,8 +366,10 @@ UNUSED static void rig_start(struct rig *rig, bool with_table)
                      OK);
     /* One environment may be opened once per process: the worker's side borrows ours, which can read too. */
     rig->core.loader.store = rig->store;
-    const int fds[2] = { rig_listen(rig), rig->second };
-    const unsigned count = rig->second ? 2 : 1;
+    int fds[1 + RIG_LISTENERS_MORE] = { rig_listen(rig) };
+    unsigned count = 1;
+    for (; count <= RIG_LISTENERS_MORE && rig->more[count - 1]; count++)
+        fds[count] = rig->more[count - 1];
     assert_int_equal(listener_open(&rig->listener, &rig->core, rig->listen, fds, count, rig_emptied, rig), OK);
 }
 

@@ -6,72 +6,10 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include "identity.h"
 #include "rig.h"
 
 #define ELSEWHERE "GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
-
-/* ---- certificates, in files ---- */
-
-struct identity {
-    X509 *certificate;
-    EVP_PKEY *key;
-    char certificate_file[64], key_file[64];
-};
-
-static void write_files(struct identity *id)
-{
-    snprintf(id->certificate_file, sizeof(id->certificate_file), "/tmp/fairlead-tls-XXXXXX");
-    snprintf(id->key_file, sizeof(id->key_file), "/tmp/fairlead-tls-XXXXXX");
-    FILE *file = fdopen(mkstemp(id->certificate_file), "w");
-    assert_non_null(file);
-    assert_int_equal(PEM_write_X509(file, id->certificate), 1);
-    fclose(file);
-    file = fdopen(mkstemp(id->key_file), "w");
-    assert_non_null(file);
-    assert_int_equal(PEM_write_PrivateKey(file, id->key, NULL, NULL, 0, NULL, NULL), 1);
-    fclose(file);
-}
-
-/* issuer NULL: by itself. alt: of subjectAltName, or NULL. */
-static void make(struct identity *id, const char *name, const char *alt, const struct identity *issuer)
-{
-    static long serial;
-    id->key = EVP_EC_gen("P-256");
-    id->certificate = X509_new();
-    assert_non_null(id->key);
-    assert_non_null(id->certificate);
-    X509_set_version(id->certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(id->certificate), ++serial);
-    X509_gmtime_adj(X509_getm_notBefore(id->certificate), -3600);
-    X509_gmtime_adj(X509_getm_notAfter(id->certificate), 86400);
-    X509_set_pubkey(id->certificate, id->key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(id->certificate), "CN", MBSTRING_ASC, (const unsigned char *)name,
-                               -1, -1, 0);
-    X509_set_issuer_name(id->certificate, X509_get_subject_name(issuer ? issuer->certificate : id->certificate));
-    const struct {
-        int nid;
-        const char *value;
-    } extensions[] = { { NID_basic_constraints, issuer ? "CA:FALSE" : "critical,CA:TRUE" },
-                       { NID_subject_alt_name, alt } };
-    for (size_t i = 0; i < ARRAY_LEN(extensions); i++) {
-        if (!extensions[i].value)
-            continue;
-        X509_EXTENSION *extension = X509V3_EXT_conf_nid(NULL, NULL, extensions[i].nid, extensions[i].value);
-        assert_non_null(extension);
-        X509_add_ext(id->certificate, extension, -1);
-        X509_EXTENSION_free(extension);
-    }
-    assert_true(X509_sign(id->certificate, issuer ? issuer->key : id->key, EVP_sha256()) > 0);
-    write_files(id);
-}
-
-static void drop(struct identity *id)
-{
-    X509_free(id->certificate);
-    EVP_PKEY_free(id->key);
-    unlink(id->certificate_file);
-    unlink(id->key_file);
-}
 
 /* ---- a client ---- */
 
@@ -192,7 +130,7 @@ static void both_versions_and_their_protocols(void **state)
         { TLS1_3_VERSION, true, "\x03h99", NULL },
     };
     struct identity id;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct rig rig = { .port = 0 };
         struct secure s;
@@ -216,7 +154,7 @@ static void both_versions_and_their_protocols(void **state)
         end(&s);
         rig_stop(&rig);
     }
-    drop(&id);
+    identity_drop(&id);
 }
 
 /* A long answer to a slow reader: order and backpressure as without TLS; then the end is said. */
@@ -226,7 +164,7 @@ static void large_answers_and_the_end(void **state)
     struct rig rig = { .port = 0 };
     struct identity id;
     struct secure s;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig_start(&rig, true);
     begin(&rig, &s, client_context(&id, TLS1_3_VERSION, NULL), NULL);
@@ -258,7 +196,7 @@ static void large_answers_and_the_end(void **state)
     assert_true(s.in.len > sent * (strlen(event) - 1));
     end(&s);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 /* The ClientHello, and the request's record, in single bytes. */
@@ -267,7 +205,7 @@ static void any_cut(void **state)
     (void)state;
     struct rig rig = { .port = 0 };
     struct identity id;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig_start(&rig, true);
     struct secure s;
@@ -293,7 +231,7 @@ static void any_cut(void **state)
     UNTIL_TLS(&rig, &s, got(&s, "HTTP/1.1 404 "));
     end(&s);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 static void what_is_no_tls_is_cut(void **state)
@@ -301,7 +239,7 @@ static void what_is_no_tls_is_cut(void **state)
     (void)state;
     struct rig rig = { .port = 0 };
     struct identity id;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig.config.limits.head_time_ms = 100;
     rig_start(&rig, true);
@@ -312,7 +250,7 @@ static void what_is_no_tls_is_cut(void **state)
     assert_false(has(plain, "HTTP/1.1"));
     UNTIL(&rig, rig.listener.count == 0);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 /* A client that asks for new keys again and again makes us work for nothing. */
@@ -322,7 +260,7 @@ static void key_updates_are_bounded(void **state)
     struct rig rig = { .port = 0 };
     struct identity id;
     struct secure s;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig_start(&rig, true);
     begin(&rig, &s, client_context(&id, TLS1_3_VERSION, NULL), NULL);
@@ -342,7 +280,7 @@ static void key_updates_are_bounded(void **state)
     UNTIL_TLS(&rig, &s, s.c->eof);
     end(&s);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 /* What was to be said to a client that is cut goes to nobody else. */
@@ -352,7 +290,7 @@ static void a_cut_client_harms_no_other(void **state)
     struct rig rig = { .port = 0 };
     struct identity id;
     struct secure bad, good;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig_start(&rig, true);
     begin(&rig, &good, client_context(&id, TLS1_3_VERSION, NULL), NULL);
@@ -370,7 +308,7 @@ static void a_cut_client_harms_no_other(void **state)
     end(&good);
     end(&bad);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 /* One record of TLS 1.2 with AES-128-GCM, made by hand: no library asks again after it was told no (RFC 5288). */
@@ -411,7 +349,7 @@ static void new_handshakes_are_refused_a_few_times(void **state)
     struct rig rig = { .port = 0 };
     struct identity id;
     struct secure s;
-    make(&id, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&id, "localhost", "IP:127.0.0.1", NULL);
     serve(&rig, &id);
     rig_start(&rig, true);
     SSL_CTX *ctx = client_context(&id, TLS1_2_VERSION, NULL);
@@ -438,7 +376,7 @@ static void new_handshakes_are_refused_a_few_times(void **state)
     }
     end(&s);
     rig_stop(&rig);
-    drop(&id);
+    identity_drop(&id);
 }
 
 static void certificates_of_clients(void **state)
@@ -464,9 +402,9 @@ static void certificates_of_clients(void **state)
         { "robot", "DNS:elsewhere", false, CLIENT_CERTIFICATES_OPTIONAL, NULL },
         { "robot", NULL, true, CLIENT_CERTIFICATES_OPTIONAL, "" },
     };
-    make(&server, "localhost", "IP:127.0.0.1", NULL);
-    make(&authority, "authority", NULL, NULL);
-    make(&stranger, "authority", NULL, NULL);
+    identity_make(&server, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&authority, "authority", NULL, NULL);
+    identity_make(&stranger, "authority", NULL, NULL);
     for (size_t i = 0; i < ARRAY_LEN(cases) * 2; i++) {
         const int version = i % 2 ? TLS1_3_VERSION : TLS1_2_VERSION;
         const size_t k = i / 2;
@@ -480,7 +418,7 @@ static void certificates_of_clients(void **state)
         rig.listen[0].team_count = ARRAY_LEN(teams);
         rig_start(&rig, true);
         if (cases[k].name)
-            make(&own, cases[k].name, cases[k].alt, cases[k].strangers ? &stranger : &authority);
+            identity_make(&own, cases[k].name, cases[k].alt, cases[k].strangers ? &stranger : &authority);
         begin(&rig, &s, client_context(&server, version, cases[k].name ? &own : NULL), NULL);
         if (cases[k].team && !cases[k].team[0]) {
             UNTIL_TLS(&rig, &s, s.failed && rig.listener.count == 0);
@@ -502,12 +440,12 @@ static void certificates_of_clients(void **state)
         }
         end(&s);
         if (cases[k].name)
-            drop(&own);
+            identity_drop(&own);
         rig_stop(&rig);
     }
-    drop(&server);
-    drop(&authority);
-    drop(&stranger);
+    identity_drop(&server);
+    identity_drop(&authority);
+    identity_drop(&stranger);
 }
 
 /* A session that is resumed brings its certificate along: but no further than the setup that verified it. */
@@ -517,9 +455,9 @@ static void sessions_end_with_their_setup(void **state)
     struct identity server, authority, own;
     struct certificate_team team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" };
     SSL_SESSION *session = NULL;
-    make(&server, "localhost", "IP:127.0.0.1", NULL);
-    make(&authority, "authority", NULL, NULL);
-    make(&own, "robot", NULL, &authority);
+    identity_make(&server, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&authority, "authority", NULL, NULL);
+    identity_make(&own, "robot", NULL, &authority);
     for (int i = 0; i < 3; i++) {
         static struct rig rig;
         struct secure s;
@@ -550,9 +488,9 @@ static void sessions_end_with_their_setup(void **state)
             rig_stop(&rig);
     }
     SSL_SESSION_free(session);
-    drop(&server);
-    drop(&authority);
-    drop(&own);
+    identity_drop(&server);
+    identity_drop(&authority);
+    identity_drop(&own);
 }
 
 /* A handshake with a setup, without sockets; afterwards *session is the one to go on with. True: it was resumed. */
@@ -666,9 +604,9 @@ static void each_failed_allocation_is_survived(void **state)
     struct certificate_team team = { (char *)(uintptr_t) "robot", (char *)(uintptr_t) "research" };
     struct rig rig = { .port = 0 };
     struct identity server, authority, own;
-    make(&server, "localhost", "IP:127.0.0.1", NULL);
-    make(&authority, "authority", NULL, NULL);
-    make(&own, "robot", NULL, &authority);
+    identity_make(&server, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&authority, "authority", NULL, NULL);
+    identity_make(&own, "robot", NULL, &authority);
     serve(&rig, &server);
     rig.listen[0].client_ca = authority.certificate_file;
     rig.listen[0].client_certificates = CLIENT_CERTIFICATES_OPTIONAL;
@@ -712,17 +650,17 @@ static void each_failed_allocation_is_survived(void **state)
     }
     assert_true(served > 0 && busy > 0 && cut > 0);
     rig_stop(&rig);
-    drop(&server);
-    drop(&authority);
-    drop(&own);
+    identity_drop(&server);
+    identity_drop(&authority);
+    identity_drop(&own);
 }
 
 static void bad_files_are_named(void **state)
 {
     (void)state;
     struct identity one, two;
-    make(&one, "a", NULL, NULL);
-    make(&two, "b", NULL, NULL);
+    identity_make(&one, "a", NULL, NULL);
+    identity_make(&two, "b", NULL, NULL);
     char missing[] = "/nonexistent/key.pem", locked[] = "/tmp/fairlead-tls-XXXXXX";
     FILE *file = fdopen(mkstemp(locked), "w");
     assert_int_equal(PEM_write_PrivateKey(file, one.key, EVP_aes_128_cbc(), (const unsigned char *)"x", 1, NULL, NULL),
@@ -753,8 +691,8 @@ static void bad_files_are_named(void **state)
         free(message);
     }
     unlink(locked);
-    drop(&one);
-    drop(&two);
+    identity_drop(&one);
+    identity_drop(&two);
 }
 
 int main(void)
