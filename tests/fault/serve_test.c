@@ -1,8 +1,8 @@
 /* For every k: the k-th allocation, read, write, connect, accept, name query, read transaction or record fails while a
- * worker serves a request of each kind. Then
+ * worker serves a request of each kind, over each kind of listener and protocol. Then
  *
  * - the client got the right answer to the byte, or an error (502, 503, 504; in a stream an error event), or its
- *   connection was closed: never a wrong answer, never silence;
+ *   connection, or stream of HTTP/2, was closed: never a wrong answer, never silence;
  * - the books hold: each request that was counted left one record (or one dropped record, counted), of the same
  *   outcome and cost; gauges and buffered bytes are back at zero;
  * - the same worker serves the next request as if nothing had happened;
@@ -11,7 +11,7 @@
  * Allocations are the worker's own and those of libuv, OpenSSL, c-ares and curl. Items with many of them are swept with a
  * stride from a random offset; FAIRLEAD_FAULT_ALL=1 takes every one, FAIRLEAD_FAULT_SEED=N the same ones again, and
  * arguments name the items to run. */
-#include "tests/fault/world.h"
+#include "tests/fault/client.h"
 
 #define REQUEST_MAX    (512u << 10)
 #define ANSWERS_MAX    4u
@@ -23,14 +23,26 @@ struct item {
     unsigned requests; /* at once; 0: one */
     size_t padding;    /* more bytes of prompt */
     unsigned status;   /* expected; 0: 200 */
+    struct manner comes;
     bool stream, chunked, expects, stranger;
-    bool leaves;    /* when the first byte of the answer has come */
+    bool silent;    /* asks nothing: shakes hands */
+    bool leaves;    /* when the first byte of the answer has come; of HTTP/2, cancels the stream */
     bool publishes; /* a new table is to be taken up first */
     bool cold;      /* by lanes that have made nothing yet: TLS's context, the resolver, curl's handles */
 };
+#define HTTP2                                                                                                          \
+    {                                                                                                                  \
+        .at = WORLD_HTTP2, .http2 = true                                                                               \
+    }
+#define HTTP2_TLS                                                                                                      \
+    {                                                                                                                  \
+        .at = WORLD_TLS, .http2 = true                                                                                 \
+    }
 static const struct item items[] = {
     { .name = "whole", .model = "a/m", .content = "hello" },
     { .name = "fresh", .model = "a/m", .content = "close" },
+    { .name = "over-tls", .model = "a/m", .content = "hello", .comes = { .at = WORLD_TLS } },
+    { .name = "over-h2", .model = "a/m", .content = "hello", .comes = HTTP2 },
     { .name = "stream", .model = "a/m", .content = "hello", .stream = true },
     { .name = "fresh-stream", .model = "a/m", .content = "close", .stream = true },
     { .name = "long", .model = "a/m", .content = "hello", .padding = 200000 },
@@ -53,6 +65,21 @@ static const struct item items[] = {
     { .name = "cold-named", .model = "b/m", .content = "close", .cold = true },
     { .name = "cold-curl", .model = "d/m", .content = "close", .cold = true },
     { .name = "curl", .model = "d/m", .content = "close", .stream = true },
+    { .name = "tls-stream", .model = "a/m", .content = "hello", .stream = true, .comes = { .at = WORLD_TLS } },
+    { .name = "tls12", .model = "a/m", .content = "hello", .comes = { .at = WORLD_TLS, .tls12 = true } },
+    { .name = "tls-resumed", .model = "a/m", .content = "hello", .comes = { .at = WORLD_TLS, .resumes = true } },
+    { .name = "tls-handshake", .silent = true, .comes = { .at = WORLD_TLS } },
+    { .name = "tls-certificate", .model = "a/m", .content = "hello", .comes = { WORLD_TLS, .certificate = true } },
+    { .name = "tls-big", .model = "a/m", .content = "big", .padding = 30000, .comes = { .at = WORLD_TLS } },
+    { .name = "h2-streams", .model = "a/m", .content = "hello", .stream = true, .requests = 2, .comes = HTTP2 },
+    { .name = "h2-cancel", .model = "a/m", .content = "wait", .stream = true, .leaves = true, .comes = HTTP2 },
+    { .name = "h2-upload", .model = "a/m", .content = "hello", .padding = 200000, .comes = HTTP2 },
+    { .name = "h2-big", .model = "a/m", .content = "big", .comes = HTTP2 },
+    { .name = "h2-tls", .model = "a/m", .content = "hello", .requests = 2, .comes = HTTP2_TLS },
+    { .name = "h2-tls-cancel", .model = "a/m", .content = "wait", .stream = true, .leaves = true, .comes = HTTP2_TLS },
+    { .name = "h2-tls-upload", .model = "a/m", .content = "hello", .padding = 100000, .comes = HTTP2_TLS },
+    { .name = "proxied", .model = "a/m", .content = "hello", .comes = { .at = WORLD_PROXIED } },
+    { .name = "unix", .model = "a/m", .content = "hello", .stream = true, .comes = { .at = WORLD_UNIX } },
 };
 static const struct {
     enum fault_kind kind;
@@ -64,11 +91,14 @@ static const struct {
     { FAULT_RESOLVE, "resolve", 1 }, { FAULT_STORE, "store", 1 },     { FAULT_RECORD, "record", 1 },
 };
 
-#define ITEM_WHOLE 0
-#define ITEM_FRESH 1
+#define ITEM_WHOLE      0
+#define ITEM_FRESH      1
+#define ITEM_OVER_TLS   2
+#define ITEM_OVER_HTTP2 3
 
 static struct provider_process provider;
 static struct world world;
+static struct visitor client;
 static bool all_points;
 static unsigned served, refused, broken_off; /* answers of the sweep under way */
 static struct prng prng;
@@ -76,9 +106,14 @@ static const char *now_item, *now_kind;
 static uint64_t now_k;
 #define FAIL(format, ...)                                                                                              \
     fail_msg("%s, %s %llu: " format "\n%.3000s", now_item, now_kind, (unsigned long long)now_k, __VA_ARGS__,           \
-             world.answer)
+             client.heard[0].text)
 
 /* ---- requests ---- */
+
+static unsigned requests_of(const struct item *item)
+{
+    return item->silent ? 0 : item->requests ? item->requests : 1;
+}
 
 static size_t write_body(const struct item *item, char *out)
 {
@@ -93,13 +128,14 @@ static size_t write_request(const struct item *item, char *out)
 {
     static char body[REQUEST_MAX];
     const char *key = item->stranger ? "fl-nobody" : world.rig.key;
+    const bool certificate = item->comes.certificate; /* instead of a key */
     if (item->get)
         return (size_t)snprintf(out, REQUEST_MAX, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n",
                                 item->get, key);
     const size_t len = write_body(item, body);
-    int n =
-        snprintf(out, REQUEST_MAX, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n%s",
-                 key, item->expects ? "Expect: 100-continue\r\n" : "");
+    int n = snprintf(out, REQUEST_MAX, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%s%s\r\n%s",
+                     certificate ? "X-No" : "Authorization: Bearer ", certificate ? ": key" : key,
+                     item->expects ? "Expect: 100-continue\r\n" : "");
     size_t at = (size_t)n;
     if (!item->chunked) {
         at += (size_t)snprintf(out + at, REQUEST_MAX - at, "Content-Length: %zu\r\n\r\n", len);
@@ -124,7 +160,7 @@ struct answer {
     const char *body; /* without chunks' frames, and without comments in a stream */
     size_t body_len;
 };
-static char decoded[WORLD_ANSWER_MAX];
+static char decoded[CLIENT_TEXT_MAX];
 
 static bool decode_chunks(const char *at, const char *end, struct answer *answer, size_t *ret_used)
 {
@@ -195,16 +231,49 @@ static size_t read_answer(const char *text, size_t len, struct answer *ret)
     return head_len + used;
 }
 
+/* Goes through all answers, of all streams: false when there is no more. */
+struct reader {
+    unsigned text;
+    size_t at;
+};
+static bool next_answer(struct reader *reader, struct answer *ret)
+{
+    for (; reader->text < client.texts; reader->text++, reader->at = 0) {
+        const struct heard *heard = &client.heard[reader->text];
+        const size_t n =
+            reader->at < heard->len ? read_answer(heard->text + reader->at, heard->len - reader->at, ret) : 0;
+        reader->at += n;
+        if (n)
+            return true;
+    }
+    return false;
+}
+
 static unsigned complete_answers(void)
 {
+    struct reader reader = { 0 };
     struct answer answer;
     unsigned count = 0;
-    for (size_t at = 0, n; at < world.answer_len; at += n, count++) {
-        n = read_answer(world.answer + at, world.answer_len - at, &answer);
-        if (!n || !answer.complete)
-            break;
-    }
+    while (next_answer(&reader, &answer))
+        count += answer.complete;
     return count;
+}
+
+static size_t heard_bytes(void)
+{
+    size_t sum = 0;
+    for (unsigned i = 0; i < client.texts; i++)
+        sum += client.heard[i].len;
+    return sum;
+}
+
+/* Each that was asked for has begun: the first bytes of its body are there. */
+static bool all_began(void)
+{
+    for (unsigned i = 0; i < client.texts; i++)
+        if (client.http2 ? !client.heard[i].data : !client.heard[i].len)
+            return false;
+    return true;
 }
 
 /* ---- what is right ---- */
@@ -309,7 +378,7 @@ static void check_books(const struct item *item, const struct books *before, boo
     if (requests != count + dropped || (dropped && !may_drop))
         FAIL("%llu requests, %u records, %llu dropped", (unsigned long long)requests, count,
              (unsigned long long)dropped);
-    if (requests > (item->requests ? item->requests : 1))
+    if (requests > requests_of(item))
         FAIL("%llu requests are counted", (unsigned long long)requests);
     const uint64_t outcomes = now.ok - before->ok + now.client_errors - before->client_errors + now.cancelled -
                               before->cancelled + now.errors - before->errors;
@@ -321,8 +390,7 @@ static void check_books(const struct item *item, const struct books *before, boo
     if (lines_with(text, "\"outcome\":\"ok\"", NULL) + dropped < now.ok - before->ok)
         FAIL("%llu went well, records say otherwise: %s", (unsigned long long)(now.ok - before->ok), text);
     struct answer answer;
-    for (size_t at = 0, n;
-         at < world.answer_len && (n = read_answer(world.answer + at, world.answer_len - at, &answer)); at += n) {
+    for (struct reader reader = { 0 }; next_answer(&reader, &answer);) {
         const unsigned of_it = lines_with(text, answer.id, NULL);
         const bool whole = answer.complete && answer.status == 200 && !ends_with_error(&answer);
         if (of_it > 1 || (whole && !dropped && lines_with(text, answer.id, "\"outcome\":\"ok\"") != 1))
@@ -342,27 +410,54 @@ static void forgive(void)
         atomic_store(&board_model(core->board, label)->breaker, 0);
 }
 
+/* A stream that its client cancelled is left by the worker, too, though its connection stays. */
+static bool left(void)
+{
+    return world_gauge(&world, WORKER_REQUESTS_OPEN) == 0;
+}
+
+static unsigned closed_streams(void)
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < client.texts; i++)
+        count += client.heard[i].closed;
+    return count;
+}
+
 static void wait_for_answers(const struct item *item)
 {
     const uint64_t until_ms = clock_ms() + WORLD_WAIT_MS;
-    const unsigned expected = item->requests ? item->requests : 1;
+    bool cancelled = false;
     size_t seen = SIZE_MAX;
-    while (!world.ended) {
-        if (world.answer_len != seen && (item->leaves ? world.answer_len > 0 : complete_answers() >= expected))
+    while (!client.ended && !client.wrong) {
+        const bool news = heard_bytes() != seen;
+        seen = heard_bytes();
+        if (item->silent ? client.ready
+            : cancelled  ? left()
+                         : news && !item->leaves && complete_answers() >= requests_of(item))
             return;
-        seen = world.answer_len;
-        world_turn(&world, 100);
+        if (item->leaves && !cancelled && all_began()) {
+            if (!client.http2)
+                return;
+            client_cancel(&client);
+            cancelled = true;
+        }
+        if (client.http2 && !cancelled && closed_streams() == client.texts)
+            return;
+        client_turn(&client, 100);
         if (clock_ms() > until_ms)
             FAIL("%u complete answers, then silence", complete_answers());
     }
+    if (client.wrong)
+        FAIL("the client got %s", client.wrong);
 }
 
 static void rest(void)
 {
     const uint64_t until_ms = clock_ms() + WORLD_WAIT_MS;
-    world_hang_up(&world);
+    client_hang_up(&client);
     while (!world_rests(&world)) {
-        world_turn(&world, 100);
+        client_turn(&client, 100);
         if (clock_ms() > until_ms)
             FAIL("never at rest: %llu connections, %llu requests, %llu bytes",
                  (unsigned long long)world_gauge(&world, WORKER_CONNECTIONS_OPEN),
@@ -373,13 +468,20 @@ static void rest(void)
 
 static void play(const struct item *item)
 {
-    static char request[REQUEST_MAX];
-    const size_t len = write_request(item, request);
-    world_connect(&world);
+    static char request[REQUEST_MAX], authorization[80];
     bool sent = true;
-    for (unsigned i = 0; i < (item->requests ? item->requests : 1) && sent; i++)
-        sent = world_say(&world, request, len);
-    if (sent || world.ended)
+    client_connect(&client, &item->comes);
+    if (item->comes.http2) {
+        snprintf(authorization, sizeof(authorization), "Bearer %s", world.rig.key);
+        const size_t len = write_body(item, request);
+        for (unsigned i = 0; i < requests_of(item); i++)
+            client_ask(&client, authorization, span_of(request, len));
+    } else if (!item->silent) {
+        const size_t len = write_request(item, request);
+        for (unsigned i = 0; i < requests_of(item) && sent; i++)
+            sent = client_say(&client, request, len);
+    }
+    if (sent || client.ended)
         wait_for_answers(item);
     rest();
 }
@@ -388,14 +490,21 @@ static void play(const struct item *item)
 static void serve_right(const struct item *item, struct reference *right)
 {
     struct answer answer;
+    struct reader reader = { 0 };
     const struct books before = books_now();
     play(item);
     forgive();
-    size_t n = read_answer(world.answer, world.answer_len, &answer);
-    if (!n || answer.status != (item->status ? item->status : 200) || (!answer.complete && !item->leaves))
-        FAIL("without a fault: status %u", answer.status);
     check_books(item, &before, false);
-    (void)read_answer(world.answer, world.answer_len, &answer);
+    if (item->comes.resumes && !client.reused)
+        FAIL("%s", "without a fault: no session was resumed");
+    if (item->silent) {
+        if (!client.ready)
+            FAIL("%s", "without a fault: no handshake");
+        return;
+    }
+    if (!next_answer(&reader, &answer) || answer.status != (item->status ? item->status : 200) ||
+        (!answer.complete && !item->leaves))
+        FAIL("without a fault: status %u", answer.status);
     if (right->bytes) {
         check_answer(item, right, &answer);
         return;
@@ -432,19 +541,20 @@ static bool serve_faulty(const struct item *item, const struct reference *right,
     const bool reached = fault_seen(kind) > k;
     fault_disarm_all();
     unsigned count = 0;
-    for (size_t at = 0, n;
-         at < world.answer_len && (n = read_answer(world.answer + at, world.answer_len - at, &answer));
-         at += n, count++) {
+    for (struct reader reader = { 0 }; next_answer(&reader, &answer); count++) {
         check_answer(item, right, &answer);
         *(!answer.complete || ends_with_error(&answer) ? &broken_off : answer.status == 200 ? &served : &refused) += 1;
     }
     broken_off += !count;
-    if (count > (item->requests ? item->requests : 1))
+    if (count > requests_of(item))
         FAIL("%u answers", count);
     check_books(item, &before, kind == FAULT_RECORD);
     forgive();
-    /* Where the item is to connect, nothing is left in the pool. */
-    const size_t next = strstr(item->content ? item->content : "", "close") ? ITEM_FRESH : ITEM_WHOLE;
+    /* In the same manner. Where the item is to connect, nothing is left in the pool. */
+    const size_t next = item->comes.at == WORLD_TLS ? ITEM_OVER_TLS
+                        : item->comes.http2         ? ITEM_OVER_HTTP2
+                        : strstr(item->content ? item->content : "", "close") ? ITEM_FRESH
+                                                                              : ITEM_WHOLE;
     serve_right(&items[next], &references[next]);
     if (item->publishes && world.rig.core.loader.version.generation != generation + 1)
         FAIL("the table of generation %llu is not served", (unsigned long long)generation + 1);
@@ -499,6 +609,7 @@ static void every_operation_fails_once(void **state)
     (void)state;
     now_kind = "none";
     world_open(&world, &provider);
+    client_open(&client, &world);
     /* Twice: what is made once and kept is made before the first count. */
     for (unsigned twice = 0; twice < 2; twice++)
         for (size_t i = 0; i < ARRAY_LEN(items); i++) {
@@ -512,6 +623,7 @@ static void every_operation_fails_once(void **state)
             sweep(i, kinds[j].kind, kinds[j].count);
         }
     }
+    client_close(&client);
     world_close(&world);
     for (size_t i = 0; i < ARRAY_LEN(items); i++)
         free(references[i].bytes);

@@ -1,38 +1,40 @@
-/* world.h - one worker on a real loop, with real lanes to provider.h's process, and one client whose every byte is
- * kept. The worker's libraries allocate through fault_malloc, too (world_replace_allocators). */
+/* world.h - one worker on a real loop, with real lanes to provider.h's process and listeners of every kind; client.h is
+ * who asks it. The worker's libraries allocate through fault_malloc, too (world_replace_allocators). */
 #pragma once
 #include "tests/fault/provider.h"
+#include "tests/unit/dataplane/worker/identity.h"
 #include "tests/unit/dataplane/worker/rig.h"
 #include <ares.h>
 #include <curl/curl.h>
 #include <sys/epoll.h>
 
-#define WORLD_ANSWER_MAX (8u << 20)
-#define WORLD_WAIT_MS    20000u /* nothing may hang: a loaded machine included */
+#define WORLD_WAIT_MS 20000u /* nothing may hang: a loaded machine included */
 
+enum world_listener { WORLD_PLAIN, WORLD_HTTP2, WORLD_TLS, WORLD_UNIX, WORLD_PROXIED, WORLD_LISTENERS };
 struct world {
     struct rig rig;
     const struct provider_process *provider;
     struct upstream_lane *lane;
-    int client;
-    char *answer; /* WORLD_ANSWER_MAX; plain memory: the client's side is not counted */
-    size_t answer_len;
-    bool ended;
+    struct identity server, authority, robot; /* the robot's certificate is the team's */
+    struct sockaddr_storage addresses[WORLD_LISTENERS];
+    socklen_t address_lens[WORLD_LISTENERS];
 };
 
 /* ---- libraries' memory ---- */
 
+/* The client lives in the same process and uses the same OpenSSL: what is allocated for it is not counted. */
+static bool world_uncounted;
 static void *crypto_malloc(size_t bytes, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return fault_malloc(bytes);
+    return world_uncounted ? (malloc)(bytes) : fault_malloc(bytes);
 }
 static void *crypto_realloc(void *ptr, size_t bytes, const char *file, int line)
 {
     (void)file;
     (void)line;
-    return fault_realloc(ptr, bytes);
+    return world_uncounted ? (realloc)(ptr, bytes) : fault_realloc(ptr, bytes);
 }
 static void crypto_free(void *ptr, const char *file, int line)
 {
@@ -116,20 +118,64 @@ static void world_renew_lane(struct world *world)
     rig->core.lane = world->lane;
 }
 
+static int world_bind(struct sockaddr_storage *address, socklen_t *ret_len, int family)
+{
+    struct sockaddr_in *in = (struct sockaddr_in *)address;
+    const socklen_t len =
+        family == AF_UNIX ? sizeof(sa_family_t) : sizeof(*in); /* the kernel names it: no file's help */
+    const int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    *address = (struct sockaddr_storage){ .ss_family = (sa_family_t)family };
+    if (family == AF_INET)
+        in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)address, len), 0);
+    *ret_len = sizeof(*address);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)address, ret_len), 0);
+    return fd;
+}
+
+static void world_listen(struct world *world)
+{
+    static struct network loopback = { .bytes = { [10] = 0xff, [11] = 0xff, [12] = 127 }, .bits = 104 };
+    static char robot[] = "robot", research[] = "research";
+    static struct certificate_team team = { .name = robot, .team = research };
+    struct rig *rig = &world->rig;
+    identity_make(&world->server, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&world->authority, "authority", NULL, NULL);
+    identity_make(&world->robot, "robot", NULL, &world->authority);
+    for (unsigned i = 1; i < WORLD_LISTENERS; i++)
+        rig->more[i - 1] =
+            world_bind(&world->addresses[i], &world->address_lens[i], i == WORLD_UNIX ? AF_UNIX : AF_INET);
+    rig->listen[WORLD_HTTP2].http2 = true;
+    rig->listen[WORLD_TLS] = (struct listener_config){ .http2 = true,
+                                                       .certificate = world->server.certificate_file,
+                                                       .key = world->server.key_file,
+                                                       .client_ca = world->authority.certificate_file,
+                                                       .client_certificates = CLIENT_CERTIFICATES_OPTIONAL,
+                                                       .teams = &team,
+                                                       .team_count = 1 };
+    rig->listen[WORLD_PROXIED].proxies = &loopback;
+    rig->listen[WORLD_PROXIED].proxy_count = 1;
+}
+
 UNUSED static void world_open(struct world *world, const struct provider_process *provider)
 {
-    *world = (struct world){ .provider = provider, .client = -1 };
+    *world = (struct world){ .provider = provider };
     struct rig *rig = &world->rig;
+    rig->config.limits.http2_streams = 100;
+    world_listen(world);
     rig->arrange = world_arrange;
     rig->opens_all = true;
     rig->upstream_port = provider->port;
     rig_start(rig, true);
+    *(struct sockaddr_in *)&world->addresses[WORLD_PLAIN] = (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)rig->port)
+    };
+    world->address_lens[WORLD_PLAIN] = sizeof(struct sockaddr_in);
     for (const char *name = "d/m"; name; name = name[0] == 'd' ? "e/m" : name[0] == 'e' ? "f/m" : NULL)
         board_label_add(rig->board, BOARD_LABEL_MODEL, span_cstr(name));
     rig_publish(rig); /* with those labels */
     world_renew_lane(world);
-    world->answer = malloc(WORLD_ANSWER_MAX);
-    assert_non_null(world->answer);
 }
 
 UNUSED static void world_close(struct world *world)
@@ -137,74 +183,12 @@ UNUSED static void world_close(struct world *world)
     core_close(&world->rig.core); /* what tails */
     upstream_lane_close(world->lane);
     rig_stop(&world->rig);
-    free(world->answer);
+    identity_drop(&world->server);
+    identity_drop(&world->authority);
+    identity_drop(&world->robot);
 }
 
-/* ---- the client ---- */
-
-UNUSED static void world_connect(struct world *world)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                   .sin_port = htons((uint16_t)world->rig.port) };
-    world->client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(world->client >= 0);
-    assert_int_equal(connect(world->client, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(fcntl(world->client, F_SETFL, O_NONBLOCK), 0);
-    world->answer_len = 0;
-    world->ended = false;
-}
-
-static void world_hear(struct world *world)
-{
-    while (world->client >= 0 && !world->ended) {
-        assert_true(world->answer_len < WORLD_ANSWER_MAX - 1);
-        const ssize_t n =
-            recv(world->client, world->answer + world->answer_len, WORLD_ANSWER_MAX - 1 - world->answer_len, 0);
-        if (n < 0 && errno == EAGAIN)
-            break;
-        world->ended = n <= 0;
-        world->answer_len += n > 0 ? (size_t)n : 0;
-    }
-    world->answer[world->answer_len] = '\0';
-}
-
-/* One turn of the loop and of the client; waits at most wait_ms for something to happen. */
-UNUSED static void world_turn(struct world *world, int wait_ms)
-{
-    uv_loop_t *loop = &world->rig.loop;
-    const int due_ms = uv_backend_timeout(loop);
-    struct pollfd ready[] = { { .fd = uv_backend_fd(loop), .events = POLLIN },
-                              { .fd = world->ended ? -1 : world->client, .events = POLLIN } };
-    if (due_ms >= 0 && due_ms < wait_ms)
-        wait_ms = due_ms;
-    (void)poll(ready, 2, wait_ms);
-    (void)uv_run(loop, UV_RUN_NOWAIT);
-    world_hear(world);
-}
-
-/* Sends it in pieces that the worker takes meanwhile; false: the worker closed before all was sent. */
-UNUSED static bool world_say(struct world *world, const char *text, size_t len)
-{
-    const uint64_t until_ms = clock_ms() + WORLD_WAIT_MS;
-    while (len > 0 && !world->ended) {
-        const ssize_t n = send(world->client, text, size_min(len, 60000), MSG_NOSIGNAL);
-        if (n < 0 && errno != EAGAIN)
-            return false;
-        text += n > 0 ? n : 0;
-        len -= n > 0 ? (size_t)n : 0;
-        world_turn(world, n < 0 ? 1 : 0);
-        assert_true(clock_ms() < until_ms);
-    }
-    return len == 0;
-}
-
-UNUSED static void world_hang_up(struct world *world)
-{
-    if (world->client >= 0)
-        close(world->client);
-    world->client = -1;
-}
+/* ---- at rest ---- */
 
 static uint64_t world_gauge(struct world *world, enum worker_counter counter)
 {
