@@ -186,8 +186,9 @@ void h2_stream_free(struct h2_stream *s)
 
 void h2_reset(struct h2_stream *s, uint32_t code)
 {
-    if (s->id) /* fails only without memory: then its deadlines and the connection's are left */
-        (void)nghttp2_submit_rst_stream(s->h2->session, NGHTTP2_FLAG_NONE, s->id, code);
+    /* Its client would wait for ever on a stream whose end cannot be said. */
+    if (s->id && nghttp2_submit_rst_stream(s->h2->session, NGHTTP2_FLAG_NONE, s->id, code) == NGHTTP2_ERR_NOMEM)
+        s->h2->speechless = true;
     h2_dirty(s->h2);
 }
 
@@ -322,6 +323,8 @@ static bool flush(struct h2 *h2)
 {
     if (h2->state >= H2_LINGERING)
         return true;
+    if (h2->speechless)
+        h2_break_off(h2, NGHTTP2_INTERNAL_ERROR, "no memory");
     do {
         h2->dirty = false;
         if (pull(h2)) {

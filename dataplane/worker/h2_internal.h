@@ -111,6 +111,7 @@ struct h2 {
     unsigned continuations; /* of the newest header block */
     bool greeted;           /* the client's preface is complete */
     bool deaf;              /* broken off: nothing that comes counts any more */
+    bool speechless;        /* a reset could not be said, for lack of memory */
     bool dirty;             /* there may be something to send */
     bool hurried;           /* the drain's deadline has passed: nobody's body is waited for */
     size_t lingered;
