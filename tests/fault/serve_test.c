@@ -15,7 +15,7 @@
 
 #define REQUEST_MAX    (512u << 10)
 #define ANSWERS_MAX    4u
-#define POINTS_DEFAULT 150u /* failures tried of one item and kind, unless all are */
+#define POINTS_DEFAULT 80u /* failures tried of one item and kind, unless all are */
 
 struct item {
     const char *name, *model, *content;
