@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 // Mixed traffic with faults for a chosen time, then memory, descriptors and books:
 //
-//   tests/system/soak.mjs [--seconds N] [--seed S]        default: 60 s, a new seed (printed: the same seed plays the same kinds)
+//   tests/system/soak.mjs [--seconds N] [--seed S] [--home DIR]        default: 60 s, a new seed (printed: the same seed plays the same
+//                                                                        kinds), a new directory that goes; DIR must be empty, and stays
 //
 // A whole Fairlead (control plane, node with two workers) before four simulated providers whose faults change all the time. Clients of
 // all kinds (support/soak_clients.mjs); meanwhile policies are pushed and rolled back, keys made and revoked, providers drained. In parts:
@@ -14,22 +15,32 @@
 //   just being closed.
 // storm, the rest: workers and the master die by SIGKILL. A dead worker may take along what it had open (all clients' requests at
 //   most), a dead master the records in its hands; not more, and nothing is counted twice.
+import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { alive, bundleOf, holderOf, startAsker, sumOf, workersUp } from './support/control.mjs';
 import { request, startFairlead } from './support/fairlead.mjs';
-import { bin, sleep, stopAll, waitFor } from './support/process.mjs';
+import { bin, sleep, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 import { kinds, shares } from './support/soak_clients.mjs';
 
 const CLIENTS = 16; // at once
+const REQUESTS = 3; // of each at once, at most
 const MASTER_BATCH = 256; // records that a killed master may have taken and not yet written
 const faults = ['none', 'none', 'reset:3@0.3', 'cut:5@0.3', '429@0.5', '500@0.5', 'garbage@0.3', 'garbage:1@0.3', 'hang@0.03', 'refuse@0.5', 'errorevent:4@0.3', 'nodone:6@0.3', 'empty@0.3', 'slowhead:2@0.3', 'silent:3@0.03', 'overload200@0.3', 'error200@0.3', 'nousage@0.5', 'redirect@0.2', 'bighead@0.2'];
 
-const limits = `limits: {body_bytes: 4MiB, upstream_idle: 8}`;
+const node = (certificate, socket) => `limits: {body_bytes: 4MiB, upstream_idle: 8}
+listen: ["127.0.0.1:0", {address: "127.0.0.1:0", tls: {certificate: "${certificate}.pem", key: "${certificate}.key"}}, "unix:${socket}"]`;
+
+// For 127.0.0.1, by itself.
+function makeCertificate(name) {
+  const how = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'];
+  execFileSync('openssl', ['req', '-x509', ...how, '-keyout', `${name}.key`, '-out', `${name}.pem`], { stdio: 'ignore' });
+}
+
 const policy = (fakes, n) => `
 defaults: {probe: {how: none}, timeouts: {connect: 2s, first_token: 1s, idle: 500ms, hold: 300ms}, deadline: 10s}
 providers:
@@ -243,7 +254,7 @@ function checkGrowth(checks, before, after) {
 
 function checkStorm(checks, results, books, records, kills) {
   const told = countBy(results, (result) => result.outcome);
-  const lost = kills.workers * CLIENTS;
+  const lost = kills.workers * CLIENTS * REQUESTS;
   const sent = results.filter((result) => !['unauthorized', 'malformed'].includes(result.outcome)).length;
   const sure = sent - (told.unsure ?? 0) - (told.stale ?? 0) - (told.broken ?? 0);
   checks.that('storm: connections broke by dead workers only', (told.broken ?? 0) <= lost, `${told.broken ?? 0} of at most ${lost}`);
@@ -317,18 +328,26 @@ function killers(house, random, kills) {
   };
 }
 
-export async function soak({ seconds = 60, seed = Math.floor(Math.random() * 1e6), say = console.log } = {}) {
+export async function soak({ seconds = 60, seed = Math.floor(Math.random() * 1e6), home = temporaryDirectory('fl-'), say = console.log } = {}) {
   const random = numbers(seed);
   const began = Date.now();
   const progress = (part) => (text) => say(`${String(Math.round((Date.now() - began) / 1000)).padStart(4)} s  ${part}: ${text}`);
   say(`soak: ${seconds} s, --seed ${seed}`);
+  mkdirSync(home, { recursive: true });
+  if (readdirSync(home).length > 0) throw new Error(`${home} is not empty`);
+  const certificate = path.join(home, 'client-side');
+  const socket = path.join(home, 'clients.sock');
+  makeCertificate(certificate);
   const house = await startFairlead({
+    home,
+    listen: null,
     fakes: Array.from({ length: 4 }, (_, i) => ({ name: `p${i}`, models: 'm', keep: 0, seed: 1 + ((seed + i) % 1000) })),
     env: { ASAN_OPTIONS: `${process.env.ASAN_OPTIONS ?? ''}:quarantine_size_mb=1:thread_local_quarantine_size_kb=64` },
     policy: (fakes) => policy(fakes, 0),
-    node: limits,
+    node: node(certificate, socket),
     workers: 2,
   });
+  Object.assign(house, { socket, tls: { url: `https://${house.listeners[1]}`, ca: readFileSync(`${certificate}.pem`) } });
   const asker = await startAsker(house.home);
   const keys = [];
   for (let i = 0; i < 3; i++) keys.push(await house.createKey());
@@ -373,8 +392,10 @@ export async function soak({ seconds = 60, seed = Math.floor(Math.random() * 1e6
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { seconds: { type: 'string' }, seed: { type: 'string' } } });
+  const { values } = parseArgs({ options: { seconds: { type: 'string' }, seed: { type: 'string' }, home: { type: 'string' } } });
+  // Ended early, its children end with it: what is left of them when this process exits is killed.
+  for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143]]) process.once(signal, () => void stopAll().catch(() => {}).finally(() => process.exit(code)));
   const number = (text) => (text === undefined ? undefined : Number(text));
-  const failures = await soak({ seconds: number(values.seconds), seed: number(values.seed) });
+  const failures = await soak({ seconds: number(values.seconds), seed: number(values.seed), home: values.home && path.resolve(values.home) });
   process.exitCode = failures.length === 0 ? 0 : 1;
 }

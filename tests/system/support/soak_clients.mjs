@@ -4,6 +4,8 @@
 //   broken (the connection ended without an answer's end); stale (so did a kept one, before any answer: the server may have closed it
 //   just when the request was sent, which HTTP/1.1 cannot avoid: RFC 9112 section 9.5); unsure (the client left before it could know whether its request was seen).
 import http from 'node:http';
+import http2 from 'node:http2';
+import https from 'node:https';
 import net from 'node:net';
 import { eventsOf } from './fairlead.mjs';
 
@@ -29,8 +31,8 @@ function outcomeOf({ status, text, whole, stream }) {
   throw new Error(`a stream without an end: ${text.slice(-300)}`);
 }
 
-// A question over Node's HTTP. leave: 'data' (after the first bytes), 'sent' (at once, when all is written). slowMs: rests between reads.
-function ask(house, { key, body, agent = false, stream = false, leave, slowMs = 0 }) {
+// A question over Node's HTTP. way: where else than over plain TCP (ways). leave: 'data' (after the first bytes), 'sent' (at once, when all is written). slowMs: rests between reads.
+function ask(house, { key, body, agent = false, stream = false, leave, slowMs = 0, way = { send: http.request, url: house.api } }) {
   return new Promise((resolve, reject) => {
     const text = typeof body === 'string' ? body : JSON.stringify({ ...body, stream });
     const answer = { text: '', whole: false, stream };
@@ -45,7 +47,8 @@ function ask(house, { key, body, agent = false, stream = false, leave, slowMs = 
         reject(error);
       }
     };
-    const req = http.request(`${house.api}/v1/chat/completions`, {
+    const req = way.send(`${way.url}/v1/chat/completions`, {
+      ...way.options,
       method: 'POST',
       agent,
       headers: { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text), authorization: `Bearer ${key}` },
@@ -77,6 +80,51 @@ function ask(house, { key, body, agent = false, stream = false, leave, slowMs = 
       res.on('close', settle);
     });
     req.end(text, () => leave === 'sent' && go());
+  });
+}
+
+const ways = {
+  tls: (house) => ({ send: https.request, url: house.tls.url, options: { ca: house.tls.ca } }),
+  unix: (house) => ({ send: http.request, url: 'http://unix', options: { socketPath: house.socket } }),
+};
+
+// The same questions on as many streams of one connection over HTTP/2; cancelled: those are reset after the first bytes of the answer.
+async function askTogether(house, url, bodies, { key, stream = false, cancelled = () => false }) {
+  const session = http2.connect(url, { ca: house.tls.ca });
+  session.on('error', () => {}); // its streams say so
+  try {
+    return await Promise.all(bodies.map((body, i) => askStream(session, { key, stream, cancels: cancelled(i), text: JSON.stringify({ ...body, stream }) })));
+  } finally {
+    session.destroy();
+  }
+}
+
+function askStream(session, { key, stream, cancels, text }) {
+  return new Promise((resolve, reject) => {
+    const answer = { text: '', whole: false, stream };
+    const req = session.request({ ':method': 'POST', ':path': '/v1/chat/completions', 'content-type': 'application/json', authorization: `Bearer ${key}` });
+    const timer = setTimeout(() => reject(new Error(`no end of a stream within the time limit: status ${answer.status}, ${answer.id}`)), TIME_LIMIT_MS);
+    req.setEncoding('utf8');
+    req.on('response', (headers) => ((answer.status = headers[':status']), (answer.id = headers['x-request-id'])));
+    req.on('data', (part) => {
+      answer.text += part;
+      if (!cancels || answer.status !== 200 || answer.left) return;
+      answer.left = true;
+      req.close(http2.constants.NGHTTP2_CANCEL);
+    });
+    req.on('end', () => (answer.whole = req.rstCode === http2.constants.NGHTTP2_NO_ERROR && !answer.left && answer.status !== undefined));
+    req.on('error', () => {}); // 'close' follows
+    req.on('close', () => {
+      clearTimeout(timer);
+      try {
+        if (answer.left) resolve({ outcome: 'cancelled', id: answer.id });
+        else if (answer.status === undefined && req.rstCode === http2.constants.NGHTTP2_REFUSED_STREAM) resolve({ outcome: 'stale' });
+        else resolve({ outcome: outcomeOf(answer), id: answer.id, status: answer.status, code: answer.text.match(/"code":\s*"(\w+)"/)?.[1] });
+      } catch (error) {
+        reject(error);
+      }
+    });
+    req.end(text);
   });
 }
 
@@ -130,6 +178,14 @@ export const kinds = {
   vanishes: (house, key, { content }) => ask(house, { key, leave: 'sent', body: content('[[fake ttft_ms=30]]') }),
   big: (house, key, { agent, random, content }) => ask(house, { key, agent, body: content('p'.repeat(100_000 + random() * 1_500_000)) }),
   pipelined: (house, key, { content }) => pipelined(house, key, content('')),
+  tls: (house, key, { content }) => ask(house, { key, way: ways.tls(house), body: content('') }),
+  tlsStream: (house, key, { content }) => ask(house, { key, way: ways.tls(house), stream: true, body: content('[[fake tokens=30 token_ms=1]]') }),
+  tlsLeaves: (house, key, { content }) => ask(house, { key, way: ways.tls(house), stream: true, leave: 'data', body: content('[[fake tokens=5000 token_ms=2]]') }),
+  unix: (house, key, { content }) => ask(house, { key, way: ways.unix(house), body: content('') }),
+  unixStream: (house, key, { content }) => ask(house, { key, way: ways.unix(house), stream: true, body: content('[[fake tokens=30 token_ms=1]]') }),
+  http2: (house, key, { content }) => askTogether(house, house.api, [content(''), content('p'.repeat(100_000)), content('')], { key }),
+  http2Cancels: (house, key, { content }) => askTogether(house, house.api, Array(3).fill(content('[[fake tokens=200 token_ms=2]]')), { key, stream: true, cancelled: (i) => i > 0 }),
+  http2Tls: (house, key, { content }) => askTogether(house, house.tls.url, Array(2).fill(content('[[fake tokens=30 token_ms=1]]')), { key, stream: true }),
   stranger: (house, key, { agent, content }) => ask(house, { key: 'fl-nobody', agent, body: content('') }),
   unknown: (house, key, { agent, content }) => ask(house, { key, agent, body: { ...content(''), model: 'no-such' } }),
   notJson: (house, key, { agent }) => ask(house, { key, agent, body: '{"model": "chat", "messages": [' }),
@@ -137,5 +193,5 @@ export const kinds = {
     refusedAtOnce(house, `POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${key}\r\ncontent-length: 99999999\r\n\r\n`, 'client_error', 413),
   malformed: (house) => refusedAtOnce(house, 'POST /v1/chat/completions HTTP/1.1\r\nhost : x\r\n\r\n', 'malformed', 400),
 };
-// How often, of 100.
-export const shares = { unary: 28, connects: 12, stream: 20, slow: 3, leaves: 8, vanishes: 4, big: 4, pipelined: 5, stranger: 4, unknown: 4, notJson: 4, tooLarge: 2, malformed: 2 };
+// How often, of their sum.
+export const shares = { tls: 6, tlsStream: 5, tlsLeaves: 3, unix: 4, unixStream: 4, http2: 5, http2Cancels: 5, http2Tls: 5, unary: 28, connects: 12, stream: 20, slow: 3, leaves: 8, vanishes: 4, big: 4, pipelined: 5, stranger: 4, unknown: 4, notJson: 4, tooLarge: 2, malformed: 2 };
