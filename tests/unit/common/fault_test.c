@@ -71,7 +71,8 @@ static void environment_arms_all_kinds(void **state UNUSED)
 {
     setenv("FAIRLEAD_FAULT_ENABLE", "1", 1);
     setenv("FAIRLEAD_FAULT",
-           "alloc:0,read:1,write:0:2,connect:0,accept:0,commit:0,fsync:0,resolve:0,store:0,record:1,crash_table:3:1,drain:0",
+           "alloc:0,read:1,write:0:2,connect:0,accept:0,commit:0,fsync:0,resolve:0,store:0,record:1,crash_table:3:1,"
+           "drain:0",
            1);
     assert_int_equal(fault_from_env(), OK);
     assert_int_equal(pattern(FAULT_ALLOC, 4), 1);
