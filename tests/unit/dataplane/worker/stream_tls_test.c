@@ -544,9 +544,9 @@ static void tickets_are_taken_by_all_under_the_same_rules(void **state)
     assert_int_equal(board_create(path, 1, &board), OK);
     board_tickets_renew(board, 1);
     uint64_t at_ms = 1;
-    make(&server, "localhost", "IP:127.0.0.1", NULL);
-    make(&authority, "authority", NULL, NULL);
-    make(&own, "robot", NULL, &authority);
+    identity_make(&server, "localhost", "IP:127.0.0.1", NULL);
+    identity_make(&authority, "authority", NULL, NULL);
+    identity_make(&own, "robot", NULL, &authority);
     const struct listener_config usual = { .address = (char *)(uintptr_t) "127.0.0.1:1",
                                            .certificate = server.certificate_file,
                                            .key = server.key_file,
@@ -590,9 +590,9 @@ static void tickets_are_taken_by_all_under_the_same_rules(void **state)
     }
     board_close(board);
     unlink(path);
-    drop(&server);
-    drop(&authority);
-    drop(&own);
+    identity_drop(&server);
+    identity_drop(&authority);
+    identity_drop(&own);
 }
 
 /* From the PROXY header on: whichever fails, the client is answered, or cut, and the next one is served. */
