@@ -717,7 +717,7 @@ enum err channel_ask(const char *address, const struct channel_tls *tls, struct 
     if (message.len > MESSAGE_BYTES_MAX)
         return ERR_TOO_LARGE;
     enum err err = asking_new(address, tls, message, deadline_ms, &asking);
-    if (err)
+    if (!asking)
         return err;
     nng_msg *answer = NULL;
     pthread_mutex_lock(&asking->lock);

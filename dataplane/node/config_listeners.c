@@ -352,10 +352,8 @@ static enum err read_map(const struct config_reading *r, struct listeners *list,
         if (!found)
             err = config_unknown_field(r, child->key, "listen.", known, ARRAY_LEN(known));
     }
-    if (!err && !address)
-        err = config_fault_at(r, map, "listen: `address` must stand here");
     if (!err)
-        err = read_address(r, list, address);
+        err = address ? read_address(r, list, address) : config_fault_at(r, map, "listen: `address` must stand here");
     for (const struct yaml_node *child = map->first; child && !err; child = child->next) {
         struct listener_config *l = &list->items[list->count - 1];
         const struct span name = child->key->text;

@@ -346,9 +346,10 @@ describe('keys', () => {
     await fake.reset();
     await assertRefused(expecting({ authorization: null }), 401);
     await assertRefused(expecting({ authorization: `Bearer fl-${'a'.repeat(44)}` }), 401);
-    // Any other expectation is passed over, as RFC 9110 section 10.1.1 allows.
+    // No other expectation can be met: RFC 9110 section 10.1.1.
     const other = await raw(expecting({}).replace('100-continue', 'something') + good(), { until: (text) => responsesOf(text).length === 1 });
-    assert.equal(other.responses[0].status, 200);
+    assertError(other.responses[0], 417);
+    assert.equal(await asked(), 0);
   });
 });
 
