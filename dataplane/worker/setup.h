@@ -35,6 +35,7 @@ void listener_setup_unref(struct listener_setup *setup); /* NULL is fine */
 bool listener_setup_trusts(const struct listener_setup *setup, const struct sockaddr *peer);
 /* The team of a verified certificate (NULL: none was shown): by the DNS names, e-mail addresses and URIs that it is for,
  * by its common name only if it has none of those (RFC 6125 section 6.4.4). Not of one that has expired since it was
- * verified, as a session may be resumed. False: none. *ret_team and *ret_name live as long as the setup. */
-bool listener_setup_team(const struct listener_setup *setup, const struct x509_st *certificate, const char **ret_team,
-                         const char **ret_name);
+ * verified, as a session may be resumed. *ret_team and *ret_name live as long as the setup; NULL: none. ERR_DENIED: its
+ * names or its time cannot be read, also for lack of memory: whose it is is not known. */
+MUST_CHECK enum err listener_setup_team(const struct listener_setup *setup, const struct x509_st *certificate,
+                                        const char **ret_team, const char **ret_name);

@@ -183,12 +183,15 @@ static struct span text_of(const ASN1_STRING *string)
     return span_of((const char *)ASN1_STRING_get0_data(string), (size_t)ASN1_STRING_length(string));
 }
 
-/* True when the certificate has such a name at all; then its common name counts for nothing. */
-static bool by_other_names(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
-                           const char **ret_name)
+/* *ret_any: the certificate has such a name at all; then its common name counts for nothing. */
+static enum err by_other_names(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
+                               const char **ret_name, bool *ret_any)
 {
-    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, NULL, NULL);
+    int critical;
+    GENERAL_NAMES *names = X509_get_ext_d2i(certificate, NID_subject_alt_name, &critical, NULL);
     bool any = false, found = false;
+    if (!names && critical != -1) /* there, and not read */
+        return ERR_DENIED;
     for (int i = 0; names && !found && i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
         if (name->type != GEN_DNS && name->type != GEN_EMAIL && name->type != GEN_URI)
@@ -197,29 +200,37 @@ static bool by_other_names(const struct listener_setup *setup, const X509 *certi
         found = look_up(setup, text_of(name->d.ia5), name->type == GEN_DNS, ret_team, ret_name);
     }
     GENERAL_NAMES_free(names);
-    return any;
+    *ret_any = any;
+    return OK;
 }
 
-static void by_common_name(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
-                           const char **ret_name)
+static enum err by_common_name(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
+                               const char **ret_name)
 {
     const X509_NAME *subject = X509_get_subject_name(certificate);
     const int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
     unsigned char *text = NULL;
-    const int size =
-        at < 0 ? -1 : ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    if (at < 0)
+        return OK;
+    const int size = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    if (size < 0)
+        return ERR_DENIED;
     if (size > 0)
         (void)look_up(setup, span_of((const char *)text, (size_t)size), false, ret_team, ret_name);
     OPENSSL_free(text);
+    return OK;
 }
 
-bool listener_setup_team(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
-                         const char **ret_name)
+enum err listener_setup_team(const struct listener_setup *setup, const X509 *certificate, const char **ret_team,
+                             const char **ret_name)
 {
+    bool any;
     *ret_team = *ret_name = NULL;
-    if (!certificate || setup->team_count == 0 || X509_cmp_current_time(X509_get0_notAfter(certificate)) <= 0)
-        return false;
-    if (!by_other_names(setup, certificate, ret_team, ret_name))
-        by_common_name(setup, certificate, ret_team, ret_name);
-    return *ret_team != NULL;
+    if (!certificate || setup->team_count == 0)
+        return OK;
+    const int left = X509_cmp_current_time(X509_get0_notAfter(certificate)); /* 0: not known */
+    if (left <= 0)
+        return left ? OK : ERR_DENIED;
+    const enum err err = by_other_names(setup, certificate, ret_team, ret_name, &any);
+    return err || any ? err : by_common_name(setup, certificate, ret_team, ret_name);
 }

@@ -78,15 +78,15 @@ void stream_tls_free(struct stream_tls *tls)
 
 /* ---- in ---- */
 
-static void tell_facts(struct stream *stream)
+static enum err tell_facts(struct stream *stream)
 {
     const unsigned char *name = NULL;
     unsigned size = 0;
     SSL_get0_alpn_selected(stream->tls->ssl, &name, &size);
     stream->facts.tls = true;
     stream->facts.protocol = span_eq(span_of((const char *)name, size), SPAN("h2")) ? STREAM_HTTP2 : STREAM_HTTP1;
-    listener_setup_team(stream->setup, SSL_get0_peer_certificate(stream->tls->ssl), &stream->facts.team,
-                        &stream->facts.certificate);
+    return listener_setup_team(stream->setup, SSL_get0_peer_certificate(stream->tls->ssl), &stream->facts.team,
+                               &stream->facts.certificate);
 }
 
 static const char *failure_text(const SSL *ssl)
@@ -111,8 +111,13 @@ static enum err handshake(struct stream *stream)
     }
     if (flushed)
         return flushed;
+    const enum err told = tell_facts(stream);
+    if (told) {
+        log_warn("tls.refused", LOG_STR("client", stream->facts.client),
+                 LOG_STR("why", "its certificate cannot be read"));
+        return told;
+    }
     tls->open = true;
-    tell_facts(stream);
     stream_opened_now(stream);
     return OK;
 }
