@@ -317,6 +317,8 @@ describe('no limit without a proof', () => {
     upstream_connections: ['bounds.test.mjs', 'one over the cap: 503, saying so, in both lanes; afterwards as before'],
     upstream_idle: ['bounds.test.mjs', 'no more than the limit are kept idle, in both lanes together'],
     drain: ['../unit/dataplane/worker/exchange_test.c', 'drain_deadline_is_said'],
+    drain_first: ['../unit/dataplane/worker/exchange_test.c', 'drain_deadline_is_said'],
+    drain_idle: ['../unit/dataplane/worker/conn_test.c', 'a_slow_reader_gets_all'],
     record_segment_bytes: ['../unit/dataplane/node/records_test.c', 'rotates_and_removes_the_oldest'],
     record_segments: ['../unit/dataplane/node/records_test.c', 'rotates_and_removes_the_oldest'],
   };
