@@ -344,6 +344,7 @@ static void names_are_verified(void **state)
     upstream_lane_close(lane);
     lane = NULL;
     turns(5);
+    name_servers = NULL;
     dns_stop(&dns);
     turns(5);
     tls_of = right;
@@ -391,6 +392,7 @@ static void the_next_address_shakes_hands(void **state)
     upstream_lane_close(lane);
     lane = NULL;
     turns(5);
+    name_servers = NULL;
     dns_stop(&dns);
     turns(5);
     tls_of = right;
