@@ -2,19 +2,8 @@
 #include "common/buf.h"
 #include "dataplane/account/cost.h"
 #include "dataplane/account/usage.h"
+#include "dataplane/route/select_draw.h"
 
-__extension__ typedef unsigned __int128 wide;
-
-/* One member of one tier, judged. */
-struct candidate {
-    struct plan_step *step; /* in plan.all */
-    uint64_t weight;
-    uint64_t load; /* (outstanding + 1) x TTFT in us */
-    uint32_t outstanding, ttft_us;
-    uint64_t until_ms; /* end of an ejection */
-    int64_t since_ms;  /* start of being down; 0: not known */
-    bool ejected;      /* by its breaker: half of the tier's may be taken back */
-};
 struct tier_work {
     struct candidate *items;
     uint32_t count;
@@ -242,113 +231,38 @@ static void fill_loads(struct tier_work *t)
     }
 }
 
-/* ---- ordering those who are eligible; picked ones leave the array ---- */
+/* ---- ordering those who are eligible; picked ones leave the pool ---- */
 
-struct pool {
-    struct candidate *items[TIER_MEMBERS_MAX];
-    uint32_t count;
-};
-
-static void pool_remove(struct pool *pool, uint32_t at)
+/* For a place that is drawn for; `first`: the tier's first, for which a scored list draws two. */
+static enum draw_rule rule_of(const struct work *w, const struct tier_work *t, bool first)
 {
-    for (uint32_t i = at; i + 1 < pool->count; i++)
-        pool->items[i] = pool->items[i + 1];
-    pool->count--;
+    const bool scored = t->prefer != PREFER_WEIGHTS;
+    if (scored && w->in->target.wish != RESOLVE_AS_TOLD)
+        return w->in->target.wish == RESOLVE_CHEAPEST ? DRAW_CHEAPEST : DRAW_FASTEST;
+    return first && scored ? DRAW_TWO : DRAW_WEIGHT;
 }
 
-/* Weight for drawing: among zeros only, each counts the same. */
-static uint64_t pool_weight(const struct pool *pool, uint32_t at, uint64_t sum)
+/* For the first place of all. */
+static enum draw_rule leading_rule(const struct work *w, const struct tier_work *t, const struct pool *pool)
 {
-    return sum > 0 ? pool->items[at]->weight : 1;
+    return w->in->target.model || pool->count == 1 ? DRAW_NONE : rule_of(w, t, true);
 }
 
-static uint64_t pool_sum(const struct pool *pool)
+static enum plan_reason leading_reason(const struct work *w, enum draw_rule rule, bool by_load)
 {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < pool->count; i++)
-        sum += pool->items[i]->weight;
-    return sum;
-}
-
-/* One draw by weight. The multiplication maps 64 random bits to [0, sum) with a bias below sum / 2^64 < 2^-37. */
-static uint32_t pool_draw(const struct pool *pool, struct prng *prng)
-{
-    uint64_t sum = pool_sum(pool);
-    uint64_t range = sum > 0 ? sum : pool->count;
-    uint64_t at = (uint64_t)(((wide)prng_u64(prng) * range) >> 64);
-    uint32_t i = 0;
-    for (; i + 1 < pool->count; i++) {
-        uint64_t weight = pool_weight(pool, i, sum);
-        if (at < weight)
-            break;
-        at -= weight;
+    switch (rule) {
+    case DRAW_NONE:
+        return w->in->target.model ? PLAN_DIRECT : PLAN_ONLY;
+    case DRAW_WEIGHT:
+        return PLAN_WEIGHT;
+    case DRAW_TWO:
+        return by_load ? PLAN_LESS_LOADED : PLAN_WEIGHT;
+    case DRAW_CHEAPEST:
+        return PLAN_CHEAPEST;
+    case DRAW_FASTEST:
+        return PLAN_FASTEST;
     }
-    return i;
-}
-
-static uint32_t ppb(wide part, wide whole)
-{
-    REQUIRE(whole > 0);
-    return (uint32_t)((part * 1000000000u * 2 + whole) / (whole * 2));
-}
-
-static uint32_t first_by_weight(const struct pool *pool, struct prng *prng, uint32_t *ret_ppb)
-{
-    uint64_t sum = pool_sum(pool);
-    uint32_t first = pool_draw(pool, prng);
-    *ret_ppb = ppb(pool_weight(pool, first, sum), sum > 0 ? sum : pool->count);
-    return first;
-}
-
-/* The header's formula. Where both draws fell on one member, or load did not decide, it is the weight that chose. */
-static uint32_t first_of_two(const struct pool *pool, struct prng *prng, enum plan_reason *ret_reason,
-                             uint32_t *ret_ppb)
-{
-    uint64_t sum = pool_sum(pool);
-    uint32_t a = pool_draw(pool, prng), b = pool_draw(pool, prng);
-    uint32_t first = pool->items[b]->load < pool->items[a]->load ? b : a;
-    *ret_reason = pool->items[b]->load == pool->items[a]->load ? PLAN_WEIGHT : PLAN_LESS_LOADED;
-    uint64_t load = pool->items[first]->load, weight = pool_weight(pool, first, sum);
-    wide part = (wide)weight * weight;
-    for (uint32_t j = 0; j < pool->count; j++) {
-        if (j == first || pool->items[j]->load < load)
-            continue;
-        part += (wide)weight * pool_weight(pool, j, sum) * (pool->items[j]->load == load ? 1 : 2);
-    }
-    wide whole = sum > 0 ? sum : pool->count;
-    *ret_ppb = ppb(part, whole * whole);
-    return first;
-}
-
-static uint32_t first_by_wish(const struct pool *pool, enum resolve_wish wish)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < pool->count; i++) {
-        const struct candidate *c = pool->items[i], *b = pool->items[best];
-        if (wish == RESOLVE_CHEAPEST ? c->step->estimate_nano < b->step->estimate_nano : c->load < b->load)
-            best = i;
-    }
-    return best;
-}
-
-static uint32_t pick_first(const struct work *w, const struct tier_work *t, const struct pool *pool,
-                           enum plan_reason *ret_reason, uint32_t *ret_ppb)
-{
-    enum resolve_wish wish = t->prefer == PREFER_WEIGHTS ? RESOLVE_AS_TOLD : w->in->target.wish;
-    *ret_ppb = 1000000000u;
-    if (w->in->target.model || pool->count == 1) {
-        *ret_reason = w->in->target.model ? PLAN_DIRECT : PLAN_ONLY;
-        return 0;
-    }
-    if (wish != RESOLVE_AS_TOLD) {
-        *ret_reason = wish == RESOLVE_CHEAPEST ? PLAN_CHEAPEST : PLAN_FASTEST;
-        return first_by_wish(pool, wish);
-    }
-    if (t->prefer == PREFER_WEIGHTS) {
-        *ret_reason = PLAN_WEIGHT;
-        return first_by_weight(pool, w->prng, ret_ppb);
-    }
-    return first_of_two(pool, w->prng, ret_reason, ret_ppb);
+    return PLAN_NONE;
 }
 
 static void plan_add(const struct work *w, struct candidate *c, enum plan_reason reason)
@@ -368,26 +282,30 @@ static void plan_add(const struct work *w, struct candidate *c, enum plan_reason
     plan->steps[plan->count++] = *c->step;
 }
 
-static void order_tier(const struct work *w, const struct tier_work *t)
+static void fill_pool(const struct tier_work *t, struct pool *pool)
 {
-    struct pool pool = { .count = 0 };
+    pool->count = 0;
     for (uint32_t i = 0; i < t->count; i++)
         if (t->items[i].step->reason == PLAN_NONE)
-            pool.items[pool.count++] = &t->items[i];
+            pool->items[pool->count++] = &t->items[i];
+}
+
+static void order_tier(const struct work *w, const struct tier_work *t)
+{
+    struct pool pool;
+    fill_pool(t, &pool);
     bool leads = w->plan->count == 0;
-    enum resolve_wish wish = t->prefer == PREFER_WEIGHTS ? RESOLVE_AS_TOLD : w->in->target.wish;
     for (bool first = true; pool.count > 0; first = false) {
-        enum plan_reason reason = leads ? PLAN_NEXT : PLAN_NEXT_TIER;
-        enum plan_reason drawn; /* a later place needs no reason of its own */
-        uint32_t at, chance;
-        if (first && leads)
-            at = pick_first(w, t, &pool, &reason, &w->plan->propensity_ppb);
-        else if (wish != RESOLVE_AS_TOLD)
-            at = first_by_wish(&pool, wish);
-        else
-            at = first && t->prefer != PREFER_WEIGHTS ? first_of_two(&pool, w->prng, &drawn, &chance)
-                                                      : pool_draw(&pool, w->prng);
-        plan_add(w, pool.items[at], reason);
+        const bool leading = first && leads;
+        const enum draw_rule rule = leading ? leading_rule(w, t, &pool) : rule_of(w, t, first);
+        bool by_load;
+        uint32_t at = draw_first(&pool, rule, w->prng, &by_load);
+        if (leading)
+            w->plan->propensity_ppb = draw_chance(&pool, rule, at);
+        plan_add(w, pool.items[at],
+                 leading ? leading_reason(w, rule, by_load)
+                 : leads ? PLAN_NEXT
+                         : PLAN_NEXT_TIER); /* a later place needs no reason of its own */
         pool_remove(&pool, at);
     }
 }
@@ -402,19 +320,31 @@ static bool less_bad(const struct candidate *a, const struct candidate *b)
     return a->since_ms < b->since_ms;
 }
 
-static void order_least_bad(const struct work *w, const struct tier_work *t)
+static void fill_pool_least_bad(const struct tier_work *t, struct pool *pool)
 {
-    struct pool pool = { .count = 0 };
+    pool->count = 0;
     for (uint32_t i = 0; i < t->count; i++) {
         enum plan_reason reason = t->items[i].step->reason;
         if (reason >= PLAN_OUT_OF_BOUNDS && reason <= PLAN_DOWN)
-            pool.items[pool.count++] = &t->items[i];
+            pool->items[pool->count++] = &t->items[i];
     }
+}
+
+static uint32_t least_bad(const struct pool *pool)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < pool->count; i++)
+        if (less_bad(pool->items[i], pool->items[best]))
+            best = i;
+    return best;
+}
+
+static void order_least_bad(const struct work *w, const struct tier_work *t)
+{
+    struct pool pool;
+    fill_pool_least_bad(t, &pool);
     while (pool.count > 0) {
-        uint32_t best = 0;
-        for (uint32_t i = 1; i < pool.count; i++)
-            if (less_bad(pool.items[i], pool.items[best]))
-                best = i;
+        uint32_t best = least_bad(&pool);
         pool.items[best]->step->forced = true;
         plan_add(w, pool.items[best], PLAN_LEAST_BAD);
         pool_remove(&pool, best);
@@ -449,17 +379,34 @@ static enum err judge_tier(const struct work *w, uint32_t index, struct plan_ste
     return OK;
 }
 
+/* Every member of every tier: `all` gets them in the route's order, `tiers` (TIERS_MAX) the work. */
+static enum err judge_all(const struct work *w, struct tier_work *tiers, uint32_t *ret_tiers,
+                          struct plan_step **ret_all, uint32_t *ret_count)
+{
+    const struct route *route = w->in->target.route;
+    REQUIRE((route != NULL) != (w->in->target.model != NULL));
+    uint32_t count = route ? route->tier_count : 1, members = route ? 0 : 1;
+    REQUIRE(count <= TIERS_MAX);
+    for (uint32_t i = 0; route && i < count; i++)
+        members += route->tiers[i].member_count;
+    struct plan_step *all = ARENA_ARRAY(w->arena, members, struct plan_step);
+    if (!all)
+        return ERR_NOMEM;
+    for (uint32_t i = 0, at = 0; i < count; at += tiers[i].count, i++) {
+        enum err err = judge_tier(w, i, all + at, &tiers[i]);
+        if (err)
+            return err;
+    }
+    *ret_tiers = count;
+    *ret_all = all;
+    *ret_count = members;
+    return OK;
+}
+
 enum err select_plan(struct arena *arena, const struct select_input *input, struct prng *prng, struct plan *ret_plan)
 {
     const struct route *route = input->target.route;
-    REQUIRE((route != NULL) != (input->target.model != NULL));
-    uint32_t tiers = route ? route->tier_count : 1, members = route ? 0 : 1;
-    REQUIRE(tiers <= TIERS_MAX);
-    for (uint32_t i = 0; route && i < tiers; i++)
-        members += route->tiers[i].member_count;
-    struct plan plan = { .all_count = members, .all = ARENA_ARRAY(arena, members, struct plan_step) };
-    if (!plan.all)
-        return ERR_NOMEM;
+    struct plan plan = { .count = 0 };
     uint32_t attempts = input->attempts_max > 0 ? input->attempts_max : route ? route->attempts : 1;
     struct work w = { .arena = arena,
                       .in = input,
@@ -469,18 +416,57 @@ enum err select_plan(struct arena *arena, const struct select_input *input, stru
                                   : attempts > ATTEMPTS_MAX ? ATTEMPTS_MAX
                                                             : attempts };
     struct tier_work work[TIERS_MAX];
-    for (uint32_t i = 0, at = 0; i < tiers; at += work[i].count, i++) {
-        enum err err = judge_tier(&w, i, plan.all + at, &work[i]);
-        if (err)
-            return err;
-    }
+    uint32_t tiers;
+    enum err err = judge_all(&w, work, &tiers, &plan.all, &plan.all_count);
+    if (err)
+        return err;
     for (uint32_t i = 0; i < tiers; i++)
         order_tier(&w, &work[i]);
     if (plan.count == 0) {
         for (uint32_t i = 0; i < tiers; i++)
             order_least_bad(&w, &work[i]);
-        plan.propensity_ppb = plan.count > 0 ? 1000000000u : 0;
+        plan.propensity_ppb = plan.count > 0 ? DRAW_CERTAIN_PPB : 0;
     }
     *ret_plan = plan;
     return plan.count > 0 ? OK : ERR_NO_CANDIDATE;
+}
+
+/* The pool that the first place of all is drawn from; empty: there is none. */
+static enum draw_rule leading_pool(const struct work *w, const struct tier_work *work, uint32_t tiers,
+                                   struct pool *pool)
+{
+    for (uint32_t i = 0; i < tiers; i++) {
+        fill_pool(&work[i], pool);
+        if (pool->count > 0)
+            return leading_rule(w, &work[i], pool);
+    }
+    for (uint32_t i = 0; i < tiers; i++) {
+        fill_pool_least_bad(&work[i], pool);
+        if (pool->count > 0) {
+            pool->items[0] = pool->items[least_bad(pool)];
+            pool->count = 1;
+            break;
+        }
+    }
+    return DRAW_NONE;
+}
+
+enum err select_distribution(struct arena *arena, const struct select_input *input, struct distribution *ret)
+{
+    struct distribution d;
+    struct work w = { .arena = arena, .in = input };
+    struct tier_work work[TIERS_MAX];
+    uint32_t tiers;
+    struct pool pool;
+    enum err err = judge_all(&w, work, &tiers, &d.all, &d.all_count);
+    if (err)
+        return err;
+    d.first_ppb = ARENA_ARRAY(arena, d.all_count, uint32_t); /* zeroed */
+    if (!d.first_ppb)
+        return ERR_NOMEM;
+    const enum draw_rule rule = leading_pool(&w, work, tiers, &pool);
+    for (uint32_t i = 0; i < pool.count; i++)
+        d.first_ppb[pool.items[i]->step - d.all] = draw_chance(&pool, rule, i);
+    *ret = d;
+    return pool.count > 0 ? OK : ERR_NO_CANDIDATE;
 }

@@ -115,6 +115,17 @@ struct plan {
 MUST_CHECK enum err select_plan(struct arena *arena, const struct select_input *input, struct prng *prng,
                                 struct plan *ret_plan);
 
+/* What select_plan may do with this input, without drawing: exact, by the same code. */
+struct distribution {
+    struct plan_step *all; /* every member, in the route's order; reason: PLAN_NONE for who is eligible; in arena */
+    uint32_t *first_ppb;   /* aligned with `all`: the probability to be steps[0], to the nearest 10^-9; in arena */
+    uint32_t all_count;
+};
+/* ERR_NO_CANDIDATE: every first_ppb is 0 and `all` says why, as in a plan. ERR_NOMEM: the arena is full, *ret is
+ * untouched. attempts_max is of no meaning here. */
+MUST_CHECK enum err select_distribution(struct arena *arena, const struct select_input *input,
+                                        struct distribution *ret);
+
 /* The reason that came nearest to serving, for choosing a status when there is no candidate: PLAN_NONE for an empty
  * route. */
 enum plan_reason plan_chief_reason(const struct plan *plan);

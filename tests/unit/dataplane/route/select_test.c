@@ -46,6 +46,23 @@ static void aim(unsigned route)
                                    .source = { .live = live_of } };
 }
 
+/* The distribution of first choices is the one that this plan's was drawn from. */
+static void check_distribution(const struct plan *p)
+{
+    struct distribution d = { .all_count = 0 };
+    uint64_t sum = 0;
+    assert_int_equal(select_distribution(&arena, &input, &d), p->count > 0 ? OK : ERR_NO_CANDIDATE);
+    assert_int_equal(d.all_count, p->all_count);
+    for (uint32_t i = 0; i < d.all_count; i++) {
+        assert_int_equal(d.all[i].model, p->all[i].model);
+        sum += d.first_ppb[i];
+        if (p->count > 0 && d.all[i].model == p->steps[0].model && d.all[i].tier == p->steps[0].tier)
+            assert_int_equal(d.first_ppb[i], p->propensity_ppb);
+        assert_true(p->count > 0 || d.all[i].reason == p->all[i].reason);
+    }
+    assert_true(p->count == 0 ? sum == 0 : sum + d.all_count >= 1000000000 && sum <= 1000000000 + d.all_count);
+}
+
 /* What must hold of every plan, whatever the input. */
 static struct plan plan(enum err expected)
 {
@@ -55,6 +72,7 @@ static struct plan plan(enum err expected)
     assert_true((p.count > 0) == (expected == OK));
     assert_true(p.count <= ATTEMPTS_MAX);
     assert_true(p.propensity_ppb <= 1000000000 && (p.count == 0) == (p.propensity_ppb == 0));
+    check_distribution(&p);
     unsigned included = 0;
     for (uint32_t i = 0; i < p.all_count; i++) {
         assert_true(p.all[i].reason != PLAN_NONE);
@@ -158,6 +176,54 @@ static void two_draws_prefer_the_less_loaded_and_keep_weights(void **state)
     for (int i = 0; i < 50; i++)
         assert_int_equal(plan(OK).steps[0].reason, PLAN_WEIGHT);
     check_frequencies((double[]){ [OPENAI_41] = 0.2, [VLLM] = 0.5, [OPENAI_4O] = 0.3, [AZURE] = 0 });
+}
+
+/* Exact probabilities against 100,000 draws, with weights, loads and exclusions of every kind. */
+static void check_draws(void)
+{
+    enum { DRAWS = 100000 };
+    unsigned count[WORLD_MODELS] = { 0 };
+    double exact[WORLD_MODELS] = { 0 };
+    struct distribution d;
+    arena_reset(&arena);
+    assert_int_equal(select_distribution(&arena, &input, &d), OK);
+    for (uint32_t i = 0; i < d.all_count; i++)
+        exact[d.all[i].model] += d.first_ppb[i] / 1e9;
+    struct arena drawing;
+    arena_init(&drawing, 1 << 20);
+    for (unsigned i = 0; i < DRAWS; i++) {
+        struct plan p;
+        arena_reset(&drawing);
+        assert_int_equal(select_plan(&drawing, &input, &prng, &p), OK);
+        count[p.steps[0].model]++;
+    }
+    arena_release(&drawing);
+    for (unsigned m = 0; m < WORLD_MODELS; m++) {
+        double off = count[m] / (double)DRAWS - exact[m];
+        assert_true(off * off <= 25 * (exact[m] * (1 - exact[m]) + 1e-9) / DRAWS); /* five standard deviations */
+        assert_true((exact[m] > 0) == (count[m] > 0));
+    }
+}
+
+static void the_distribution_is_what_is_drawn(void **state)
+{
+    (void)state;
+    aim(CHAT);
+    check_draws();
+    aim(BULK);
+    check_draws();
+    live[OPENAI_41] = (struct select_live){ .ttft_us = 100, .outstanding = 2 };
+    live[OPENAI_4O] = (struct select_live){ .ttft_us = 150, .outstanding = 1 };
+    live[VLLM] = (struct select_live){ .ttft_us = 90 };
+    check_draws();
+    input.target.wish = RESOLVE_FASTEST;
+    check_draws();
+    input.target.wish = RESOLVE_AS_TOLD;
+    live[VLLM].no_credential = true;
+    check_draws();
+    for (unsigned m = 0; m < WORLD_MODELS; m++)
+        live[m] = (struct select_live){ .cool_until_ms = 5000 + m };
+    check_draws();
 }
 
 static void evidence_sets_weights_while_it_is_valid(void **state)
@@ -514,6 +580,7 @@ int main(void)
         T(tiers_come_in_order),
         T(hand_set_weights_are_met),
         T(two_draws_prefer_the_less_loaded_and_keep_weights),
+        T(the_distribution_is_what_is_drawn),
         T(evidence_sets_weights_while_it_is_valid),
         T(wishes_reorder_scored_tiers_only),
         T(capabilities_exclude),
