@@ -29,6 +29,21 @@ const char *ledger_endpoint_name(enum endpoint endpoint)
     return names[endpoint];
 }
 
+const char *ledger_finish_name(enum finish finish)
+{
+    static const char *const names[] = {
+        [FINISH_NONE] = NULL,
+        [FINISH_STOP] = "stop",
+        [FINISH_LENGTH] = "length",
+        [FINISH_TOOL_CALLS] = "tool_calls",
+        [FINISH_CONTENT_FILTER] = "content_filter",
+        [FINISH_REFUSAL] = "refusal",
+        [FINISH_OTHER] = "other",
+    };
+    REQUIRE((size_t)finish < ARRAY_LEN(names));
+    return names[finish];
+}
+
 const char *ledger_price_source_name(enum price_source source)
 {
     static const char *const names[] = { [PRICE_SOURCE_NONE] = "none",
@@ -113,10 +128,40 @@ static void put_who(struct line *line, const struct ledger_record *r)
     put_cstr(line, FIRST("time"), clock_format_wall(r->time_ms, time));
     put_text(line, NEXT("request_id"), r->request_id);
     put_text(line, NEXT("node"), r->node);
+    if (r->kind == RECORD_SHADOW) {
+        put(line, SPAN(",\"kind\":\"shadow\""));
+        put_text(line, NEXT("of"), r->of);
+    }
     put_u64(line, NEXT("worker"), r->worker);
     put_text(line, NEXT("client"), r->client);
     put_text(line, NEXT("key_id"), r->key_id);
     put_text(line, NEXT("team"), r->team);
+}
+
+static void put_unit(struct line *line, const struct ledger_record *r)
+{
+    char hash[16];
+    for (size_t i = 0; i < sizeof(hash); i++)
+        hash[i] = "0123456789abcdef"[r->unit >> (60 - 4 * i) & 15];
+    put_text(line, NEXT("assignment"), r->assignment);
+    put_text(line, NEXT("unit"), span_of(hash, r->unit_kind ? sizeof(hash) : 0));
+    put_cstr(line, NEXT("unit_kind"), r->unit_kind ? r->unit_kind : "");
+    put_cstr(line, NEXT("arm_why"), r->arm_why ? r->arm_why : "");
+    if (r->forced)
+        put_bool(line, NEXT("forced"), true);
+}
+
+static void put_features(struct line *line, const struct ledger_features *f)
+{
+    put(line, NEXT("features"));
+    put_u64(line, FIRST("input_tokens"), f->input_tokens < UINT32_MAX ? f->input_tokens : UINT32_MAX);
+    put_u64(line, NEXT("max_output"), f->max_output < UINT32_MAX ? f->max_output : UINT32_MAX);
+    put_u64(line, NEXT("choices"), f->choices);
+    put_bool(line, NEXT("tools"), f->tools);
+    put_bool(line, NEXT("images"), f->images);
+    put_bool(line, NEXT("audio"), f->audio);
+    put_bool(line, NEXT("json"), f->json);
+    put(line, SPAN("}"));
 }
 
 static void put_what(struct line *line, const struct ledger_record *r)
@@ -129,6 +174,9 @@ static void put_what(struct line *line, const struct ledger_record *r)
     put_u64(line, NEXT("policy_version"), r->policy_version);
     put_u64(line, NEXT("epoch"), r->epoch);
     put_u64(line, NEXT("generation"), r->generation);
+    put_unit(line, r);
+    if (r->features)
+        put_features(line, r->features);
 }
 
 static void put_attempts(struct line *line, const struct ledger_record *r)
@@ -158,6 +206,8 @@ static void put_outcome(struct line *line, const struct ledger_record *r)
     put_u64(line, NEXT("status"), r->status);
     put_cstr(line, NEXT("outcome"), ledger_outcome_name(r->outcome));
     put_cstr(line, NEXT("error"), r->error);
+    if (r->finish != FINISH_NONE)
+        put_cstr(line, NEXT("finish"), ledger_finish_name(r->finish));
     if (r->message)
         put_cstr(line, NEXT("message"), r->message);
 }
@@ -221,17 +271,40 @@ enum err ledger_write(const struct ledger_record *record, struct buf *out)
         return err;
     size_t length = write_line(record, at, false);
     if (length > LEDGER_LINE_MAX) {
-        /* Nine texts of 100 bytes, six times that when every byte must be escaped, and some dozen numbers: this fits.
-         */
+        /* Eleven texts of 80 bytes, six times that when every byte must be escaped, and some dozen numbers: this
+         * fits. */
         struct ledger_record shorter = *record;
         shorter.message = NULL;
-        struct span *texts[] = { &shorter.client, &shorter.request_id, &shorter.node, &shorter.key_id, &shorter.team,
-                                 &shorter.asked,  &shorter.route,      &shorter.arm,  &shorter.model };
+        struct span *texts[] = { &shorter.client, &shorter.request_id, &shorter.of,    &shorter.node,
+                                 &shorter.key_id, &shorter.team,       &shorter.asked, &shorter.route,
+                                 &shorter.arm,    &shorter.assignment, &shorter.model };
         for (size_t i = 0; i < ARRAY_LEN(texts); i++)
-            *texts[i] = span_head(*texts[i], LEDGER_TEXT_MAX / 2);
+            *texts[i] = span_head(*texts[i], LEDGER_TEXT_MAX * 2 / 5);
         length = write_line(&shorter, at, true);
         REQUIRE(length <= LEDGER_LINE_MAX);
     }
     buf_commit(out, length);
     return OK;
+}
+
+enum err ledger_write_feedback(const struct ledger_feedback *f, struct buf *out)
+{
+    char time[CLOCK_TEXT_BYTES];
+    struct json_writer w;
+    const size_t before = out->len;
+    json_writer_init(&w, out);
+    json_object_open(&w);
+    json_member_cstr(&w, "time", clock_format_wall(f->time_ms, time));
+    json_member_string(&w, "request_id", span_head(f->request_id, LEDGER_TEXT_MAX));
+    json_member_string(&w, "node", span_head(f->node, LEDGER_TEXT_MAX));
+    json_member_cstr(&w, "kind", "feedback");
+    json_member_string(&w, "team", span_head(f->team, LEDGER_TEXT_MAX));
+    json_member_string(&w, "metric", span_head(f->metric, LEDGER_TEXT_MAX));
+    json_key(&w, SPAN("score"));
+    json_put_double(&w, f->score);
+    json_object_close(&w);
+    const enum err err = json_writer_end(&w);
+    if (err)
+        buf_truncate(out, before);
+    return err;
 }

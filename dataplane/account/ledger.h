@@ -1,4 +1,5 @@
 /* ledger.h - one record per request, as one JSON line. Never the prompt, the answer, a key or a credential. Pure.
+ * proto/record.h reads what is written here.
  *
  * Every request with a valid key leaves exactly one, however it ends: answered, refused (4xx of ours, of a provider),
  * failed, cut, left by its client. Strangers (401, unknown paths, what is no HTTP) are counted but leave none: they must
@@ -7,9 +8,10 @@
 #include "common/buf.h"
 #include "dataplane/account/cost.h"
 #include "dataplane/dialect/chat.h"
+#include "proto/record.h"
 
-#define LEDGER_LINE_MAX 8192u /* a slot of the record ring: one request cannot push out many others */
-#define LEDGER_TEXT_MAX 200u  /* of any text within; clients choose some of them */
+#define LEDGER_LINE_MAX RECORD_LINE_MAX
+#define LEDGER_TEXT_MAX 200u /* of any text within; clients choose some of them */
 /* What ledger_write asks of its buffer: room is judged member by member, and each is shorter than the difference. */
 #define LEDGER_ROOM (LEDGER_LINE_MAX + 2048u)
 
@@ -32,9 +34,18 @@ struct ledger_attempt {
     uint64_t ttft_us;    /* 0: none */
     uint64_t duration_us;
 };
+/* What a decision needs of a request's body: sizes and kinds, never its words. */
+struct ledger_features {
+    uint64_t input_tokens; /* estimate */
+    uint64_t max_output;   /* tokens; 0: not said. Both are written as UINT32_MAX at most: clients choose them */
+    uint32_t choices;
+    bool tools, images, audio, json;
+};
 struct ledger_record {
-    int64_t time_ms; /* wall, when the head was read */
+    enum record_kind kind; /* RECORD_REQUEST or RECORD_SHADOW */
+    int64_t time_ms;       /* wall, when the head was read */
     struct span request_id, node;
+    struct span of; /* a shadow's: the request that it repeats */
     unsigned worker;
     struct span client; /* its address, as the PROXY header says where one came; "" when not known */
     struct span key_id, team;
@@ -43,6 +54,12 @@ struct ledger_record {
     struct span arm;
     uint32_t policy_version;
     uint64_t epoch, generation;
+    struct span assignment; /* "": none covered it */
+    const char *unit_kind;  /* "key", "user", "header", "request"; NULL: no unit, and no hash of it */
+    uint64_t unit;
+    const char *arm_why; /* "only", "remainder", "bucket", "forced"; NULL: no arm */
+    bool forced;
+    const struct ledger_features *features; /* NULL: the body was never read */
     enum endpoint endpoint;
     bool stream;
     struct ledger_attempt attempts[ATTEMPTS_MAX];
@@ -51,6 +68,7 @@ struct ledger_record {
     uint32_t propensity_ppb; /* of the first choice; 0: nothing was chosen */
     unsigned status;         /* sent to the client */
     enum ledger_outcome outcome;
+    enum finish finish;
     const char *error;   /* stable word, or NULL */
     const char *message; /* what the client was told when we refused or gave up; NULL otherwise */
     struct usage usage;
@@ -65,5 +83,13 @@ struct ledger_record {
  * not fit the attempts are left out, with "cut":true. ERR_FULL (out has no room for LEDGER_ROOM bytes more), ERR_NOMEM;
  * nothing is appended on error. */
 MUST_CHECK enum err ledger_write(const struct ledger_record *record, struct buf *out);
+struct ledger_feedback {
+    int64_t time_ms;
+    struct span request_id, node, team, metric;
+    double score; /* -1 to 1 */
+};
+/* What a client thinks of an answer that it had: a line of its own. Errors as above. */
+MUST_CHECK enum err ledger_write_feedback(const struct ledger_feedback *feedback, struct buf *out);
+const char *ledger_finish_name(enum finish finish);             /* "stop", "length", ...; NULL for FINISH_NONE */
 const char *ledger_endpoint_name(enum endpoint endpoint);       /* "chat", "completions", ... */
 const char *ledger_price_source_name(enum price_source source); /* "policy", "set", "feed", "book", "none" */

@@ -60,11 +60,22 @@ enum event_class {
     EVENT_ERROR,   /* an error object inside a 200 */
     EVENT_GARBAGE  /* not of this dialect */
 };
+/* Why an answer ended, of any dialect. */
+enum finish {
+    FINISH_NONE, /* not said (yet) */
+    FINISH_STOP,
+    FINISH_LENGTH,
+    FINISH_TOOL_CALLS,
+    FINISH_CONTENT_FILTER,
+    FINISH_REFUSAL, /* also where the model refused in words of a field for that, whatever the reason says */
+    FINISH_OTHER
+};
 struct event_facts {
     enum event_class class;
     struct usage usage;     /* when it carries one (known) */
     uint64_t content_bytes; /* for estimates when usage never comes */
     bool finished;          /* carries a finish_reason */
+    enum finish finish;     /* of it; FINISH_REFUSAL also from a refusal's text, which comes before the end */
     /* For EVENT_CONTENT, when everything else in the event is alike in every event of its kind: its only text, as it
      * stands between its quotes in the event's data, and a string there of which nothing is read (OpenAI's
      * "obfuscation"). .ptr NULL: none such. */

@@ -115,8 +115,9 @@ static uint32_t find_error(const struct json_index *ix, struct span event_type)
 
 struct seen {
     unsigned choices, texts;
-    bool content, finished;
-    bool answer; /* message, delta or text is there, be it empty */
+    bool content, finished, refused;
+    enum finish finish; /* the last one said */
+    bool answer;        /* message, delta or text is there, be it empty */
     uint64_t bytes;
     uint32_t text; /* the token of the only one that is not empty (texts is 1) */
 };
@@ -135,8 +136,9 @@ static void count_text(const struct json_index *ix, uint32_t token, struct seen 
 /* What a message or delta carries: text, reasoning, refusal, calls of tools; these also without bytes yet. */
 static void read_message(const struct json_index *ix, uint32_t message, struct seen *seen)
 {
+    enum { REFUSAL_TEXT = 3 };
     static const struct span texts[] = {
-        { "content", 7 }, { "reasoning_content", 17 }, { "reasoning", 9 }, { "refusal", 7 }
+        { "content", 7 }, { "reasoning_content", 17 }, { "reasoning", 9 }, [REFUSAL_TEXT] = { "refusal", 7 }
     };
     static const struct span others[] = {
         { "tool_calls", 10 }, { "function_call", 13 }, { "audio", 5 }, { "images", 6 }, { "reasoning_details", 17 }
@@ -145,6 +147,7 @@ static void read_message(const struct json_index *ix, uint32_t message, struct s
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         uint32_t value = json_get(ix, message, texts[i]);
         count_text(ix, value, seen);
+        seen->refused |= i == REFUSAL_TEXT && text_bytes(ix, value) > 0;
         if (is_array(ix, value) && json_count(ix, value) > 0) { /* content in parts (Mistral) */
             seen->bytes += json_raw(ix, value).len;
             seen->content = true;
@@ -159,15 +162,36 @@ static void read_message(const struct json_index *ix, uint32_t message, struct s
     }
 }
 
+static enum finish finish_of(const struct json_index *ix, uint32_t reason)
+{
+    static const struct {
+        struct span name;
+        enum finish finish;
+    } known[] = {
+        { { "stop", 4 }, FINISH_STOP },
+        { { "length", 6 }, FINISH_LENGTH },
+        { { "tool_calls", 10 }, FINISH_TOOL_CALLS },
+        { { "function_call", 13 }, FINISH_TOOL_CALLS },
+        { { "content_filter", 14 }, FINISH_CONTENT_FILTER },
+        { { "refusal", 7 }, FINISH_REFUSAL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (json_string_eq(ix, reason, known[i].name))
+            return known[i].finish;
+    return FINISH_OTHER;
+}
+
 static void read_choice(const struct json_index *ix, uint32_t choice, struct seen *seen)
 {
     seen->choices++;
     uint32_t finish = json_get(ix, choice, SPAN("finish_reason"));
-    seen->finished |= is_text(ix, finish);
+    if (is_text(ix, finish)) {
+        seen->finished = true;
+        seen->finish = finish_of(ix, finish);
+    }
     /* The limit that the client set was used up (by reasoning, mostly), or a filter withheld the text: that is this
      * request's answer. Elsewhere it would be paid for again, and end alike; nor is the model to blame. */
-    seen->content |= is_text(ix, finish) &&
-                     (json_string_eq(ix, finish, SPAN("length")) || json_string_eq(ix, finish, SPAN("content_filter")));
+    seen->content |= seen->finish == FINISH_LENGTH || seen->finish == FINISH_CONTENT_FILTER;
     static const struct span messages[] = { { "delta", 5 }, { "message", 7 } };
     for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
         uint32_t message = json_get(ix, choice, messages[i]);
@@ -228,6 +252,7 @@ enum err openai_chat_event(struct arena *arena, enum endpoint endpoint, const st
             struct seen seen = read_choices(&ix, choices);
             facts.class = class_of(&seen, is_object(&ix, usage));
             facts.finished = seen.finished;
+            facts.finish = seen.refused ? FINISH_REFUSAL : seen.finish;
             facts.content_bytes = seen.bytes;
             if (!seen.finished && !facts.usage.known && seen.texts == 1 && seen.bytes == text_bytes(&ix, seen.text)) {
                 facts.content = text_at(&ix, seen.text);
@@ -269,6 +294,7 @@ enum err openai_chat_answer(struct arena *arena, enum endpoint endpoint, struct 
         struct seen seen = read_choices(&ix, choices);
         facts.class = seen.answer ? EVENT_CONTENT : EVENT_GARBAGE;
         facts.finished = seen.finished;
+        facts.finish = seen.refused ? FINISH_REFUSAL : seen.finish;
         facts.content_bytes = seen.bytes;
     }
     if (err)

@@ -157,6 +157,7 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
                                                     .because = because(x, step, again) };
     x->attempts++;
     x->done_seen = x->finished = false;
+    x->finish = FINISH_NONE;
     x->feed_message = NULL;
     x->usage = (struct usage){ .known = false };
     x->content_bytes = 0;

@@ -134,6 +134,7 @@ struct exchange {
     enum retry_failure feed_failure;
     char *feed_message;
     bool done_seen, finished;
+    enum finish finish;
     struct usage usage;
     uint64_t content_bytes;
     const struct price *price;

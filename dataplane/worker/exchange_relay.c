@@ -209,6 +209,13 @@ static size_t on_known(void *user, struct span bytes)
     return taken;
 }
 
+/* The last reason counts, but for a refusal in words: it ends with an ordinary one. */
+static void note_finish(struct exchange *x, enum finish finish)
+{
+    if (finish != FINISH_NONE && x->finish != FINISH_REFUSAL)
+        x->finish = finish;
+}
+
 static enum err on_event(void *user, const struct sse_event *event)
 {
     struct exchange *x = user;
@@ -222,6 +229,7 @@ static enum err on_event(void *user, const struct sse_event *event)
         usage_merge(&x->usage, &facts.usage);
     x->content_bytes += facts.content_bytes;
     x->finished = x->finished || facts.finished;
+    note_finish(x, facts.finish);
     switch (facts.class) {
     case EVENT_CONTENT:
         if (!x->content_seen && first_content(x))
@@ -365,6 +373,7 @@ static void answer_whole(struct exchange *x, const struct event_facts *facts)
     if (facts->usage.known)
         usage_merge(&x->usage, &facts->usage);
     x->content_bytes = facts->content_bytes;
+    x->finish = facts->finish;
     exchange_reckon(x);
     const enum err err = send_whole(x, NULL);
     exchange_finish(x, err ? OUTCOME_INTERNAL : OUTCOME_OK, err ? err_name(err) : NULL, err != OK);

@@ -1,5 +1,6 @@
 #include "common/clock.h"
 #include "common/log.h"
+#include "dataplane/account/usage.h"
 #include "dataplane/worker/exchange_internal.h"
 #include "dataplane/worker/stream.h"
 
@@ -61,6 +62,13 @@ static void count(struct exchange *x, enum outcome outcome, uint64_t duration_us
 static void record(struct exchange *x, enum outcome outcome, const char *error, uint64_t duration_us)
 {
     struct core *core = x->core;
+    const struct ledger_features features = { .input_tokens = usage_tokens_of_bytes(x->ask.input_bytes),
+                                              .max_output = x->ask.max_output_tokens,
+                                              .choices = x->ask.choices,
+                                              .tools = x->ask.has_tools,
+                                              .images = x->ask.has_images,
+                                              .audio = x->ask.has_audio,
+                                              .json = x->ask.wants_json };
     struct ledger_record r = { .time_ms = x->wall_ms,
                                .request_id = span_cstr(x->request_id),
                                .node = span_cstr(core->config->name),
@@ -76,6 +84,8 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
                                .status = outcome == OUTCOME_CANCELLED && !x->status_sent ? outcome_status(outcome)
                                                                                          : x->status_sent,
                                .outcome = ledger_of(outcome),
+                               .finish = x->finish,
+                               .features = x->asked ? &features : NULL,
                                .error = error,
                                .message = x->refusal,
                                .usage = x->usage,
@@ -92,6 +102,7 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.route = x->target.route->name;
     if (x->arm) {
         r.arm = x->arm->arm->name;
+        r.arm_why = "only";
         r.policy_version = x->arm->arm->policy_version;
         r.epoch = x->table->version.epoch;
         r.generation = x->table->version.generation;

@@ -89,6 +89,117 @@ static void a_record_reads_back(void **state)
     arena_release(&arena);
 }
 
+/* What is written here and what proto/record reads are one format. */
+static struct record read_back(struct arena *arena, const struct ledger_record *record)
+{
+    struct buf out = BUF_INIT(1 << 16);
+    struct record read;
+    assert_int_equal(ledger_write(record, &out), OK);
+    assert_int_equal(record_read(arena, arena_dup(arena, buf_span(&out)), &read), OK);
+    buf_release(&out);
+    return read;
+}
+
+#define IS(field, text) assert_true(span_eq(read.field, SPAN(text)))
+
+static void the_reader_finds_what_was_written(void **state UNUSED)
+{
+    static const struct ledger_features features = {
+        .input_tokens = 120, .max_output = UINT64_MAX, .choices = 2, .tools = true, .json = true
+    };
+    struct arena arena;
+    arena_init(&arena, 1 << 20);
+    struct ledger_record written = sample;
+    written.assignment = SPAN("rollout-7");
+    written.unit_kind = "user";
+    written.unit = 0x0123456789abcdef;
+    written.arm_why = "bucket";
+    written.forced = true;
+    written.features = &features;
+    written.finish = FINISH_TOOL_CALLS;
+    const struct record read = read_back(&arena, &written);
+    assert_int_equal(read.kind, RECORD_REQUEST);
+    assert_int_equal(read.time_ms, 1764000000123);
+    IS(request_id, "req_1");
+    IS(node, "n1");
+    IS(key_id, "key_a");
+    IS(team, "research");
+    IS(asked, "gpt-4o");
+    IS(route, "chat");
+    IS(model, "b/y");
+    IS(endpoint, "chat");
+    IS(arm, "stable");
+    IS(assignment, "rollout-7");
+    IS(unit_kind, "user");
+    IS(arm_why, "bucket");
+    IS(outcome, "ok");
+    IS(finish, "tool_calls");
+    IS(error, "");
+    assert_true(read.stream && read.forced && read.has_unit && read.unit == 0x0123456789abcdef);
+    assert_true(read.policy_version == 17 && read.generation == 4812 && read.epoch == 0);
+    assert_true(read.has_features && read.input_tokens_est == 120 && read.max_output == UINT32_MAX);
+    assert_true(read.choices == 2 && read.tools && read.json && !read.images && !read.audio);
+    assert_true(read.propensity_ppb == 700000000 && read.status == 200);
+    assert_true(read.usage_known && read.input == 10 && read.cached == 4 && read.output == 5 && !read.estimated);
+    assert_true(read.cost_list_nano == 1234 && read.cost_nano == 1111);
+    assert_int_equal(read.attempt_count, 2);
+    IS(attempts[0].model, "a/x");
+    IS(attempts[0].error, "status");
+    IS(attempts[1].why, "next");
+    assert_true(read.attempts[0].status == 500 && read.attempts[0].duration_us == 12);
+    assert_true(read.attempts[1].ttft_us == 300);
+    IS(attempts[1].error, "");
+    arena_release(&arena);
+}
+
+static void a_plain_record_has_no_unit_and_a_shadow_says_whose_it_is(void **state UNUSED)
+{
+    struct arena arena;
+    arena_init(&arena, 1 << 20);
+    struct ledger_record written = sample;
+    written.usage.known = false;
+    struct record read = read_back(&arena, &written);
+    assert_false(read.has_unit || read.forced || read.has_features || read.usage_known);
+    IS(arm_why, "");
+    IS(assignment, "");
+    IS(finish, "");
+    written.kind = RECORD_SHADOW;
+    written.of = SPAN("req_0");
+    read = read_back(&arena, &written);
+    assert_int_equal(read.kind, RECORD_SHADOW);
+    IS(of, "req_0");
+    arena_release(&arena);
+}
+
+static void feedback_reads_back(void **state UNUSED)
+{
+    struct arena arena;
+    struct buf out = BUF_INIT(4096);
+    struct record read;
+    arena_init(&arena, 1 << 20);
+    const struct ledger_feedback feedback = { .time_ms = 1764000000123,
+                                              .request_id = SPAN("req_1"),
+                                              .node = SPAN("n1"),
+                                              .team = SPAN("research"),
+                                              .metric = SPAN("thumbs"),
+                                              .score = -0.25 };
+    assert_int_equal(ledger_write_feedback(&feedback, &out), OK);
+    assert_int_equal(record_read(&arena, buf_span(&out), &read), OK);
+    assert_int_equal(read.kind, RECORD_FEEDBACK);
+    assert_int_equal(read.time_ms, 1764000000123);
+    IS(request_id, "req_1");
+    IS(team, "research");
+    IS(metric, "thumbs");
+    assert_true(read.score < -0.2499 && read.score > -0.2501);
+    buf_release(&out);
+    struct buf small = BUF_INIT(40);
+    assert_int_equal(buf_append(&small, SPAN("before")), OK);
+    assert_int_equal(ledger_write_feedback(&feedback, &small), ERR_FULL);
+    assert_true(span_eq(buf_span(&small), SPAN("before")));
+    buf_release(&small);
+    arena_release(&arena);
+}
+
 static void hostile_texts_are_escaped_and_cut(void **state)
 {
     (void)state;
@@ -104,7 +215,8 @@ static void hostile_texts_are_escaped_and_cut(void **state)
     assert_true(json_get(&ix, 0, SPAN("cut")) == JSON_NONE);
     /* Everything at its worst: what must go are the attempts. */
     record.request_id = record.node = record.key_id = record.team = record.route = record.arm = record.model =
-        record.asked;
+        record.of = record.client = record.assignment = record.asked;
+    record.kind = RECORD_SHADOW;
     record.attempt_count = ATTEMPTS_MAX;
     for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
         record.attempts[i] = (struct ledger_attempt){ .model = record.asked, .why = "weight", .error = "status" };
@@ -141,6 +253,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_record_reads_back),
+        cmocka_unit_test(the_reader_finds_what_was_written),
+        cmocka_unit_test(a_plain_record_has_no_unit_and_a_shadow_says_whose_it_is),
+        cmocka_unit_test(feedback_reads_back),
         cmocka_unit_test(hostile_texts_are_escaped_and_cut),
         cmocka_unit_test(nothing_is_appended_on_error),
     };

@@ -376,6 +376,38 @@ static void lists_have_openais_shape(void **state)
     buf_release(&out);
 }
 
+static enum finish finish_of(const char *data)
+{
+    struct event_facts facts;
+    const struct sse_event event = { .has_data = true, .data = span_cstr(data), .raw = span_cstr(data) };
+    assert_int_equal(openai_chat_event(&arena, ENDPOINT_CHAT, &event, &facts), OK);
+    const enum finish streamed = facts.finish;
+    assert_int_equal(openai_chat_answer(&arena, ENDPOINT_CHAT, span_cstr(data), &facts), OK);
+    assert_int_equal(facts.finish, streamed);
+    return streamed;
+}
+
+static void why_an_answer_ended(void **state UNUSED)
+{
+#define ENDED(reason) "{\"choices\":[{\"delta\":{\"content\":\"x\"},\"finish_reason\":" reason "}]}"
+    assert_int_equal(finish_of(ENDED("null")), FINISH_NONE);
+    assert_int_equal(finish_of(ENDED("\"stop\"")), FINISH_STOP);
+    assert_int_equal(finish_of(ENDED("\"length\"")), FINISH_LENGTH);
+    assert_int_equal(finish_of(ENDED("\"tool_calls\"")), FINISH_TOOL_CALLS);
+    assert_int_equal(finish_of(ENDED("\"function_call\"")), FINISH_TOOL_CALLS);
+    assert_int_equal(finish_of(ENDED("\"content_filter\"")), FINISH_CONTENT_FILTER);
+    assert_int_equal(finish_of(ENDED("\"refusal\"")), FINISH_REFUSAL);
+    assert_int_equal(finish_of(ENDED("\"eos\"")), FINISH_OTHER);
+    /* A refusal has a field of its own; its reason is an ordinary one. */
+    assert_int_equal(finish_of("{\"choices\":[{\"message\":{\"refusal\":\"No.\"},\"finish_reason\":\"stop\"}]}"),
+                     FINISH_REFUSAL);
+    assert_int_equal(finish_of("{\"choices\":[{\"delta\":{\"refusal\":\"N\"},\"finish_reason\":null}]}"),
+                     FINISH_REFUSAL);
+    assert_int_equal(finish_of("{\"choices\":[{\"delta\":{\"refusal\":\"\",\"content\":\"a\"}}]}"), FINISH_NONE);
+    assert_int_equal(finish_of("{\"choices\":[{\"delta\":{\"refusal\":null,\"content\":\"a\"}}]}"), FINISH_NONE);
+#undef ENDED
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +423,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damage_does_no_harm, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_have_openais_shape, setup, teardown),
         cmocka_unit_test_setup_teardown(lists_have_openais_shape, setup, teardown),
+        cmocka_unit_test_setup_teardown(why_an_answer_ended, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

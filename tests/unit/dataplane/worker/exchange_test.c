@@ -2,8 +2,21 @@
  * accounting. */
 #include "rig.h"
 #include "dataplane/route/breaker.h"
+#include "proto/record.h"
 
 #define TRY(rig, n) (&(rig).lane.tries[n])
+
+/* Of the one request that ended since the last look. It lives in the arena, which the caller releases. */
+static struct record only_record(struct rig *rig, struct arena *arena)
+{
+    struct buf out;
+    struct record read;
+    arena_init(arena, 1 << 20);
+    assert_int_equal(records(rig, &out), 1);
+    assert_int_equal(record_read(arena, arena_dup(arena, span_head(buf_span(&out), out.len - 1)), &read), OK);
+    buf_release(&out);
+    return read;
+}
 
 static void streams_and_accounts(void **state)
 {
@@ -47,10 +60,11 @@ static void streams_and_accounts(void **state)
     assert_int_equal(counted(&rig, SERIES_TOKENS_INPUT), 10);
     assert_int_equal(counted(&rig, SERIES_TOKENS_OUTPUT), 20);
     assert_int_equal(counted(&rig, SERIES_COST_NANO), 50000);
-    struct buf out;
-    assert_int_equal(records(&rig, &out), 1);
-    assert_non_null(strstr(buf_cstr(&out), "\"a/m\""));
-    buf_release(&out);
+    struct arena arena;
+    const struct record read = only_record(&rig, &arena);
+    assert_true(span_eq(read.model, SPAN("a/m")) && span_eq(read.finish, SPAN("stop")));
+    assert_true(read.has_features && read.input_tokens_est > 0 && read.choices == 1 && !read.tools);
+    arena_release(&arena);
     /* The connection carries another one. */
     buf_clear(&c->in);
     ask(&rig, c, STREAM_ASK);
@@ -600,6 +614,28 @@ static void whole_answers_pass_byte_by_byte(void **state)
     assert_true(has(c, "content-type: application/json\r\n"));
     assert_int_equal(counted(&rig, SERIES_OK), 1);
     assert_int_equal(counted(&rig, SERIES_COST_NANO), 50000);
+    struct arena arena;
+    assert_true(span_eq(only_record(&rig, &arena).finish, SPAN("stop")));
+    arena_release(&arena);
+    rig_stop(&rig);
+}
+
+/* A refusal's words come before an ordinary end, and most of them in events that are not read again. */
+static void a_refusal_in_words_is_a_refusal(void **state UNUSED)
+{
+#define REFUSAL(text) CHUNK("{\"choices\":[{\"delta\":{\"refusal\":\"" text "\"}}]}")
+    struct rig rig = { .port = 0 };
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, STREAM_ASK);
+    UNTIL(&rig, rig.lane.count == 1);
+    try_head(TRY(rig, 0), 200, "text/event-stream", NULL, NULL);
+    try_body(TRY(rig, 0), ROLE REFUSAL("I") REFUSAL(" will not.") FINISH USAGE(10, 20) DONE);
+    try_done(TRY(rig, 0), OK);
+    UNTIL(&rig, has(c, LAST_CHUNK));
+    struct arena arena;
+    assert_true(span_eq(only_record(&rig, &arena).finish, SPAN("refusal")));
+    arena_release(&arena);
     rig_stop(&rig);
 }
 
@@ -933,6 +969,7 @@ int main(void)
         cmocka_unit_test(unfinished_events_are_accounted),
         cmocka_unit_test(deadline_covers_all_attempts),
         cmocka_unit_test(whole_answers_pass_byte_by_byte),
+        cmocka_unit_test(a_refusal_in_words_is_a_refusal),
         cmocka_unit_test(whole_failures_in_200_fail_over),
         cmocka_unit_test(odd_content_types_are_left_out),
         cmocka_unit_test(an_empty_answer_by_limit_passes),
