@@ -154,6 +154,8 @@ int run_keys_revoke(struct cli *cli);
 int run_providers_list(struct cli *cli); /* commands_operate.c */
 int run_providers_drain(struct cli *cli);
 int run_providers_undrain(struct cli *cli);
+int run_block(struct cli *cli);
+int run_unblock(struct cli *cli);
 int run_weights_show(struct cli *cli);
 int run_weights_freeze(struct cli *cli);
 int run_weights_unfreeze(struct cli *cli);
@@ -168,9 +170,9 @@ int run_nodes_list(struct cli *cli);
 int run_nodes_adopt(struct cli *cli);
 int run_nodes_pin(struct cli *cli);
 int run_nodes_unpin(struct cli *cli);
-int run_audit(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
+int run_audit(struct cli *cli);   /* commands_audit.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_reload(struct cli *cli);  /* commands_node.c */
 int run_upgrade(struct cli *cli);

@@ -74,6 +74,12 @@ static int unreachable(const struct cli *cli, enum err err, bool is_change)
                         "no answer from the control plane at %s in time; whether the change was made is shown by "
                         "`fairlead status` and `fairlead audit`",
                         cli->address);
+    if (span_starts(span_cstr(cli->address), SPAN("ipc://")) && access(cli->address + strlen("ipc://"), W_OK) != 0 &&
+        errno == EACCES)
+        return cli_fail(cli, EXIT_DENIED,
+                        "the control plane's socket %s is not open to you; its owner opens it to a group by "
+                        "--admin-group, and says in roles.yaml who may do what",
+                        cli->address + strlen("ipc://"));
     return cli_fail(
         cli, EXIT_UNREACHABLE,
         "no control plane answers at %s (%s); is it running? `fairlead up` starts one, --home names another",

@@ -80,6 +80,20 @@ int run_providers_undrain(struct cli *cli)
     return change_named(cli, "providers.undrain");
 }
 
+int run_block(struct cli *cli)
+{
+    if (!opts_text(&cli->given, "reason", NULL))
+        return cli_fail(cli, EXIT_USAGE, "say why, for those who come after: --reason TEXT");
+    if (!cli_confirm(cli, "Forbid %s to every request, whatever policy is live?", cli_arg(cli, 0)))
+        return EXIT_REFUSED;
+    return change_named(cli, "block");
+}
+
+int run_unblock(struct cli *cli)
+{
+    return change_named(cli, "unblock");
+}
+
 /* ---- weights ---- */
 
 static int print_weights(struct cli *cli, const struct admin_reply *reply, const struct json_index *ix)

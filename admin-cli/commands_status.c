@@ -224,6 +224,21 @@ static void print_json(struct span control, enum err err, struct span local)
     buf_release(&both);
 }
 
+/* What operators forbade, which no rollback lifts: to be seen before anybody looks for another reason. */
+static void print_blocks(struct cli *cli, const struct json_index *ix)
+{
+    static const struct column kind = { "", "kind", COLUMN_TEXT }, target = { "", "target", COLUMN_TEXT },
+                               by = { "", "by", COLUMN_TEXT }, reason = { "", "reason", COLUMN_TEXT },
+                               until = { "", "expires_at_ms", COLUMN_UNTIL };
+    const uint32_t set = json_get(ix, 0, SPAN("overrides_set"));
+    for (uint32_t t = set == JSON_NONE ? JSON_NONE : json_first(ix, set); t != JSON_NONE; t = json_next(ix, set, t)) {
+        const bool ends = render_u64(ix, t, "expires_at_ms") != 0;
+        printf("%-10s  %s by %s: %s%s%s\n", render_cell(cli, ix, t, &kind), render_cell(cli, ix, t, &target),
+               render_cell(cli, ix, t, &by), render_cell(cli, ix, t, &reason), ends ? "; lifted by itself " : "",
+               ends ? render_cell(cli, ix, t, &until) : "");
+    }
+}
+
 static int print_status(struct cli *cli, enum err local_err, struct span local)
 {
     static const struct column fields[] = {
@@ -245,6 +260,7 @@ static int print_status(struct cli *cli, enum err local_err, struct span local)
         return EXIT_GOOD;
     }
     print_arms(cli, &ix);
+    print_blocks(cli, &ix);
     render_fields(cli, &ix, 0, fields, ARRAY_LEN(fields));
     print_models(cli, &ix);
     print_prices(cli, &ix);
@@ -336,31 +352,6 @@ int run_nodes_pin(struct cli *cli)
 int run_nodes_unpin(struct cli *cli)
 {
     return pin(cli, "--unpin");
-}
-
-int run_audit(struct cli *cli)
-{
-    static const struct column columns[] = { { "SEQ", "seq", COLUMN_NUMBER },
-                                             { "WHEN", "entry.at_ms", COLUMN_TIME },
-                                             { "WHO", "entry.user", COLUMN_TEXT },
-                                             { "COMMAND", "entry.command", COLUMN_TEXT },
-                                             { "WHAT", "entry.message", COLUMN_TEXT } };
-    struct call call = { .command = "audit.list" };
-    const struct admin_reply *reply;
-    struct json_index ix;
-    const char *lines = opts_text(&cli->given, "lines", "50");
-    uint64_t number;
-    if (span_to_u64(span_cstr(lines), &number) != OK || number == 0)
-        return cli_fail(cli, EXIT_USAGE, "--lines: '%s' is no number from 1 on", lines);
-    call_arg_cstr(&call, "lines", lines);
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "nothing has been changed yet");
-    return EXIT_GOOD;
 }
 
 int run_backup(struct cli *cli)

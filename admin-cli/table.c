@@ -69,7 +69,11 @@ static const struct opt records_options[] = {
     { "last", 0, OPT_TEXT, "N", "how many of the newest (default: 10)" },
 };
 static const struct opt audit_options[] = {
-    { "lines", 0, OPT_TEXT, "N", "how many of the newest (default: 50)" },
+    { "since", 0, OPT_TEXT, "TIME", "all of this long ago until now (30m, 7d), instead of the newest" },
+    { "user", 0, OPT_TEXT, "NAME", "only what this user did; * stands for any text" },
+    { "command", 0, OPT_TEXT, "NAME", "only this command (policy.push, keys.*)" },
+    { "limit", 0, OPT_TEXT, "N", "how many, the newest of them (default: 50; with --since all)" },
+    { "follow", 'f', OPT_FLAG, NULL, "go on printing what is done, until interrupted" },
 };
 static const struct opt init_options[] = {
     { "force", 0, OPT_FLAG, NULL, "replace files that are there (they are kept with the ending .old)" },
@@ -86,6 +90,8 @@ static const struct opt up_options[] = {
     { "workers", 0, OPT_TEXT, "N", "worker processes (default: one per core)" },
     { "prices", 0, OPT_TEXT, "FILE_OR_URL",
       "catalog for the price feed (default: HOME/prices.yaml, else the shipped book)" },
+    { "admin-group", 0, OPT_TEXT, "GROUP",
+      "open the admin socket to this group; HOME/roles.yaml says who of them may do what" },
     { "detach", 'd', OPT_FLAG, NULL, "go to the background once everything is ready; logs go to HOME/log" },
 };
 static const struct opt upgrade_options[] = {
@@ -224,6 +230,23 @@ const struct cli_command cli_commands[] = {
       .changes = true,
       .run = run_providers_undrain,
       .brief = "lift a drain" },
+    { .path = "block",
+      .arguments = "NAME",
+      .args_least = 1,
+      .args_most = 1,
+      .changes = true,
+      OPTIONS(override_options),
+      .run = run_block,
+      .brief = "forbid a provider or model to every request; --reason is needed",
+      .more = "Outlives every push and rollback, until it is lifted or --for is over. Where nothing else may serve, "
+              "requests are refused." },
+    { .path = "unblock",
+      .arguments = "NAME",
+      .args_least = 1,
+      .args_most = 1,
+      .changes = true,
+      .run = run_unblock,
+      .brief = "lift a block" },
     { .path = "weights show",
       .arguments = "",
       .run = run_weights_show,
@@ -332,7 +355,13 @@ const struct cli_command cli_commands[] = {
       .run = run_records,
       .brief = "which model served a request, why, and for how much; or the newest requests",
       .more = "Reads what this machine's node recorded. A request's id stands in its answer's x-request-id header." },
-    { .path = "audit", .arguments = "", OPTIONS(audit_options), .run = run_audit, .brief = "who changed what, when" },
+    { .path = "audit",
+      .arguments = "",
+      OPTIONS(audit_options),
+      .run = run_audit,
+      .brief = "who changed what, when",
+      .more = "Every change stands there, with the user as the system knows it (its uid is shown with --json), its "
+              "arguments, and what came of it. With --follow and --json: one line each." },
     { .path = "backup",
       .arguments = "DIR",
       .args_least = 1,

@@ -85,6 +85,7 @@ static void describe_parts(const struct cli *cli, struct part *parts)
         parts[i].args[parts[i].arg_count++] = (char *)(uintptr_t)parts[i].name;
         add_arg(&parts[i], "--home", cli->home);
     }
+    add_arg(&parts[PART_CONTROL], "--admin-group", opts_text(&cli->given, "admin-group", NULL));
     add_arg(&parts[PART_NODE], "--listen", listen);
     add_arg(&parts[PART_NODE], "--operations", operations);
     add_arg(&parts[PART_NODE], "--workers", opts_text(&cli->given, "workers", NULL));

@@ -5,14 +5,17 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/notify.h"
+#include "controlplane/admin/roles.h"
 #include "controlplane/admin/service.h"
 #include "proto/channel.h"
 #include "proto/home.h"
 #include "proto/snapshot.h"
 #include "proto/wire.h"
 #include <errno.h>
+#include <grp.h>
 #include <limits.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -36,6 +39,8 @@ struct daemon {
     struct nodes *nodes;
     struct publisher *publisher;
     struct service service;
+    struct roles *roles;
+    char *roles_path;
     uint64_t evidence_next, evidence_end; /* reserved sequences */
     uint64_t followed_generation, followed_epoch;
     int64_t decided_at_ms;
@@ -256,33 +261,55 @@ static void on_evidence(void *user, struct channel_call *call, struct span reque
     arena_release(&arena);
 }
 
-/* On one machine the socket's owner and root are the administrators; the socket's mode keeps everybody else out
- * already. */
-static enum role role_of(const struct channel_peer *peer, bool *ret_known)
-{
-    *ret_known = peer->local && (peer->uid == 0 || peer->uid == (uint32_t)getuid());
-    return ROLE_ADMIN;
-}
-
 static void on_admin(void *user, struct channel_call *call, struct span request, const struct channel_peer *peer)
 {
     struct daemon *d = user;
     struct buf reply = BUF_INIT(FRAME_BYTES_MAX);
-    bool known;
-    const enum role role = role_of(peer, &known);
-    if (known) {
-        service_execute(&d->service, request, role, clock_wall_ms(), &reply);
-    } else {
-        const struct admin_reply denied = { .protocol = LINK_PROTOCOL,
-                                            .status = ADMIN_DENIED,
-                                            .message =
-                                                SPAN("only root and the user that runs the control plane may ask") };
-        log_warn("admin.denied", LOG_U64("uid", peer->uid));
-        if (wire_encode_admin_reply(&denied, &reply) != OK)
-            buf_clear(&reply);
-    }
+    struct caller caller = { .uid = CALLER_UID_UNKNOWN };
+    /* Over a network nobody is known: roles go by the peer's uid. */
+    if (peer->local && peer->uid != UINT32_MAX && roles_judge(d->roles, peer->uid, clock_ms(), &caller))
+        service_execute(&d->service, request, &caller, clock_wall_ms(), &reply);
+    else
+        service_deny(&d->service, &caller, &reply);
     channel_reply(call, buf_span(&reply));
     buf_release(&reply);
+}
+
+/* Lets a group in: through this directory or to this socket, no further than its name says. */
+static enum err open_to_group(const char *path, gid_t group, mode_t bits)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && (st.st_gid == group || chown(path, (uid_t)-1, group) == 0) &&
+        ((st.st_mode & bits) == bits || chmod(path, (st.st_mode & 0777) | bits) == 0))
+        return OK;
+    log_error("admin.group", LOG_STR("path", path), LOG_STR("why", strerror(errno)),
+              LOG_STR("hint", "the control plane's user must own it and be a member of the group itself"));
+    return errno == EPERM || errno == EACCES ? ERR_DENIED : ERR_IO;
+}
+
+/* The admin socket becomes the group's to connect to, and in our own home the way to it its to go: names in run/ can
+ * then be tried, so each of the other sockets there keeps a mode of its own (0600). */
+static enum err admit_group(const struct daemon *d)
+{
+    const struct daemon_options *o = d->options;
+    char path[PATH_MAX + 16];
+    errno = 0;
+    const struct group *group = getgrnam(o->admin_group);
+    if (!group) {
+        log_error("admin.group", LOG_STR("group", o->admin_group), LOG_STR("why", "this system has no such group"));
+        return ERR_NOT_FOUND;
+    }
+    const gid_t gid = group->gr_gid;
+    if (o->admin_address)
+        return span_starts(span_cstr(o->admin_address), SPAN("ipc://"))
+                   ? open_to_group(o->admin_address + strlen("ipc://"), gid, 0660)
+                   : OK;
+    enum err err = open_to_group(o->home, gid, 0010);
+    snprintf(path, sizeof(path), "%s/%s", o->home, HOME_RUN);
+    if (!err)
+        err = open_to_group(path, gid, 0010);
+    snprintf(path, sizeof(path), "%s/%s", o->home, HOME_ADMIN_SOCKET);
+    return err ? err : open_to_group(path, gid, 0660);
 }
 
 static enum err open_link(struct daemon *d, const char *address, const char *relative, unsigned parallel,
@@ -371,6 +398,10 @@ static enum err open_rooms(struct daemon *d)
         err = nodes_new(&d->nodes);
     if (!err)
         err = publisher_new(d->versions, d->nodes, reply_fetch, d, &d->publisher);
+    if (!err) {
+        d->roles_path = file_join(d->options->home, HOME_ROLES);
+        err = d->roles_path ? roles_new(d->roles_path, &d->roles) : ERR_NOMEM;
+    }
     if (err)
         return err;
     load_book(d);
@@ -398,7 +429,7 @@ static enum err open_links(struct daemon *d)
         err = open_link(d, o->evidence_address, HOME_EVIDENCE_SOCKET, LINK_PARALLEL, on_evidence, &d->evidence);
     if (!err)
         err = open_link(d, o->admin_address, HOME_ADMIN_SOCKET, LINK_PARALLEL, on_admin, &d->admin);
-    return err;
+    return err || !o->admin_group ? err : admit_group(d);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -507,6 +538,8 @@ int daemon_run(const struct daemon_options *options)
         uv_run(&d->loop, UV_RUN_DEFAULT);
         uv_loop_close(&d->loop);
     }
+    roles_free(d->roles);
+    free(d->roles_path);
     nodes_free(d->nodes);
     evidence_state_free(d->learned);
     versions_close(d->versions);

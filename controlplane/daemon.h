@@ -8,6 +8,7 @@ struct daemon_options {
     const char *fetch_address; /* NULL: the socket in the home */
     const char *evidence_address;
     const char *admin_address;
+    const char *admin_group;       /* its members may connect to the admin socket; NULL: only its owner and root */
     const char *prices_file;       /* the book that ships with Fairlead; NULL: looked for beside the program */
     uint32_t decide_every_ms;      /* evidence is recomputed and published at least this often */
     uint32_t evidence_lifetime_ms; /* nodes fall back to the policy when it was not renewed for so long */

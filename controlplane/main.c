@@ -19,6 +19,9 @@ static const struct opt options[] = {
     { "evidence", 0, OPT_TEXT, "ADDRESS",
       "where prober, price feed and nodes report (default: ipc://HOME/run/evidence.ipc)" },
     { "admin", 0, OPT_TEXT, "ADDRESS", "where the CLI asks (default: ipc://HOME/run/admin.ipc)" },
+    { "admin-group", 0, OPT_TEXT, "GROUP",
+      "open the admin socket to this group; HOME/roles.yaml says who of them may do what (default: only root and the "
+      "user that runs this program may ask)" },
     { "prices", 0, OPT_TEXT, "FILE", "the price book under all feeds (default: the one that ships with Fairlead)" },
     { "decide-every", 0, OPT_TEXT, "TIME", "how often weights are recomputed and published (default: 1s)" },
     { "evidence-lifetime", 0, OPT_TEXT, "TIME",
@@ -94,6 +97,7 @@ static int run(const struct opts_result *given)
     struct daemon_options o = { .fetch_address = opts_text(given, "fetch", NULL),
                                 .evidence_address = opts_text(given, "evidence", NULL),
                                 .admin_address = opts_text(given, "admin", NULL),
+                                .admin_group = opts_text(given, "admin-group", NULL),
                                 .prices_file = opts_text(given, "prices", NULL) };
     if (!duration(given, "decide-every", DECIDE_EVERY_MS, &o.decide_every_ms))
         return usage("--decide-every: a duration of 10ms to 24h, such as 1s");

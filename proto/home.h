@@ -19,5 +19,6 @@
 #define HOME_NODE_CONFIG     "node.yaml"
 #define HOME_NODE_COPY       "run/node.yaml" /* of the configuration in force; workers read this one */
 #define HOME_POLICY          "policy.yaml"
+#define HOME_ROLES           "roles.yaml" /* who may do what on the admin link */
 #define HOME_DIRECTORY       "directory.yaml"
 #define HOME_PRICES          "prices.yaml" /* a catalog for the price feed; else the one that ships with Fairlead */

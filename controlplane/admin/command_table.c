@@ -18,6 +18,8 @@ const struct command service_commands[] = {
     { "providers.list", ROLE_VIEWER, false, false, command_providers_list },
     { "providers.drain", ROLE_OPERATOR, true, false, command_providers_drain },
     { "providers.undrain", ROLE_OPERATOR, true, false, command_providers_undrain },
+    { "block", ROLE_OPERATOR, true, false, command_block },
+    { "unblock", ROLE_OPERATOR, true, false, command_unblock },
     { "weights.show", ROLE_VIEWER, false, false, command_weights_show },
     { "weights.freeze", ROLE_OPERATOR, true, false, command_weights_freeze },
     { "weights.unfreeze", ROLE_OPERATOR, true, false, command_weights_unfreeze },

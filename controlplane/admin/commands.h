@@ -23,6 +23,8 @@ enum admin_status command_keys_revoke(struct command_call *call);
 enum admin_status command_providers_list(struct command_call *call);
 enum admin_status command_providers_drain(struct command_call *call);
 enum admin_status command_providers_undrain(struct command_call *call);
+enum admin_status command_block(struct command_call *call);
+enum admin_status command_unblock(struct command_call *call);
 enum admin_status command_weights_show(struct command_call *call);
 enum admin_status command_weights_freeze(struct command_call *call);
 enum admin_status command_weights_unfreeze(struct command_call *call);
@@ -38,8 +40,10 @@ enum admin_status command_status(struct command_call *call);
 enum admin_status command_nodes_list(struct command_call *call);
 enum admin_status command_nodes_behind(struct command_call *call);
 enum admin_status command_nodes_adopt(struct command_call *call);
-enum admin_status command_audit_list(struct command_call *call);
 enum admin_status command_backup(struct command_call *call);
+
+/* commands_audit.c */
+enum admin_status command_audit_list(struct command_call *call);
 
 /* Shared. Fails with the library's word for it; disk-full is said as such. */
 enum admin_status command_fail_err(struct command_call *call, const char *what, enum err err);
@@ -52,6 +56,8 @@ MUST_CHECK enum err command_head(struct command_call *call, struct head **ret);
 MUST_CHECK enum err command_head_change(struct command_call *call, struct head *head, const char *why);
 /* Artifact of the live head's stable arm; NULL in *ret when nothing is live. */
 MUST_CHECK enum err command_live_artifact(struct command_call *call, const struct head *head, struct artifact **ret);
+/* The overrides that hold, as a JSON array. */
+void command_put_overrides(struct command_call *call, const struct head *head);
 /* "" for one, "s" otherwise. */
 static inline const char *command_plural(uint64_t count)
 {

@@ -5,6 +5,27 @@
 
 #define REASON_BYTES_MAX 500u
 
+void command_put_overrides(struct command_call *call, const struct head *head)
+{
+    static const char *const kinds[] = { "drain", "block", "freeze" };
+    struct json_writer *w = call->result;
+    json_array_open(w);
+    for (uint32_t i = 0; i < head->override_count; i++) {
+        const struct override *o = &head->overrides[i];
+        if (o->expires_at_ms && o->expires_at_ms <= call->now_ms)
+            continue; /* it stands in the head until the next change, and counts no more */
+        json_object_open(w);
+        json_member_cstr(w, "kind", kinds[o->kind]);
+        json_member_string(w, "target", o->target);
+        json_member_string(w, "reason", o->reason);
+        json_member_string(w, "by", o->by);
+        json_member_i64(w, "set_at_ms", o->set_at_ms);
+        json_member_i64(w, "expires_at_ms", o->expires_at_ms);
+        json_object_close(w);
+    }
+    json_array_close(w);
+}
+
 /* ---- providers ---- */
 
 enum admin_status command_providers_list(struct command_call *call)
@@ -17,20 +38,7 @@ enum admin_status command_providers_list(struct command_call *call)
     json_key(call->result, SPAN("providers"));
     evidence_json_providers(call->service->evidence, call->now_ms, call->result);
     json_key(call->result, SPAN("overrides"));
-    json_array_open(call->result);
-    for (uint32_t i = 0; i < head->override_count; i++) {
-        static const char *const kinds[] = { "drain", "block", "freeze" };
-        const struct override *o = &head->overrides[i];
-        json_object_open(call->result);
-        json_member_cstr(call->result, "kind", kinds[o->kind]);
-        json_member_string(call->result, "target", o->target);
-        json_member_string(call->result, "reason", o->reason);
-        json_member_string(call->result, "by", o->by);
-        json_member_i64(call->result, "set_at_ms", o->set_at_ms);
-        json_member_i64(call->result, "expires_at_ms", o->expires_at_ms);
-        json_object_close(call->result);
-    }
-    json_array_close(call->result);
+    command_put_overrides(call, head);
     json_object_close(call->result);
     return ADMIN_OK;
 }
@@ -190,6 +198,19 @@ enum admin_status command_providers_drain(struct command_call *call)
 enum admin_status command_providers_undrain(struct command_call *call)
 {
     return lift_override(call, OVERRIDE_DRAIN, "undrain");
+}
+
+/* A drain is part of running things; a block says that something must not be used, and always why. */
+enum admin_status command_block(struct command_call *call)
+{
+    if (span_empty(span_trim(command_arg(call, "reason", SPAN("")))))
+        return command_fail(call, ADMIN_INVALID, "say why, for those who come after: --reason TEXT");
+    return set_override(call, OVERRIDE_BLOCK, "block");
+}
+
+enum admin_status command_unblock(struct command_call *call)
+{
+    return lift_override(call, OVERRIDE_BLOCK, "unblock");
 }
 
 /* ---- weights ---- */

@@ -3,8 +3,6 @@
 #include "proto/snapshot.h"
 #include "proto/wire.h"
 
-#define AUDIT_LINES_DEFAULT 50u
-
 static void put_arms(struct command_call *call, const struct head *head)
 {
     json_key(call->result, SPAN("arms"));
@@ -56,6 +54,8 @@ enum admin_status command_status(struct command_call *call)
     json_member_i64(w, "generation_at_ms", head->made_at_ms);
     put_arms(call, head);
     json_member_u64(w, "overrides", head->override_count);
+    json_key(w, SPAN("overrides_set"));
+    command_put_overrides(call, head);
     json_member_u64(w, "directory", n.directory_seq);
     json_member_u64(w, "teams", teams->count);
     json_member_u64(w, "store_bytes", snapshot_bytes_used(versions_snapshot(service->versions)));
@@ -120,31 +120,6 @@ enum admin_status command_nodes_adopt(struct command_call *call)
     command_fail(call, ADMIN_OK, "%s may take tables of epoch %llu now", span_empty(node) ? "every node" : "the node",
                  (unsigned long long)n.epoch);
     return ADMIN_OK;
-}
-
-static bool put_audit_line(void *user, uint64_t seq, struct span json)
-{
-    struct command_call *call = user;
-    json_object_open(call->result);
-    json_member_u64(call->result, "seq", seq);
-    json_key(call->result, SPAN("entry"));
-    json_put_raw(call->result, json);
-    json_object_close(call->result);
-    return call->result->err == OK;
-}
-
-enum admin_status command_audit_list(struct command_call *call)
-{
-    struct versions_numbers n;
-    enum err err = versions_numbers(call->service->versions, &n);
-    const uint64_t wanted = number_arg(call, "lines") ? number_arg(call, "lines") : AUDIT_LINES_DEFAULT;
-    if (err)
-        return command_fail_err(call, "reading the store", err);
-    json_array_open(call->result);
-    err = versions_audit_each(call->service->versions, n.audit_seq > wanted ? n.audit_seq - wanted + 1 : 1,
-                              put_audit_line, call);
-    json_array_close(call->result);
-    return err ? command_fail_err(call, "reading the audit log", err) : ADMIN_OK;
 }
 
 /* A consistent copy beside the running store. The path is on the control plane's machine. */

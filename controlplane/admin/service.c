@@ -2,6 +2,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "controlplane/admin/commands.h"
+#include "proto/home.h"
 #include "proto/wire.h"
 #include <stdarg.h>
 
@@ -39,6 +40,12 @@ enum admin_status command_fail_err(struct command_call *call, const char *what, 
                         err == ERR_NOSPACE ? " (the disk or the store is full; nothing was changed)" : "");
 }
 
+const char *role_name(enum role role)
+{
+    static const char *const names[] = { "viewer", "operator", "admin" };
+    return names[role];
+}
+
 static const struct command *find_command(struct span name)
 {
     for (unsigned i = 0; i < service_command_count; i++) {
@@ -57,6 +64,11 @@ static enum err audit(struct command_call *call, const struct command *command)
     json_object_open(&w);
     json_member_i64(&w, "at_ms", call->now_ms);
     json_member_string(&w, "user", span_head(call->request->user, USER_BYTES_MAX));
+    if (call->caller->uid != CALLER_UID_UNKNOWN)
+        json_member_u64(&w, "uid", call->caller->uid);
+    if (!span_eq(call->claimed, call->request->user))
+        json_member_string(&w, "claimed", span_head(call->claimed, USER_BYTES_MAX));
+    json_member_cstr(&w, "role", role_name(call->caller->role));
     json_member_cstr(&w, "command", command->name);
     json_member_cstr(&w, "message", call->message);
     json_key(&w, SPAN("args"));
@@ -193,9 +205,8 @@ static enum admin_status execute_query(struct command_call *call, const struct c
     return status;
 }
 
-static enum admin_status execute(struct command_call *call, enum role role, struct buf *result, struct buf *encoded)
+static enum admin_status execute(struct command_call *call, struct buf *result, struct buf *encoded)
 {
-    static const char *const role_names[] = { "viewer", "operator", "admin" };
     const struct admin_request *request = call->request;
     if (request->protocol != LINK_PROTOCOL)
         return command_fail(call, ADMIN_INVALID,
@@ -206,9 +217,12 @@ static enum admin_status execute(struct command_call *call, enum role role, stru
         return command_fail(call, ADMIN_NOT_FOUND,
                             "unknown command '" SPAN_FMT "': is the CLI newer than the control plane?",
                             SPAN_ARG(span_head(request->command, NAME_BYTES_MAX)));
-    if (role < command->role)
-        return command_fail(call, ADMIN_DENIED, "%s needs the role %s, you have %s", command->name,
-                            role_names[command->role], role_names[role]);
+    if (call->caller->role < command->role)
+        return command_fail(call, ADMIN_DENIED,
+                            "%s needs the role %s, you have %s; root and the user that runs the control plane can "
+                            "grant it in %s/" HOME_ROLES,
+                            command->name, role_name(command->role), role_name(call->caller->role),
+                            call->service->home);
     if (!command->mutates)
         return execute_query(call, command);
     if (request->request_id.len < 8 || request->request_id.len > 128)
@@ -216,13 +230,34 @@ static enum admin_status execute(struct command_call *call, enum role role, stru
     return execute_mutation(call, command, result, encoded);
 }
 
-void service_execute(struct service *service, struct span bytes, enum role role, int64_t now_ms, struct buf *reply)
+void service_deny(const struct service *service, const struct caller *caller, struct buf *reply)
+{
+    char message[1024];
+    if (caller->uid == CALLER_UID_UNKNOWN)
+        snprintf(message, sizeof(message),
+                 "roles go by local users: ask on the control plane's machine, by its socket");
+    else
+        snprintf(message, sizeof(message),
+                 SPAN_FMT
+                 " (uid %u) has no role on this control plane: even to look takes the role viewer; root and the "
+                 "user that runs the control plane can grant one in %.600s/" HOME_ROLES,
+                 SPAN_ARG(span_empty(caller->name) ? SPAN("you") : span_head(caller->name, USER_BYTES_MAX)),
+                 caller->uid, service->home);
+    log_warn("admin.denied", LOG_U64("uid", caller->uid), LOG_SPAN("name", caller->name));
+    if (encode_reply(ADMIN_DENIED, message, SPAN(""), reply) != OK)
+        buf_clear(reply);
+}
+
+void service_execute(struct service *service, struct span bytes, const struct caller *caller, int64_t now_ms,
+                     struct buf *reply)
 {
     struct arena arena;
     struct admin_request *request;
     struct buf result = BUF_INIT(ADMIN_RESULT_BYTES_MAX);
     struct json_writer writer;
-    struct command_call call = { .service = service, .arena = &arena, .now_ms = now_ms, .result = &writer };
+    struct command_call call = {
+        .service = service, .caller = caller, .arena = &arena, .now_ms = now_ms, .result = &writer
+    };
     enum admin_status status;
 
     arena_init(&arena, COMMAND_ARENA_MAX);
@@ -234,7 +269,10 @@ void service_execute(struct service *service, struct span bytes, enum role role,
         status = command_fail(&call, ADMIN_INVALID, "not a request of this protocol: %s", err_name(err));
     } else {
         call.request = request;
-        status = execute(&call, role, &result, reply);
+        call.claimed = request->user;
+        if (!span_empty(caller->name))
+            request->user = caller->name;
+        status = execute(&call, &result, reply);
         const struct command *command = find_command(request->command);
         if (status != ADMIN_OK || !command || command->mutates)
             log_info("admin", LOG_SPAN("command", request->command), LOG_SPAN("user", request->user),

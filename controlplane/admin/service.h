@@ -13,6 +13,15 @@
 #include "proto/links.h"
 
 enum role { ROLE_VIEWER, ROLE_OPERATOR, ROLE_ADMIN };
+const char *role_name(enum role role); /* "viewer" */
+
+/* Who asks, as the link knows it: what a request says of its user is only a claim. */
+#define CALLER_UID_UNKNOWN UINT32_MAX
+struct caller {
+    enum role role;
+    uint32_t uid;     /* of a peer on this machine; CALLER_UID_UNKNOWN otherwise */
+    struct span name; /* the system's name for it; "": unknown, and the claim stands */
+};
 
 /* Messages on a link that made no sense since the start: frames that are not ours, and what could not be decoded. */
 struct link_refusals {
@@ -35,7 +44,9 @@ struct service {
 /* What a command works with. */
 struct command_call {
     struct service *service;
-    const struct admin_request *request;
+    const struct admin_request *request; /* its user is the caller's name where that is known */
+    const struct caller *caller;
+    struct span claimed; /* what the request said of its user */
     struct arena *arena;
     int64_t now_ms;
     struct json_writer *result; /* exactly one JSON value is written on ADMIN_OK */
@@ -60,6 +71,10 @@ bool command_flag(const struct command_call *call, const char *name); /* "true" 
 enum admin_status command_fail(struct command_call *call, enum admin_status status, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 
-/* Executes one encoded admin_request and appends the encoded admin_reply. role: what the link allows this peer. Never
- * fails: what goes wrong is in the reply. */
-void service_execute(struct service *service, struct span request, enum role role, int64_t now_ms, struct buf *reply);
+/* Executes one encoded admin_request and appends the encoded admin_reply. Never fails: what goes wrong is in the reply.
+ * Commands see the caller's name as the request's user where it is known; the audit line has name, uid, and the claim
+ * where it is another. */
+void service_execute(struct service *service, struct span request, const struct caller *caller, int64_t now_ms,
+                     struct buf *reply);
+/* Answers somebody who has no role at all. */
+void service_deny(const struct service *service, const struct caller *caller, struct buf *reply);

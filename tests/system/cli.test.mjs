@@ -473,9 +473,9 @@ routes:
   });
 
   test('the audit log has who did what', async () => {
-    const { stdout } = await expect(cli(['audit', '--lines', '3']), code.good, /^SEQ +WHEN +WHO +COMMAND +WHAT$/m);
+    const { stdout } = await expect(cli(['audit', '--limit', '3']), code.good, /^SEQ +WHEN +WHO +COMMAND +WHAT$/m);
     assert.equal(stdout.trim().split('\n').length, 4);
-    const entries = await ask('audit', '--lines', '1000');
+    const entries = await ask('audit', '--limit', '1000');
     for (const command of ['policy.push', 'rollback', 'keys.create', 'keys.revoke', 'teams.apply', 'providers.drain'])
       assert.ok(entries.some(({ entry }) => entry.command === command && entry.user), command);
   });

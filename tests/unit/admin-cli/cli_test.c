@@ -150,7 +150,7 @@ static void said_before_asking(UNUSED void **state)
     check(NOWHERE "prices accept a --all", EXIT_USAGE, NULL, "--all");
     check(NOWHERE "nodes adopt", EXIT_USAGE, NULL, "--all");
     check(NOWHERE "nodes pin", EXIT_USAGE, NULL, "--local");
-    check(NOWHERE "audit --lines x", EXIT_USAGE, NULL, "--lines");
+    check(NOWHERE "audit --limit x", EXIT_USAGE, NULL, "--limit");
     check("completion tcsh", EXIT_USAGE, NULL, "not 'tcsh'");
     check("man frobnicate", EXIT_USAGE, NULL, "no command");
     check("man status --dir /nonexistent", EXIT_USAGE, NULL, "--dir");

@@ -58,6 +58,8 @@ struct ask {
     enum role role;
     bool dry_run;
     const char *id; /* NULL: a fresh one */
+    uint32_t uid;
+    const char *name; /* as the system knows the peer; NULL: unknown */
 };
 
 static const struct ask as_admin = { .role = ROLE_ADMIN };
@@ -79,7 +81,10 @@ static enum admin_status ask_as(struct ask ask, const char *const *words)
     for (words++; words[0]; words += 2)
         list[request.arg_count++] = (struct admin_arg){ .name = span_cstr(words[0]), .value = span_cstr(words[1]) };
     assert_int_equal(wire_encode_admin_request(&request, &request_bytes), OK);
-    service_execute(&service, buf_span(&request_bytes), ask.role, now_ms++, &bytes);
+    const struct caller caller = { .role = ask.role,
+                                   .uid = ask.uid ? ask.uid : CALLER_UID_UNKNOWN,
+                                   .name = span_cstr(ask.name) };
+    service_execute(&service, buf_span(&request_bytes), &caller, now_ms++, &bytes);
     assert_int_equal(wire_decode_admin_reply(&store->arena, buf_span(&bytes), &reply), OK);
     if (reply->result.len) /* whatever the outcome: JSON or nothing */
         assert_int_equal(json_index(&store->arena, reply->result, &json_limits_default, &ix, NULL), OK);
@@ -293,7 +298,7 @@ static void roles(void **state)
     }
     assert_int_equal(ASK("no.such"), ADMIN_NOT_FOUND);
     struct buf bytes = BUF_INIT(1u << 20);
-    service_execute(&service, SPAN("\xff garbage"), ROLE_ADMIN, now_ms, &bytes);
+    service_execute(&service, SPAN("\xff garbage"), &(struct caller){ .role = ROLE_ADMIN }, now_ms, &bytes);
     assert_int_equal(wire_decode_admin_reply(&store->arena, buf_span(&bytes), &reply), OK);
     assert_int_equal(reply->status, ADMIN_INVALID);
     buf_release(&bytes);
@@ -440,6 +445,152 @@ static void drains_survive_rollback_and_expire(void **state)
     assert_int_equal(live()->override_count, 0);
 }
 
+static void blocks_survive_push_and_rollback(void **state)
+{
+    (void)state;
+    push(1), push(2);
+    assert_int_equal(ASK("block", "name", "openai"), ADMIN_INVALID); /* those who come after want to know why */
+    says("--reason");
+    assert_int_equal(ASK("block", "name", "openai", "reason", " "), ADMIN_INVALID);
+    assert_int_equal(ASK("block", "name", "opnai", "reason", "x"), ADMIN_NOT_FOUND);
+    says("did you mean 'openai'?");
+    assert_int_equal(ASK("block", "name", "openai", "reason", "leaked a key"), ADMIN_OK);
+    says("blocked until it is lifted; rollbacks do not lift it");
+    assert_int_equal(ASK("block", "name", "groq/llama", "reason", "odd", "expires", "2h"), ADMIN_OK);
+    assert_int_equal(ASK("providers.drain", "name", "openai", "reason", "y"), ADMIN_OK); /* beside it */
+    assert_int_equal(ASK("rollback"), ADMIN_OK);
+    push(3);
+    assert_int_equal(live()->override_count, 3);
+    assert_int_equal(live()->overrides[0].kind, OVERRIDE_BLOCK);
+    assert_true(span_eq(live()->overrides[0].target, SPAN("openai")));
+    assert_true(span_eq(live()->overrides[0].reason, SPAN("leaked a key")));
+    assert_int_equal(ASK("status"), ADMIN_OK);
+    assert_true(result_has("\"kind\":\"block\",\"target\":\"openai\",\"reason\":\"leaked a key\",\"by\":\"ann\""));
+    assert_true(result_has("\"target\":\"groq/llama\""));
+    now_ms += 7200001;
+    assert_int_equal(ASK("providers.list"), ADMIN_OK);
+    assert_false(result_has("\"target\":\"groq/llama\""));                  /* its time is over */
+    assert_int_equal(ASK("providers.undrain", "name", "openai"), ADMIN_OK); /* lifts the drain only */
+    assert_int_equal(live()->override_count, 1);
+    assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_OK);
+    assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_NOT_FOUND);
+    assert_int_equal(live()->override_count, 0);
+}
+
+/* What a request says of its user is a claim: where the link knows the peer, its name counts. */
+static void who_it_was(void **state)
+{
+    const struct ask known = { .role = ROLE_ADMIN, .uid = 1234, .name = "ben" };
+    (void)state;
+    push(1);
+    assert_int_equal(ASK_AS(known, "block", "name", "openai", "reason", "x"), ADMIN_OK);
+    assert_true(span_eq(live()->by, SPAN("ben")));
+    assert_true(span_eq(live()->overrides[0].by, SPAN("ben")));
+    assert_int_equal(ASK("audit.list", "lines", "1"), ADMIN_OK);
+    assert_true(
+        result_has("\"user\":\"ben\",\"uid\":1234,\"claimed\":\"ann\",\"role\":\"admin\",\"command\":\"block\""));
+    assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "lines", "1"), ADMIN_OK);
+    assert_true(result_has("\"user\":\"ann\",\"role\"")); /* nobody knows better */
+
+    struct buf bytes = BUF_INIT(1u << 20);
+    service_deny(&service, &(struct caller){ .uid = 4321, .name = SPAN("eve") }, &bytes);
+    assert_int_equal(wire_decode_admin_reply(&store->arena, buf_span(&bytes), &reply), OK);
+    assert_int_equal(reply->status, ADMIN_DENIED);
+    says("eve (uid 4321) has no role");
+    says("viewer");
+    says("/nowhere/roles.yaml");
+    buf_release(&bytes);
+    service_deny(&service, &(struct caller){ .uid = CALLER_UID_UNKNOWN }, &bytes);
+    assert_int_equal(wire_decode_admin_reply(&store->arena, buf_span(&bytes), &reply), OK);
+    says("local users");
+    buf_release(&bytes);
+}
+
+/* Sequences of the entries, and where the next page begins. */
+static const char *page(void)
+{
+    struct json_index ix;
+    char text[512];
+    size_t len = 0;
+    assert_int_equal(json_index(&store->arena, reply->result, &json_limits_default, &ix, NULL), OK);
+    const uint32_t entries = json_get(&ix, 0, SPAN("entries"));
+    text[0] = '\0';
+    for (uint32_t t = json_first(&ix, entries); t != JSON_NONE; t = json_next(&ix, entries, t))
+        len += (size_t)snprintf(text + len, sizeof(text) - len, SPAN_FMT " ",
+                                SPAN_ARG(json_raw(&ix, json_get(&ix, t, SPAN("seq")))));
+    snprintf(text + len, sizeof(text) - len, "next " SPAN_FMT " last " SPAN_FMT,
+             SPAN_ARG(json_raw(&ix, json_get(&ix, 0, SPAN("next")))),
+             SPAN_ARG(json_raw(&ix, json_get(&ix, 0, SPAN("last")))));
+    return arena_printf(&store->arena, "%s", text);
+}
+
+static void audit_in_pages(void **state)
+{
+    const struct ask ben = { .role = ROLE_ADMIN, .uid = 7, .name = "ben" };
+    const char *line = arena_printf(&store->arena, "%0*d", 200, 7);
+    (void)state;
+    push(1);                           /* 1 */
+    for (unsigned i = 0; i < 3; i++) { /* 2 to 7 */
+        assert_int_equal(ASK_AS(ben, "block", "name", "openai", "reason", "x"), ADMIN_OK);
+        assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_OK);
+    }
+    assert_int_equal(ASK("audit.list"), ADMIN_OK);
+    assert_string_equal(page(), "1 2 3 4 5 6 7 next null last 7");
+    assert_int_equal(ASK("audit.list", "lines", "2"), ADMIN_OK); /* the newest */
+    assert_string_equal(page(), "6 7 next null last 7");
+    assert_int_equal(ASK("audit.list", "lines", "2", "from", "1"), ADMIN_OK);
+    assert_string_equal(page(), "1 2 next 3 last 7");
+    assert_int_equal(ASK("audit.list", "lines", "9", "from", "3"), ADMIN_OK);
+    assert_string_equal(page(), "3 4 5 6 7 next null last 7");
+    assert_int_equal(ASK("audit.list", "from", "8"), ADMIN_OK);
+    assert_string_equal(page(), "next null last 7");
+    assert_int_equal(ASK("audit.list", "user", "ben"), ADMIN_OK);
+    assert_string_equal(page(), "2 4 6 next null last 7");
+    assert_int_equal(ASK("audit.list", "user", "b*", "lines", "2"), ADMIN_OK);
+    assert_string_equal(page(), "4 6 next null last 7");
+    assert_int_equal(ASK("audit.list", "command", "unblock", "from", "4", "lines", "1"), ADMIN_OK);
+    assert_string_equal(page(), "5 next 7 last 7");
+    assert_int_equal(ASK("audit.list", "command", "un*", "user", "ben"), ADMIN_OK);
+    assert_string_equal(page(), "next null last 7");
+    const char *since = arena_printf(&store->arena, "%lld", (long long)now_ms);
+    assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_NOT_FOUND); /* no line */
+    assert_int_equal(ASK("block", "name", "openai", "reason", line), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "since_ms", since), ADMIN_OK);
+    assert_string_equal(page(), "8 next null last 8");
+    assert_int_equal(ASK("audit.list", "lines", "0"), ADMIN_INVALID);
+    assert_int_equal(ASK("audit.list", "lines", "100001"), ADMIN_INVALID);
+    assert_int_equal(ASK("audit.list", "from", "x"), ADMIN_INVALID);
+}
+
+/* Lines that are longer than a page all together: none is lost, and each page fits. */
+static void long_audit_lines(void **state)
+{
+    static char text[240u << 10];
+    uint64_t from = 1, seen = 0, pages = 0;
+    (void)state;
+    memset(text, 'x', sizeof(text) - 1);
+    const char *line = arena_printf(&store->arena, "{\"at_ms\":1,\"text\":\"%s\"}", text);
+    begin(store, true);
+    for (unsigned i = 0; i < 20; i++)
+        assert_int_equal(versions_audit_put(store->versions, span_cstr(line)), OK);
+    assert_int_equal(versions_commit(store->versions), OK);
+    while (from) {
+        struct json_index ix;
+        assert_int_equal(
+            ASK("audit.list", "lines", "100", "from", arena_printf(&store->arena, "%llu", (unsigned long long)from)),
+            ADMIN_OK);
+        assert_true(reply->result.len < (3u << 19));
+        assert_int_equal(json_index(&store->arena, reply->result, &json_limits_default, &ix, NULL), OK);
+        seen += ix.tokens[json_get(&ix, 0, SPAN("entries"))].count;
+        if (json_u64(&ix, json_get(&ix, 0, SPAN("next")), &from) != OK)
+            from = 0;
+        pages++;
+    }
+    assert_int_equal(seen, 20);
+    assert_int_equal(pages, 5);
+}
+
 static void backups(void **state)
 {
     struct versions *copy;
@@ -522,6 +673,10 @@ int main(int argc, char **argv)
         TEST(keys_of_routes),
         TEST(no_rollback_restores_a_key),
         TEST(drains_survive_rollback_and_expire),
+        TEST(blocks_survive_push_and_rollback),
+        TEST(who_it_was),
+        TEST(audit_in_pages),
+        TEST(long_audit_lines),
         TEST(backups),
         TEST(commits_that_fail),
     };
