@@ -30,6 +30,8 @@ bool cli_confirm(const struct cli *cli, const char *fmt, ...)
     va_list args;
     if (cli->yes || cli->dry_run)
         return true;
+    if (cli->context.name)
+        fprintf(stderr, "In context %s: ", cli->context.name);
     va_start(args, fmt);
     vfprintf(stderr, fmt, args);
     va_end(args);
@@ -258,9 +260,48 @@ static bool find_home(struct cli *cli, const char *given)
     return home != NULL;
 }
 
+const char *cli_default(const struct cli *cli, const char *option)
+{
+    const char *other = strcmp(option, "team") == 0  ? cli->context.team
+                        : strcmp(option, "key") == 0 ? cli->context.key
+                                                     : NULL;
+    return opts_text(&cli->given, option, other);
+}
+
+/* Which context is in use; see contexts.h. */
+static int find_context(struct cli *cli, const char *home, const char *address)
+{
+    const char *named = opts_text(&cli->given, "context", NULL), *env = getenv("FAIRLEAD_CONTEXT"), *why = "";
+    const char *env_home = getenv("FAIRLEAD_HOME");
+    struct contexts contexts;
+    if (env && !*env)
+        env = NULL;
+    cli->context_why = home || address ? "--home or --address" : env_home && *env_home ? "$FAIRLEAD_HOME" : "default";
+    if (cli->command->nowhere || (!named && (home || address)) || (!named && !env && env_home && *env_home))
+        return EXIT_GOOD;
+    char *path = contexts_path();
+    const enum err err = path ? contexts_load(&cli->lasting, path, &contexts, &why) : ERR_NOT_FOUND;
+    if (err == ERR_NOT_FOUND)
+        contexts = (struct contexts){ 0 };
+    const char *name = named ? named : env ? env : contexts.current;
+    const struct context *found = name ? contexts_find(&contexts, name) : NULL;
+    int code = EXIT_GOOD;
+    if (err && err != ERR_NOT_FOUND)
+        code = cli_fail(cli, EXIT_USAGE, "%s", why);
+    else if (name && !found)
+        code = cli_fail(cli, EXIT_USAGE, "there is no context '%s'; `fairlead context list` shows them", name);
+    free(path);
+    if (code == EXIT_GOOD && found) {
+        cli->context = *found;
+        cli->context_why = named ? "--context" : env ? "$FAIRLEAD_CONTEXT" : "the current one";
+    }
+    return code;
+}
+
 static int prepare(struct cli *cli)
 {
     const char *home = opts_text(&cli->given, "home", NULL);
+    const char *address = opts_text(&cli->given, "address", NULL);
     const char *timeout = opts_text(&cli->given, "timeout", "30s");
     uint64_t timeout_ms;
     cli->json = opts_flag(&cli->given, "json");
@@ -272,9 +313,13 @@ static int prepare(struct cli *cli)
     cli->timeout_ms = (uint32_t)timeout_ms;
     if (home && !*home)
         return cli_fail(cli, EXIT_USAGE, "--home is empty");
-    if (!find_home(cli, home))
+    const int code = find_context(cli, home, address);
+    if (code != EXIT_GOOD)
+        return code;
+    if (!home && !address)
+        address = cli->context.address;
+    if (!find_home(cli, home ? home : cli->context.home))
         return cli_fail(cli, EXIT_FAILED, "no home: $HOME is not set, or memory is out; say --home DIR");
-    const char *address = opts_text(&cli->given, "address", NULL);
     if (address) {
         cli->address = strdup(address);
     } else {
@@ -334,10 +379,12 @@ int cli_main(int argc, char *const *argv)
     if (!cli.command)
         return unknown_command(words[0], words[1], asks_help(argc, argv));
     arena_init(&cli.arena, CLI_ARENA_MAX);
+    arena_init(&cli.lasting, CLI_ARENA_MAX);
     int code = run(&cli, argc, argv);
     if (fflush(stdout) != 0 && code == EXIT_GOOD)
         code = cli_fail(&cli, EXIT_FAILED, "standard output cannot be written");
     arena_release(&cli.arena);
+    arena_release(&cli.lasting);
     free(cli.home);
     free(cli.address);
     return code;

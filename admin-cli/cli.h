@@ -1,5 +1,6 @@
 /* cli.h - what every command of the admin CLI works with: global options, the call to the control plane, exit codes. */
 #pragma once
+#include "admin-cli/contexts.h"
 #include "common/arena.h"
 #include "common/buf.h"
 #include "common/err.h"
@@ -29,7 +30,10 @@ struct cli {
     bool json, yes, dry_run, terminal;
     bool quiet; /* cli_fail says nothing: a try that may fail */
     uint32_t timeout_ms;
-    struct arena arena;
+    struct context context;  /* in use; its name is NULL when there is none */
+    const char *context_why; /* "--context", "$FAIRLEAD_HOME": what decided where commands go */
+    struct arena arena;      /* of answers; commands that ask again and again reset it */
+    struct arena lasting;    /* lives as long as the command */
 };
 
 struct cli_command {
@@ -38,6 +42,7 @@ struct cli_command {
     unsigned args_least, args_most;
     bool changes;              /* takes --dry-run, --yes, --wait */
     bool local;                /* needs no control plane */
+    bool nowhere;              /* is about no target: contexts are not looked up, so a bad file does not matter */
     const char *brief;         /* one line */
     const char *more;          /* paragraphs for --help and the man page */
     const struct opt *options; /* besides the global ones */
@@ -55,7 +60,9 @@ extern const size_t cli_change_option_count;
 int cli_main(int argc, char *const *argv);
 /* "fairlead: " and the text on stderr, unless cli->quiet; returns code. */
 int cli_fail(const struct cli *cli, enum exit_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
-/* Asks on the terminal unless --yes or --dry-run. Not a terminal and no --yes: false, told on stderr. */
+/* The team or key named by the option, else by the context in use; NULL. */
+const char *cli_default(const struct cli *cli, const char *option);
+/* Asks on the terminal, naming the context in use, unless --yes or --dry-run. Not a terminal and no --yes: false, told on stderr. */
 bool cli_confirm(const struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* n-th positional argument after the command's own words, or NULL. */
 const char *cli_arg(const struct cli *cli, unsigned n);
@@ -179,6 +186,11 @@ int run_upgrade(struct cli *cli);
 /* Appends the status of this machine's node, JSON (metrics_status): ERR_NOT_FOUND: none runs here, or it is another
  * user's. ERR_TIMEOUT, ERR_CLOSED, ERR_IO, ERR_FULL, ERR_UNSUPPORTED (of another version). Says nothing. */
 MUST_CHECK enum err node_status(struct cli *cli, struct buf *out);
+int run_context_list(struct cli *cli); /* commands_context.c */
+int run_context_show(struct cli *cli);
+int run_context_use(struct cli *cli);
+int run_context_add(struct cli *cli);
+int run_context_remove(struct cli *cli);
 int run_init(struct cli *cli); /* init.c */
 int run_up(struct cli *cli);   /* up.c */
 int run_down(struct cli *cli);

@@ -135,7 +135,7 @@ int run_keys_create(struct cli *cli)
     struct secret secret;
     const struct admin_reply *reply;
     struct json_index ix;
-    call_option(cli, &call, "team");
+    call_arg_cstr(&call, "team", cli_default(cli, "team"));
     call_option(cli, &call, "routes");
     call_option(cli, &call, "expires");
     call_option(cli, &call, "tag");
