@@ -74,7 +74,8 @@ int run_teams_list(struct cli *cli)
     static const struct column columns[] = { { "TEAM", "team", COLUMN_TEXT },
                                              { "ROUTES", "routes", COLUMN_LIST },
                                              { "MODELS", "models", COLUMN_LIST },
-                                             { "REQUIRE", "require", COLUMN_LIST } };
+                                             { "REQUIRE", "require", COLUMN_LIST },
+                                             { "MAY", "may", COLUMN_LIST } };
     struct call call = { .command = "teams.list" };
     const struct admin_reply *reply;
     struct json_index ix;

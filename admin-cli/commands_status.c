@@ -53,12 +53,10 @@ static void print_troubles(struct cli *cli, const struct json_index *ix, uint32_
     }
 }
 
-static void print_arms(struct cli *cli, const struct json_index *ix)
+/* "v17 95% + v18 5%" */
+static void print_shares(const struct json_index *ix, uint32_t object)
 {
-    const uint32_t arms = json_get(ix, 0, SPAN("arms"));
-    printf("policy      ");
-    if (arms == JSON_NONE || ix->tokens[arms].count == 0)
-        printf("none pushed yet; `fairlead policy push FILE`");
+    const uint32_t arms = json_get(ix, object, SPAN("arms"));
     for (uint32_t t = arms == JSON_NONE ? JSON_NONE : json_first(ix, arms); t != JSON_NONE;
          t = json_next(ix, arms, t)) {
         double share = 0;
@@ -68,6 +66,36 @@ static void print_arms(struct cli *cli, const struct json_index *ix)
         printf("%sv%llu %g%%", t == json_first(ix, arms) ? "" : " + ", (unsigned long long)render_u64(ix, t, "version"),
                share * 100);
     }
+}
+
+/* What does not hold for all routes: "            rollout-7, unit key: v17 95% + v18 5% of chat, bulk". */
+static void print_assignments(struct cli *cli, const struct json_index *ix)
+{
+    static const struct column id = { "", "id", COLUMN_TEXT }, unit = { "", "unit", COLUMN_TEXT },
+                               share = { "", "share_ppm", COLUMN_SHARE };
+    const uint32_t list = json_get(ix, 0, SPAN("assignments")), shadows = json_get(ix, 0, SPAN("shadows"));
+    for (uint32_t t = list == JSON_NONE ? JSON_NONE : json_first(ix, list); t != JSON_NONE;
+         t = json_next(ix, list, t)) {
+        const uint32_t routes = json_get(ix, t, SPAN("routes"));
+        printf("            %s, by %s: ", render_cell(cli, ix, t, &id), render_cell(cli, ix, t, &unit));
+        print_shares(ix, t);
+        if (routes != JSON_NONE && ix->tokens[routes].count)
+            printf(" of %u route%s", ix->tokens[routes].count, ix->tokens[routes].count == 1 ? "" : "s");
+        printf("\n");
+    }
+    for (uint32_t t = shadows == JSON_NONE ? JSON_NONE : json_first(ix, shadows); t != JSON_NONE;
+         t = json_next(ix, shadows, t))
+        printf("            %s: v%llu shadows %s of the requests\n", render_cell(cli, ix, t, &id),
+               (unsigned long long)render_u64(ix, t, "version"), render_cell(cli, ix, t, &share));
+}
+
+static void print_arms(struct cli *cli, const struct json_index *ix)
+{
+    const uint32_t arms = json_get(ix, 0, SPAN("arms"));
+    printf("policy      ");
+    if (arms == JSON_NONE || ix->tokens[arms].count == 0)
+        printf("none pushed yet; `fairlead policy push FILE`");
+    print_shares(ix, 0);
     static const struct column why[] = { { "", "generation_why", COLUMN_TEXT },
                                          { "", "generation_by", COLUMN_TEXT },
                                          { "", "generation_at_ms", COLUMN_AGE } };
@@ -76,6 +104,7 @@ static void print_arms(struct cli *cli, const struct json_index *ix)
         printf(" (%s, by %s, %s ago)", render_cell(cli, ix, 0, &why[0]), render_cell(cli, ix, 0, &why[1]),
                render_cell(cli, ix, 0, &why[2]));
     printf("\n");
+    print_assignments(cli, ix);
 }
 
 static bool is_true(const struct json_index *ix, uint32_t object, const char *path)

@@ -18,8 +18,13 @@
 #define PROVIDERS_MAX                1000u
 #define MODELS_MAX                   4000u /* board slots are per model */
 #define ROUTES_MAX                   200000u
-#define TIERS_MAX                    8u  /* more than any deadline lets one request walk */
-#define TIER_MEMBERS_MAX             64u /* bounds selection work an attacker can cause with one request */
+#define TIERS_MAX                    8u             /* more than any deadline lets one request walk */
+#define TIER_MEMBERS_MAX             64u            /* bounds selection work an attacker can cause with one request */
+#define ARMS_MAX                     ARTIFACTS_KEPT /* each may need an artifact of its own, and a node keeps no more */
+#define ASSIGNMENTS_MAX              8u             /* a request looks through all of them */
+#define ASSIGNMENT_RANGES_MAX        64u /* in one: a request walks them; arms grow by one range each and seldom by two */
+#define ASSIGNED_ROUTES_MAX          1000u /* in one assignment or shadow; more are all of them */
+#define SHADOWS_MAX                  4u    /* one request never becomes more than this many others */
 #define OVERRIDES_MAX                1000u
 #define TEAMS_MAX                    100000u
 #define ATTEMPTS_MAX                 8u /* one request never costs more upstream calls than this */

@@ -185,12 +185,39 @@ struct artifact {
 
 /* ---- head: which artifacts are live, and what operators decided ---- */
 
-#define ASSIGNMENT_BUCKETS 10000u
-struct arm {
+#define ASSIGNMENT_BUCKETS    10000u
+#define ASSIGNMENT_SALT_BYTES 16u
+struct arm {          /* arms[0] is what everybody obeys whom no assignment sends elsewhere; names are unique */
     struct span name; /* "stable", "canary", ... */
     uint32_t policy_version;
-    struct sha256 artifact;
-    uint32_t buckets; /* share of ASSIGNMENT_BUCKETS; this build requires one arm with all of them */
+    struct sha256 artifact; /* two arms may share one */
+};
+/* What is kept constant: everything of one unit obeys one arm. USER and HEADER fall back to the key where a request
+ * has none. */
+enum unit_kind { UNIT_KEY, UNIT_USER, UNIT_HEADER, UNIT_REQUEST };
+struct bucket_range {
+    uint32_t arm;          /* index; never 0: what is in no range is arm 0's */
+    uint32_t first, count; /* of ASSIGNMENT_BUCKETS; count is never 0 */
+};
+/* Which units obey which arm. Growing an arm extends its ranges into buckets that were arm 0's, so nobody moves back.
+ */
+struct assignment {
+    struct span id; /* "rollout-7": in records, metrics and headers; unique in the head */
+    uint8_t salt[ASSIGNMENT_SALT_BYTES];
+    enum unit_kind unit;
+    struct span header;          /* lower case; set for UNIT_HEADER only */
+    struct span_list routes;     /* sorted; empty: all, and then it is the only one; else each in one of them at most */
+    struct bucket_range *ranges; /* sorted by first, disjoint */
+    uint32_t range_count;
+};
+/* A share of requests is sent again under another arm; the answers are discarded. */
+struct shadow {
+    struct span id;          /* unique in the head, assignments' ids included */
+    uint32_t arm;            /* index; 0 is allowed: what noise looks like */
+    struct span_list routes; /* sorted; empty: all */
+    uint32_t share_ppm;
+    int64_t budget_nano; /* per node and id; spent: the shadow ends there */
+    bool tools;          /* requests with tools, too */
 };
 enum override_kind { OVERRIDE_DRAIN, OVERRIDE_BLOCK, OVERRIDE_FREEZE };
 struct override {
@@ -209,7 +236,11 @@ struct head {
     struct span why; /* "push v3", "rollback v3 -> v2", "drain openai" */
     struct span by;
     struct arm *arms;
-    uint32_t arm_count; /* 0: no policy has been pushed yet */
+    uint32_t arm_count; /* 0: no policy has been pushed yet; ARMS_MAX */
+    struct assignment *assignments;
+    uint32_t assignment_count; /* ASSIGNMENTS_MAX; 0: everybody obeys arm 0 */
+    struct shadow *shadows;
+    uint32_t shadow_count; /* SHADOWS_MAX */
     struct override *overrides;
     uint32_t override_count;
 };
@@ -253,11 +284,16 @@ struct evidence {
 
 /* ---- directory: live, never rolled back ---- */
 
+enum team_may {                                /* bits */
+                TEAM_MAY_CHOOSE_ARM = 1u << 0, /* by the header x-fairlead-arm */
+                TEAM_MAY_EXPLAIN = 1u << 1,    /* by the header x-fairlead-explain */
+};
 struct team {
     struct span name;
     struct span_list routes; /* names or globs; empty: none */
     struct span_list models; /* "provider/model" globs reachable directly; empty: none */
     struct requirement require;
+    uint32_t may; /* enum team_may bits */
     struct span where;
 };
 struct teams {

@@ -150,6 +150,9 @@ static enum err field_to_pb(const struct wire_field *field, const char *plain, s
     case WIRE_HASH:
         *(ProtobufCBinaryData *)(void *)to = binary_of(span_of(from, SHA256_BYTES));
         return OK;
+    case WIRE_SALT:
+        *(ProtobufCBinaryData *)(void *)to = binary_of(span_of(from, ASSIGNMENT_SALT_BYTES));
+        return OK;
     case WIRE_PART: {
         table_check(field);
         ProtobufCMessage *part;
@@ -394,6 +397,13 @@ static enum err field_from_pb(struct decoding *d, const struct wire_message *mes
         if (data->len != SHA256_BYTES)
             return invalid(d, message, field, "not a SHA-256");
         memcpy(to, data->data, SHA256_BYTES);
+        return OK;
+    }
+    case WIRE_SALT: {
+        const ProtobufCBinaryData *data = (const ProtobufCBinaryData *)(const void *)from;
+        if (data->len != ASSIGNMENT_SALT_BYTES)
+            return invalid(d, message, field, "not 16 bytes");
+        memcpy(to, data->data, ASSIGNMENT_SALT_BYTES);
         return OK;
     }
     case WIRE_PART: {

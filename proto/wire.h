@@ -13,7 +13,8 @@
 #include "common/buf.h"
 #include "proto/links.h"
 
-#define FEATURES_KNOWN 0ull /* bits of `requires` that this build understands */
+#define FEATURE_ARMS   (1ull << 0)  /* a head with several arms, assignments or shadows; its encoder sets the bit */
+#define FEATURES_KNOWN FEATURE_ARMS /* bits of `requires` that this build understands */
 
 MUST_CHECK enum err wire_encode_artifact(const struct artifact *artifact, struct buf *out);
 MUST_CHECK enum err wire_decode_artifact(struct arena *arena, struct span bytes, struct artifact **ret,

@@ -1,4 +1,5 @@
 #include "proto/wire_internal.h"
+#include "proto/head.h"
 #include "proto/wire.h"
 #include "artifact.pb-c.h"
 
@@ -250,7 +251,7 @@ enum err wire_decode_artifact(struct arena *arena, struct span bytes, struct art
 
 #define P struct arm
 #define W Wire__Arm
-static const struct wire_field arm_fields[] = { ID_(name), U32_(policy_version), HASH_(artifact), U32_(buckets) };
+static const struct wire_field arm_fields[] = { ID_(name), U32_(policy_version), HASH_(artifact) };
 #undef P
 #undef W
 static const struct wire_message arm_message = WIRE_MESSAGE("arm", arm_fields, struct arm, wire__arm__descriptor, NULL);
@@ -270,13 +271,132 @@ static const struct wire_field override_fields[] = {
 static const struct wire_message override_message =
     WIRE_MESSAGE("override", override_fields, struct override, wire__override__descriptor, NULL);
 
+#define P struct bucket_range
+#define W Wire__BucketRange
+static const struct wire_field range_fields[] = { U32_(arm), U32_(first), U32_(count) };
+#undef P
+#undef W
+static const struct wire_message range_message =
+    WIRE_MESSAGE("range", range_fields, struct bucket_range, wire__bucket_range__descriptor, NULL);
+
+static bool sorted(const struct span_list *names)
+{
+    return wire_ascending(names->items, names->count, sizeof *names->items, 0);
+}
+
+static bool is_header_name(struct span s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!((s.ptr[i] >= 'a' && s.ptr[i] <= 'z') || (s.ptr[i] >= '0' && s.ptr[i] <= '9') || s.ptr[i] == '-' ||
+              s.ptr[i] == '_'))
+            return false;
+    return s.len > 0;
+}
+
+static const char *assignment_check(const void *plain)
+{
+    const struct assignment *a = plain;
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < a->range_count; i++) {
+        const struct bucket_range *range = &a->ranges[i];
+        if (range->first >= ASSIGNMENT_BUCKETS || range->count == 0 || range->count > ASSIGNMENT_BUCKETS - range->first)
+            return "a range outside the buckets";
+        if (range->first < end)
+            return "ranges are not sorted or overlap";
+        end = range->first + range->count;
+    }
+    if (!sorted(&a->routes))
+        return "routes are not sorted or not unique";
+    if (a->unit == UNIT_HEADER)
+        return is_header_name(a->header) ? NULL : "a unit by header needs the name of one, in lower case";
+    return a->header.len > 0 ? "a header that no unit is taken from" : NULL;
+}
+
+#define P struct assignment
+#define W Wire__Assignment
+static const struct wire_field assignment_fields[] = {
+    ID_(id),
+    SALT_(salt),
+    ENUM_(unit, UNIT_KEY, UNIT_REQUEST),
+    NAME_(header),
+    TEXTS_(routes, ASSIGNED_ROUTES_MAX),
+    LIST_(ranges, range_count, ASSIGNMENT_RANGES_MAX, &range_message),
+};
+#undef P
+#undef W
+static const struct wire_message assignment_message =
+    WIRE_MESSAGE("assignment", assignment_fields, struct assignment, wire__assignment__descriptor, assignment_check);
+
+static const char *shadow_check(const void *plain)
+{
+    const struct shadow *s = plain;
+    if (s->share_ppm > PPM)
+        return "a share of more than everything";
+    if (!sorted(&s->routes))
+        return "routes are not sorted or not unique";
+    return s->budget_nano < 0 ? "a negative budget" : NULL;
+}
+
+#define P struct shadow
+#define W Wire__Shadow
+static const struct wire_field shadow_fields[] = {
+    ID_(id), U32_(arm), TEXTS_(routes, ASSIGNED_ROUTES_MAX), U32_(share_ppm), I64_(budget_nano), BOOL_(tools),
+};
+#undef P
+#undef W
+static const struct wire_message shadow_message =
+    WIRE_MESSAGE("shadow", shadow_fields, struct shadow, wire__shadow__descriptor, shadow_check);
+
+static const char *check_ids(const struct head *head)
+{
+    for (uint32_t i = 0; i < head->arm_count; i++)
+        for (uint32_t k = 0; k < i; k++)
+            if (span_eq(head->arms[i].name, head->arms[k].name))
+                return "two arms of one name";
+    for (uint32_t i = 0; i < head->assignment_count + head->shadow_count; i++)
+        for (uint32_t k = 0; k < i; k++) {
+            const uint32_t n = head->assignment_count;
+            const struct span a = i < n ? head->assignments[i].id : head->shadows[i - n].id;
+            const struct span b = k < n ? head->assignments[k].id : head->shadows[k - n].id;
+            if (span_eq(a, b))
+                return "two assignments or shadows of one id";
+        }
+    return NULL;
+}
+
+static const char *check_routes(const struct head *head)
+{
+    for (uint32_t i = 0; i < head->assignment_count; i++) {
+        const struct span_list *routes = &head->assignments[i].routes;
+        if (routes->count == 0 && head->assignment_count > 1)
+            return "an assignment of all routes is not the only one";
+        for (uint32_t other = 0; other < i; other++)
+            for (uint32_t r = 0; r < routes->count; r++)
+                if (head_lists(&head->assignments[other].routes, routes->items[r]))
+                    return "a route in two assignments";
+    }
+    return NULL;
+}
+
+static bool needs_feature(const struct head *head)
+{
+    return head->arm_count > 1 || head->assignment_count > 0 || head->shadow_count > 0;
+}
+
 static const char *head_check(const void *plain)
 {
     const struct head *head = plain;
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < head->arm_count; i++)
-        sum += head->arms[i].buckets;
-    return head->arm_count > 0 && sum != ASSIGNMENT_BUCKETS ? "arms do not share all buckets" : NULL;
+    if (needs_feature(head) && !(head->requires & FEATURE_ARMS))
+        return "arms, assignments or shadows without the feature that they need";
+    for (uint32_t i = 0; i < head->assignment_count; i++)
+        for (uint32_t k = 0; k < head->assignments[i].range_count; k++)
+            if (head->assignments[i].ranges[k].arm == 0 || head->assignments[i].ranges[k].arm >= head->arm_count)
+                return "an assignment's range names no arm that may have one";
+    for (uint32_t i = 0; i < head->shadow_count; i++)
+        if (head->shadows[i].arm >= head->arm_count)
+            return "a shadow names no arm";
+    const char *problem = check_ids(head);
+    return problem ? problem : check_routes(head);
 }
 
 #define P struct head
@@ -288,7 +408,9 @@ static const struct wire_field head_fields[] = {
     I64_(made_at_ms),
     BYTES_(why),
     BYTES_(by),
-    LIST_(arms, arm_count, 1, &arm_message), /* more than one needs assignment, which this build does not have */
+    LIST_(arms, arm_count, ARMS_MAX, &arm_message),
+    LIST_(assignments, assignment_count, ASSIGNMENTS_MAX, &assignment_message),
+    LIST_(shadows, shadow_count, SHADOWS_MAX, &shadow_message),
     LIST_(overrides, override_count, OVERRIDES_MAX, &override_message),
 };
 #undef P
@@ -307,7 +429,9 @@ static const struct wire_limits head_limits = {
 
 enum err wire_encode_head(const struct head *head, struct buf *out)
 {
-    return wire_encode(&wire_head, &head_limits, head, out);
+    struct head stamped = *head;
+    stamped.requires = (head->requires & ~FEATURE_ARMS) | (needs_feature(head) ? FEATURE_ARMS : 0);
+    return wire_encode(&wire_head, &head_limits, &stamped, out);
 }
 
 enum err wire_decode_head(struct arena *arena, struct span bytes, struct head **ret, const char **ret_why)

@@ -5,7 +5,8 @@
 #define P struct team
 #define W Wire__Team
 static const struct wire_field team_fields[] = {
-    ID_(name), TEXTS_(routes, NAMES_MAX), TEXTS_(models, NAMES_MAX), PART_(require, &wire_requirement), TEXT_(where),
+    ID_(name),    TEXTS_(routes, NAMES_MAX), TEXTS_(models, NAMES_MAX), PART_(require, &wire_requirement), U32_(may),
+    TEXT_(where),
 };
 #undef P
 #undef W

@@ -20,6 +20,7 @@ enum wire_kind {
     WIRE_TEXT,   /* span; no NUL */
     WIRE_BYTES,  /* span; anything */
     WIRE_HASH,   /* struct sha256 */
+    WIRE_SALT,   /* uint8_t[ASSIGNMENT_SALT_BYTES] */
     WIRE_PART,   /* one struct inside another */
     WIRE_LIST,   /* pointer and count of structs */
     WIRE_INLINE, /* the same, but an array of `max` in the struct itself */
@@ -92,6 +93,12 @@ struct wire_message {
 #define HASH_(f)                                                                                                       \
     {                                                                                                                  \
         WIRE_AT(WIRE_HASH, f, struct sha256, ProtobufCBinaryData)                                                      \
+    }
+#define SALT_(f)                                                                                                       \
+    {                                                                                                                  \
+        .name = #f, .kind = WIRE_SALT,                                                                                 \
+        .plain = offsetof(P, f) + 0 * sizeof(char[sizeof(((P *)0)->f) == ASSIGNMENT_SALT_BYTES ? 1 : -1]),             \
+        .pb = offsetof(W, f) + WIRE_IS(W, f, ProtobufCBinaryData)                                                      \
     }
 #define ENUM_(f, least, most)                                                                                          \
     {                                                                                                                  \

@@ -139,6 +139,17 @@ static void put_requirement(struct json_writer *w, const struct requirement *req
     json_object_close(w);
 }
 
+static void put_may(struct json_writer *w, uint32_t may)
+{
+    json_key(w, SPAN("may"));
+    json_array_open(w);
+    if (may & TEAM_MAY_CHOOSE_ARM)
+        json_put_string(w, SPAN("choose_arm"));
+    if (may & TEAM_MAY_EXPLAIN)
+        json_put_string(w, SPAN("explain"));
+    json_array_close(w);
+}
+
 enum admin_status command_teams_list(struct command_call *call)
 {
     struct teams *teams;
@@ -153,6 +164,7 @@ enum admin_status command_teams_list(struct command_call *call)
         put_list(call->result, "routes", &team->routes);
         put_list(call->result, "models", &team->models);
         put_requirement(call->result, &team->require);
+        put_may(call->result, team->may);
         json_object_close(call->result);
     }
     json_array_close(call->result);

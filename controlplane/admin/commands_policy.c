@@ -238,12 +238,10 @@ static enum err switch_to(struct command_call *call, struct head *head, struct v
     struct arm *arm = ARENA_NEW(call->arena, struct arm);
     if (!arm)
         return ERR_NOMEM;
-    *arm = (struct arm){ .name = SPAN("stable"),
-                         .policy_version = next->version,
-                         .artifact = next->artifact,
-                         .buckets = ASSIGNMENT_BUCKETS };
+    *arm = (struct arm){ .name = SPAN("stable"), .policy_version = next->version, .artifact = next->artifact };
     head->arms = arm;
     head->arm_count = 1;
+    head->assignment_count = head->shadow_count = 0;
     if (!err)
         err = command_head_change(call, head, why);
     next->state = VERSION_LIVE;

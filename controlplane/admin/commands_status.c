@@ -1,20 +1,66 @@
 #include "common/file.h"
 #include "controlplane/admin/commands.h"
+#include "proto/head.h"
 #include "proto/snapshot.h"
 #include "proto/wire.h"
 
-static void put_arms(struct command_call *call, const struct head *head)
+/* With the share each has of what `assignment` covers (NULL: arm 0 has all); those that have none are left out. */
+static void put_shares(struct json_writer *w, const struct head *head, const struct assignment *assignment)
 {
-    json_key(call->result, SPAN("arms"));
-    json_array_open(call->result);
+    json_key(w, SPAN("arms"));
+    json_array_open(w);
     for (uint32_t i = 0; i < head->arm_count; i++) {
-        json_object_open(call->result);
-        json_member_string(call->result, "arm", head->arms[i].name);
-        json_member_u64(call->result, "version", head->arms[i].policy_version);
-        json_member_decimal(call->result, "share", head->arms[i].buckets, 4);
-        json_object_close(call->result);
+        const uint32_t share = head_share(assignment, i);
+        if (share == 0 && i > 0)
+            continue;
+        json_object_open(w);
+        json_member_string(w, "arm", head->arms[i].name);
+        json_member_u64(w, "version", head->arms[i].policy_version);
+        json_member_decimal(w, "share", share, 4);
+        json_object_close(w);
     }
-    json_array_close(call->result);
+    json_array_close(w);
+}
+
+static void put_routes(struct json_writer *w, const struct span_list *routes)
+{
+    json_key(w, SPAN("routes"));
+    json_array_open(w);
+    for (uint32_t i = 0; i < routes->count; i++)
+        json_put_string(w, routes->items[i]);
+    json_array_close(w);
+}
+
+static void put_assignments(struct json_writer *w, const struct head *head)
+{
+    json_key(w, SPAN("assignments"));
+    json_array_open(w);
+    for (uint32_t i = 0; i < head->assignment_count; i++) {
+        const struct assignment *a = &head->assignments[i];
+        json_object_open(w);
+        json_member_string(w, "id", a->id);
+        json_member_cstr(w, "unit", unit_kind_name(a->unit));
+        json_member_string(w, "header", a->header);
+        put_routes(w, &a->routes);
+        put_shares(w, head, a);
+        json_object_close(w);
+    }
+    json_array_close(w);
+    json_key(w, SPAN("shadows"));
+    json_array_open(w);
+    for (uint32_t i = 0; i < head->shadow_count; i++) {
+        const struct shadow *s = &head->shadows[i];
+        json_object_open(w);
+        json_member_string(w, "id", s->id);
+        json_member_string(w, "arm", head->arms[s->arm].name);
+        json_member_u64(w, "version", head->arms[s->arm].policy_version);
+        json_member_u64(w, "share_ppm", s->share_ppm);
+        json_member_decimal(w, "budget_usd", s->budget_nano, 9);
+        json_member_bool(w, "tools", s->tools);
+        put_routes(w, &s->routes);
+        json_object_close(w);
+    }
+    json_array_close(w);
 }
 
 static void put_refusals(const struct service *service, struct json_writer *w)
@@ -52,7 +98,8 @@ enum admin_status command_status(struct command_call *call)
     json_member_string(w, "generation_why", head->why);
     json_member_string(w, "generation_by", head->by);
     json_member_i64(w, "generation_at_ms", head->made_at_ms);
-    put_arms(call, head);
+    put_shares(w, head, head_assignment_of_all(head));
+    put_assignments(w, head);
     json_member_u64(w, "overrides", head->override_count);
     json_key(w, SPAN("overrides_set"));
     command_put_overrides(call, head);

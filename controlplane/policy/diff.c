@@ -286,6 +286,8 @@ static void describe_team(struct facts *f, const struct team *t)
     put_list(f, "routes", &t->routes);
     put_list(f, "models", &t->models);
     put_requirement(f, &t->require);
+    put_flag(f, "may choose_arm", t->may & TEAM_MAY_CHOOSE_ARM);
+    put_flag(f, "may explain", t->may & TEAM_MAY_EXPLAIN);
 }
 
 /* ---- comparing ---- */

@@ -103,9 +103,23 @@ static void refuse_limits(struct team_reader *t, const struct yaml_node *team)
         diag_error(t->diags, rate->key, "rate limits are not enforced by this version yet; remove 'rate'");
 }
 
+/* may: [choose_arm, explain] */
+static void read_may(struct team_reader *t, const struct yaml_node *node, uint32_t *ret)
+{
+    static const char *const words[] = { "choose_arm", "explain", NULL };
+    static const uint32_t bits[] = { TEAM_MAY_CHOOSE_ARM, TEAM_MAY_EXPLAIN };
+    size_t word;
+    struct span_list list;
+    if (!field_list(t->diags, t->arena, node, &list))
+        return;
+    for (const struct yaml_node *at = node->first; at; at = at->next)
+        if (field_word(t->diags, at, words, &word))
+            *ret |= bits[word];
+}
+
 static void read_team(struct team_reader *t, const struct entry *entry, struct team *out)
 {
-    static const char *const known[] = { "routes", "models", "require", "budget", "rate", NULL };
+    static const char *const known[] = { "routes", "models", "require", "may", "budget", "rate", NULL };
     char what[NAME_BYTES_MAX + 32];
     snprintf(what, sizeof what, "team " SPAN_FMT, SPAN_ARG(span_head(entry->name, NAME_BYTES_MAX)));
     out->name = entry->name;
@@ -117,6 +131,7 @@ static void read_team(struct team_reader *t, const struct entry *entry, struct t
         read_names(t, yaml_get(entry->node, "routes"), &out->routes, check_route);
         read_names(t, yaml_get(entry->node, "models"), &out->models, check_model);
         field_requirement(t->diags, t->arena, yaml_get(entry->node, "require"), &out->require);
+        read_may(t, yaml_get(entry->node, "may"), &out->may);
         refuse_limits(t, entry->node);
     }
     if ((is_map && !yaml_get(entry->node, "routes") && !yaml_get(entry->node, "models")) || yaml_is_null(entry->node))

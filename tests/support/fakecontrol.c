@@ -45,6 +45,8 @@ struct tables {
     struct route route;
     struct artifact artifact;
     struct arm arm;
+    struct bucket_range range;
+    struct assignment assignment;
     struct head head;
     struct span any[1], any_model[1];
     struct team team;
@@ -97,14 +99,16 @@ static void fill(const struct fake *f, struct tables *t, uint64_t generation)
                                      .model_count = 1,
                                      .routes = &t->route,
                                      .route_count = 1 };
-    t->arm =
-        (struct arm){ .name = SPAN("stable"), .policy_version = (uint32_t)generation, .buckets = ASSIGNMENT_BUCKETS };
+    t->arm = (struct arm){ .name = SPAN("stable"), .policy_version = (uint32_t)generation };
     t->head = (struct head){ .epoch = 1,
                              .generation = generation,
                              .why = SPAN("test"),
                              .by = SPAN("fakecontrol"),
                              .arms = &t->arm,
-                             .arm_count = 1 };
+                             .arm_count = 1,
+                             .assignments = &t->assignment };
+    t->range = (struct bucket_range){ .arm = 1, .first = ASSIGNMENT_BUCKETS - 1, .count = 2 };
+    t->assignment = (struct assignment){ .id = SPAN("too-much"), .ranges = &t->range, .range_count = 1 };
     t->team = (struct team){ .name = SPAN("t"),
                              .routes = { .items = t->any, .count = 1 },
                              .models = { .items = t->any_model, .count = 1 } };
@@ -144,7 +148,7 @@ static void spoil_tables(struct tables *t, const char *kase)
     if (is(kase, "index"))
         t->member.model = 5;
     if (is(kase, "share"))
-        t->arm.buckets = 17;
+        t->head.assignment_count = 1;
 }
 
 /* What can be wrong with bytes: all three kinds of object can be cut, made too large, emptied or garbled. */

@@ -55,9 +55,7 @@ static enum err put(struct tablestore *store, uint64_t port, const char *key_tex
                                  .route_count = 1 };
     enum err err = wire_encode_artifact(&artifact, &artifact_bytes);
     const struct object artifact_object = wire_object(OBJECT_ARTIFACT, 0, buf_span(&artifact_bytes));
-    struct arm arm = {
-        .name = SPAN("stable"), .policy_version = 1, .artifact = artifact_object.hash, .buckets = ASSIGNMENT_BUCKETS
-    };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .artifact = artifact_object.hash };
     struct head head = {
         .epoch = 1, .generation = generation, .why = SPAN("test"), .by = SPAN("putable"), .arms = &arm, .arm_count = 1
     };

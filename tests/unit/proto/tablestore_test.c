@@ -78,7 +78,7 @@ static struct object encoded(struct fixture *f, enum object_kind kind, uint64_t 
 
 static struct object head(struct fixture *f, uint64_t epoch, uint64_t generation, const struct object *needs)
 {
-    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .buckets = 10000 };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1 };
     if (needs)
         arm.artifact = needs->hash;
     struct head plain = { .epoch = epoch, .generation = generation, .arms = &arm, .arm_count = needs ? 1 : 0 };

@@ -202,6 +202,28 @@ static inline struct artifact *wire_sample_artifact(struct arena *arena, struct 
     return a;
 }
 
+/* Of every second route, so that no two share one. */
+static inline struct assignment sample_assignment(struct arena *arena, struct prng *prng, uint32_t i, uint32_t arms)
+{
+    struct assignment a = { .id = sample_name(arena, prng, "rollout", i),
+                            .unit = (enum unit_kind)sample_below(prng, 4),
+                            .ranges = SAMPLE_ARRAY(arena, 4, struct bucket_range),
+                            .range_count = arms > 1 ? sample_below(prng, 5) : 0 };
+    struct span *routes = SAMPLE_ARRAY(arena, 2, struct span);
+    for (uint32_t k = 0; k < 2; k++)
+        routes[k] = sample_name(arena, prng, "route", 2 * i + k);
+    a.routes = (struct span_list){ .items = routes, .count = 2 };
+    if (a.unit == UNIT_HEADER)
+        a.header = SPAN("x-tenant");
+    for (size_t k = 0; k < sizeof a.salt; k++)
+        a.salt[k] = (uint8_t)prng_u64(prng);
+    for (uint32_t k = 0; k < a.range_count; k++)
+        a.ranges[k] = (struct bucket_range){ .arm = 1 + sample_below(prng, arms - 1),
+                                             .first = 2500 * k + sample_below(prng, 1000),
+                                             .count = 1 + sample_below(prng, 1500) };
+    return a;
+}
+
 static inline struct head *wire_sample_head(struct arena *arena, struct prng *prng)
 {
     struct head *h = sample_must(ARENA_NEW(arena, struct head));
@@ -210,14 +232,26 @@ static inline struct head *wire_sample_head(struct arena *arena, struct prng *pr
                         .made_at_ms = (int64_t)prng_u64(prng),
                         .why = sample_text(arena, prng, "why"),
                         .by = sample_text(arena, prng, "by"),
-                        .arms = SAMPLE_ARRAY(arena, 1, struct arm),
-                        .arm_count = 1,
+                        .arms = SAMPLE_ARRAY(arena, 4, struct arm),
+                        .arm_count = 1 + sample_below(prng, 4),
+                        .assignments = SAMPLE_ARRAY(arena, 3, struct assignment),
+                        .assignment_count = sample_below(prng, 4),
+                        .shadows = SAMPLE_ARRAY(arena, 2, struct shadow),
+                        .shadow_count = sample_below(prng, 3),
                         .overrides = SAMPLE_ARRAY(arena, 3, struct override),
                         .override_count = sample_below(prng, 4) };
-    h->arms[0] = (struct arm){ .name = SPAN("stable"),
-                               .policy_version = sample_below(prng, 99),
-                               .artifact = sample_hash(prng),
-                               .buckets = ASSIGNMENT_BUCKETS };
+    for (uint32_t i = 0; i < h->arm_count; i++)
+        h->arms[i] = (struct arm){ .name = sample_name(arena, prng, "arm", i),
+                                   .policy_version = sample_below(prng, 99),
+                                   .artifact = sample_hash(prng) };
+    for (uint32_t i = 0; i < h->assignment_count; i++)
+        h->assignments[i] = sample_assignment(arena, prng, i, h->arm_count);
+    for (uint32_t i = 0; i < h->shadow_count; i++)
+        h->shadows[i] = (struct shadow){ .id = sample_name(arena, prng, "shadow", i),
+                                         .arm = sample_below(prng, h->arm_count),
+                                         .share_ppm = sample_below(prng, 1000001),
+                                         .budget_nano = (int64_t)(prng_u64(prng) >> 1),
+                                         .tools = sample_bool(prng) };
     for (uint32_t i = 0; i < h->override_count; i++)
         h->overrides[i] = (struct override){ .kind = (enum override_kind)sample_below(prng, 3),
                                              .target = sample_text(arena, prng, "target"),
@@ -279,6 +313,7 @@ static inline struct teams *wire_sample_teams(struct arena *arena, struct prng *
                                      .routes = sample_texts(arena, prng, "route"),
                                      .models = sample_texts(arena, prng, "openai/"),
                                      .require = sample_requirement(arena, prng),
+                                     .may = sample_below(prng, 4),
                                      .where = sample_text(arena, prng, "d:") };
     return t;
 }

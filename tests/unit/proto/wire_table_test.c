@@ -32,6 +32,8 @@ static size_t plain_bytes(const struct wire_field *field)
         return sizeof(struct span);
     case WIRE_HASH:
         return sizeof(struct sha256);
+    case WIRE_SALT:
+        return ASSIGNMENT_SALT_BYTES;
     case WIRE_PART:
         return field->element;
     case WIRE_INLINE:

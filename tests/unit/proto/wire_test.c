@@ -377,18 +377,135 @@ static void unknown_fields_are_ignored(void **state)
     }
 }
 
-static void a_head_gives_away_all_buckets(void **state)
+/* A head in which everything is there: two arms, two assignments of two ranges each, two shadows. */
+struct head_parts {
+    struct arm arms[2];
+    struct bucket_range ranges[2][2];
+    struct span routes[2][2];
+    struct assignment assignments[2];
+    struct shadow shadows[2];
+    struct head head;
+};
+
+static struct head *fill_head(struct head_parts *p)
+{
+    *p = (struct head_parts){
+        .arms = { { .name = SPAN("stable") }, { .name = SPAN("canary") } },
+        .ranges = { { { 1, 0, 100 }, { 1, 100, 9900 } }, { { 1, 9999, 1 } } },
+        .routes = { { SPAN("bulk"), SPAN("chat") }, { SPAN("private") } },
+        .shadows = { { .id = SPAN("shadow-3"), .arm = 1, .share_ppm = 1000000 }, { .id = SPAN("shadow-4") } },
+    };
+    p->assignments[0] = (struct assignment){ .id = SPAN("rollout-1"),
+                                             .routes = { .items = p->routes[0], .count = 2 },
+                                             .ranges = p->ranges[0],
+                                             .range_count = 2 };
+    p->assignments[1] = (struct assignment){ .id = SPAN("rollout-2"),
+                                             .unit = UNIT_HEADER,
+                                             .header = SPAN("x-tenant"),
+                                             .routes = { .items = p->routes[1], .count = 1 },
+                                             .ranges = p->ranges[1],
+                                             .range_count = 1 };
+    p->head = (struct head){ .arms = p->arms,
+                             .arm_count = 2,
+                             .assignments = p->assignments,
+                             .assignment_count = 2,
+                             .shadows = p->shadows,
+                             .shadow_count = 2 };
+    return &p->head;
+}
+
+static enum err pass_head(struct bench *b, const struct head *head, struct head **ret)
+{
+    buf_clear(&b->buf);
+    b->why = "";
+    assert_int_equal(wire_encode_head(head, &b->buf), OK);
+    return wire_decode_head(&b->arena, buf_span(&b->buf), ret, &b->why);
+}
+
+#define HEAD_REFUSED(b, p, text)                                                                                       \
+    do {                                                                                                               \
+        struct head *refused_;                                                                                         \
+        assert_int_equal(pass_head((b), &(p)->head, &refused_), ERR_INVALID);                                          \
+        if (!strstr((b)->why, (text)))                                                                                 \
+            fail_msg("'%s' lacks '%s'", (b)->why, (text));                                                             \
+        (void)fill_head(p);                                                                                            \
+    } while (0)
+
+static void a_head_with_a_broken_promise_is_refused(void **state)
 {
     struct bench *b = *state;
-    struct head *head = wire_sample_head(&b->arena, &b->prng), *back;
-    head->arms[0].buckets--;
-    assert_int_equal(wire_encode_head(head, &b->buf), OK);
-    assert_int_equal(wire_decode_head(&b->arena, buf_span(&b->buf), &back, &b->why), ERR_INVALID);
-    assert_non_null(strstr(b->why, "buckets"));
-    buf_clear(&b->buf);
-    head->arm_count = 0; /* before the first push */
-    assert_int_equal(wire_encode_head(head, &b->buf), OK);
-    assert_int_equal(wire_decode_head(&b->arena, buf_span(&b->buf), &back, &b->why), OK);
+    struct head_parts p;
+    struct head *back;
+    assert_int_equal(pass_head(b, fill_head(&p), &back), OK);
+    assert_int_equal(back->requires, FEATURE_ARMS);
+
+    p.ranges[0][1] = (struct bucket_range){ 1, 100, 9901 };
+    HEAD_REFUSED(b, &p, "outside the buckets");
+    p.ranges[0][1] = (struct bucket_range){ 1, UINT32_MAX, 2 };
+    HEAD_REFUSED(b, &p, "outside the buckets");
+    p.ranges[0][1] = (struct bucket_range){ 1, 10000, 1 };
+    HEAD_REFUSED(b, &p, "outside the buckets");
+    p.ranges[0][1].count = 0;
+    HEAD_REFUSED(b, &p, "outside the buckets");
+    p.ranges[0][1].first = 99;
+    HEAD_REFUSED(b, &p, "overlap");
+    p.ranges[1][0].arm = 2;
+    HEAD_REFUSED(b, &p, "names no arm");
+    p.ranges[1][0].arm = 0;
+    HEAD_REFUSED(b, &p, "names no arm");
+    p.shadows[1].arm = 2;
+    HEAD_REFUSED(b, &p, "a shadow names no arm");
+    p.shadows[0].share_ppm++;
+    HEAD_REFUSED(b, &p, "more than everything");
+    p.shadows[0].budget_nano = -1;
+    HEAD_REFUSED(b, &p, "negative");
+    p.arms[1].name = SPAN("stable");
+    HEAD_REFUSED(b, &p, "two arms");
+    p.shadows[1].id = SPAN("rollout-1");
+    HEAD_REFUSED(b, &p, "of one id");
+    p.assignments[1].id = SPAN("rollout-1");
+    HEAD_REFUSED(b, &p, "of one id");
+    p.routes[1][0] = SPAN("chat");
+    HEAD_REFUSED(b, &p, "a route in two");
+    p.routes[0][1] = SPAN("bulk");
+    HEAD_REFUSED(b, &p, "not sorted");
+    p.assignments[1].routes.count = 0;
+    HEAD_REFUSED(b, &p, "not the only one");
+    p.assignments[0].header = SPAN("x-tenant");
+    HEAD_REFUSED(b, &p, "no unit is taken");
+    p.assignments[1].header = SPAN("X-Tenant");
+    HEAD_REFUSED(b, &p, "lower case");
+    p.assignments[1].header = SPAN("");
+    HEAD_REFUSED(b, &p, "lower case");
+}
+
+/* An older build must not take the head for one without arms: `requires` says so, and nobody can forget it. */
+static void arms_ask_for_their_feature(void **state)
+{
+    struct bench *b = *state;
+    struct head_parts p;
+    struct head *back;
+    struct head *head = fill_head(&p);
+    head->assignment_count = head->shadow_count = 0;
+    assert_int_equal(pass_head(b, head, &back), OK);
+    assert_int_equal(back->requires, FEATURE_ARMS);
+    head->arm_count = 1;
+    head->requires = FEATURE_ARMS; /* left over from a head that needed it */
+    assert_int_equal(pass_head(b, head, &back), OK);
+    assert_int_equal(back->requires, 0);
+    head->shadow_count = 1;
+    p.shadows[0].arm = 0;
+    assert_int_equal(pass_head(b, head, &back), OK);
+    assert_int_equal(back->requires, FEATURE_ARMS);
+    head->arm_count = head->shadow_count = 0; /* before the first push */
+    assert_int_equal(pass_head(b, head, &back), OK);
+
+    /* Written by somebody else: schema 1, one shadow, and no feature asked for. */
+    static const char bytes[] = "\x08\x01\x42\x25\x0a\x01s\x1a\x20"
+                                "01234567890123456789012345678901"
+                                "\x5a\x03\x0a\x01x";
+    assert_int_equal(wire_decode_head(&b->arena, span_of(bytes, sizeof bytes - 1), &back, &b->why), ERR_INVALID);
+    assert_non_null(strstr(b->why, "without the feature"));
 }
 
 static void evidence_with_a_broken_promise_is_refused(void **state)
@@ -525,7 +642,8 @@ int main(int argc, char **argv)
         T(too_many_is_too_many_on_both_sides),
         T(a_small_message_cannot_stand_for_gigabytes),
         T(unknown_fields_are_ignored),
-        T(a_head_gives_away_all_buckets),
+        T(a_head_with_a_broken_promise_is_refused),
+        T(arms_ask_for_their_feature),
         T(evidence_with_a_broken_promise_is_refused),
         T(a_delta_makes_sense),
         T(a_full_buffer_is_an_ordinary_answer),

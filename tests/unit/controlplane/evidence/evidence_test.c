@@ -55,7 +55,7 @@ static const struct artifact *compile(void)
 
 static enum err follow(struct override *overrides, uint32_t count)
 {
-    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .buckets = ASSIGNMENT_BUCKETS };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1 };
     const struct head head = { .epoch = 1,
                                .generation = 1,
                                .arms = &arm,

@@ -121,13 +121,14 @@ static void test_teams(void **state)
     const struct teams *a = teams_of(
         f,
         "schema: fairlead/1\nkind: directory\nteams: {a: {routes: [x]}, b: {routes: [x, y], require: {region: eu}}}\n");
-    const struct teams *b = teams_of(
-        f, "schema: fairlead/1\nkind: directory\nteams: {b: {routes: [x], models: [p/*]}, c: {routes: [x]}}\n");
+    const struct teams *b = teams_of(f, "schema: fairlead/1\nkind: directory\nteams: {b: {routes: [x], models: [p/*], "
+                                        "may: [explain]}, c: {routes: [x]}}\n");
     assert_int_equal(policy_teams_diff(&f->arena, a, b, &changes), OK);
     assert_string_equal(changes_shown(f, &changes), "- team a removed\n"
                                                     "~ team b: routes x, y -> x\n"
                                                     "~ team b: models p/* is new\n"
                                                     "~ team b: required region eu is gone\n"
+                                                    "~ team b: may explain no -> yes\n"
                                                     "+ team c added\n");
     assert_int_equal(policy_teams_diff(&f->arena, NULL, a, &changes), OK);
     assert_int_equal(changes.count, 2);

@@ -237,7 +237,7 @@ static void test_teams(void **state)
     const struct teams *teams;
     const struct policy *policy = load_text(
         f, "schema: fairlead/1\nkind: directory\nteams:\n"
-           "  zoo: {routes: [chat, b*], models: [openai/gpt-*]}\n"
+           "  zoo: {routes: [chat, b*], models: [openai/gpt-*], may: [explain, choose_arm]}\n"
            "  hr: {routes: [private], require: {region: [eu, ch], max_retention_days: 0, no_training: true}}\n");
     assert_true(policy_has_directory(policy));
     assert_false(policy_has_policy(policy));
@@ -250,6 +250,8 @@ static void test_teams(void **state)
     assert_span_equal(hr->where, "p.yaml:5");
     assert_span_equal(zoo->routes.items[1], "b*");
     assert_span_equal(zoo->models.items[0], "openai/gpt-*");
+    assert_int_equal(hr->may, 0);
+    assert_int_equal(zoo->may, TEAM_MAY_CHOOSE_ARM | TEAM_MAY_EXPLAIN);
     const struct artifact *artifact;
     assert_int_equal(policy_compile(&f->arena, policy, &test_book, 1, &f->diags, &artifact), ERR_INVALID);
 }

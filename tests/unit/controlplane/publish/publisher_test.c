@@ -69,7 +69,7 @@ static void fetch(unsigned call, const struct fetch_request *request, uint64_t n
 static void publish(struct store *s, unsigned number)
 {
     char content[32];
-    struct arm arm = { .name = SPAN("stable"), .policy_version = number, .buckets = ASSIGNMENT_BUCKETS };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = number };
     struct head head = { .arms = &arm, .arm_count = 1, .by = SPAN("b"), .why = SPAN("w") };
     snprintf(content, sizeof(content), "artifact %u", number);
     begin(s, true);

@@ -97,9 +97,7 @@ static void artifacts_are_checked(void **state)
 static void heads_have_generations(void **state)
 {
     struct store *s = *state;
-    struct arm arm = {
-        .name = SPAN("stable"), .policy_version = 1, .artifact = sha256_of(SPAN("a")), .buckets = ASSIGNMENT_BUCKETS
-    };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .artifact = sha256_of(SPAN("a")) };
     struct head *read;
     begin(s, true);
     for (uint64_t i = 1; i <= VERSIONS_HEADS_MAX + 5; i++) {
@@ -414,7 +412,7 @@ static void a_failed_commit_changes_nothing(void **state)
 static void publish(struct store *s, unsigned number)
 {
     char text[32], bytes[4096];
-    struct arm arm = { .name = SPAN("stable"), .policy_version = number, .buckets = ASSIGNMENT_BUCKETS };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = number };
     struct head head = { .arms = &arm, .arm_count = 1, .by = SPAN("b"), .why = SPAN("w") };
     snprintf(text, sizeof(text), "content-%u", number);
     memset(bytes, 'x', sizeof(bytes));

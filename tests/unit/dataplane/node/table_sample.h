@@ -52,9 +52,7 @@ static inline struct object sample_head(struct arena *arena, uint64_t epoch, uin
                                         const struct object *artifact)
 {
     struct buf buf = BUF_INIT(HEAD_BYTES_MAX);
-    struct arm arm = {
-        .name = SPAN("stable"), .policy_version = 1, .artifact = artifact->hash, .buckets = ASSIGNMENT_BUCKETS
-    };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 1, .artifact = artifact->hash };
     struct head head = { .epoch = epoch, .generation = generation, .arms = &arm, .arm_count = 1 };
     REQUIRE(wire_encode_head(&head, &buf) == OK);
     return wire_object(OBJECT_HEAD, generation, sample_bytes(arena, &buf));

@@ -102,7 +102,7 @@ static inline void world_init(struct world *w)
                                      .route_count = WORLD_ROUTES,
                                      .aliases = w->aliases,
                                      .alias_count = 2 };
-    w->arm = (struct arm){ .name = SPAN("stable"), .policy_version = 1, .buckets = ASSIGNMENT_BUCKETS };
+    w->arm = (struct arm){ .name = SPAN("stable"), .policy_version = 1 };
     w->head = (struct head){ .epoch = 1, .generation = 1, .arms = &w->arm, .arm_count = 1 };
     w->evidence = (struct evidence){ .epoch = 1, .seq = 1, .expires_at_ms = 1000000 };
     w->team_routes[0] = SPAN("chat");

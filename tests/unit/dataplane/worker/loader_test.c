@@ -49,9 +49,7 @@ static void a_bad_table_is_refused_once(void **state)
     struct table *good = loader->table;
     /* An artifact that is well sealed and no artifact. */
     struct object artifact = wire_object(OBJECT_ARTIFACT, 0, SPAN("\377\377\377 this is no message"));
-    struct arm arm = {
-        .name = SPAN("stable"), .policy_version = 2, .artifact = artifact.hash, .buckets = ASSIGNMENT_BUCKETS
-    };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = 2, .artifact = artifact.hash };
     struct head head = { .epoch = 1, .generation = ++rig.generation, .arms = &arm, .arm_count = 1 };
     struct buf bytes = BUF_INIT(1 << 16);
     assert_int_equal(wire_encode_head(&head, &bytes), OK);

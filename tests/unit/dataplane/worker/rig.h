@@ -256,10 +256,7 @@ UNUSED static void rig_publish(struct rig *rig)
     struct buf a = BUF_INIT(1 << 20), h = BUF_INIT(1 << 20);
     assert_int_equal(wire_encode_artifact(&artifact, &a), OK);
     struct object object = wire_object(OBJECT_ARTIFACT, 0, buf_span(&a));
-    struct arm arm = { .name = SPAN("stable"),
-                       .policy_version = (uint32_t)rig->generation,
-                       .artifact = object.hash,
-                       .buckets = ASSIGNMENT_BUCKETS };
+    struct arm arm = { .name = SPAN("stable"), .policy_version = (uint32_t)rig->generation, .artifact = object.hash };
     struct head head = { .epoch = 1, .generation = rig->generation, .made_at_ms = 1, .arms = &arm, .arm_count = 1 };
     assert_int_equal(wire_encode_head(&head, &h), OK);
     struct object head_object = wire_object(OBJECT_HEAD, rig->generation, buf_span(&h));
