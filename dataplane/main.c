@@ -9,6 +9,7 @@
 #include "dataplane/node/master.h"
 #include "dataplane/node/replica.h"
 #include "dataplane/node/selftest.h"
+#include "dataplane/simulate/tool.h"
 #include "dataplane/worker/setup.h"
 #include "dataplane/worker/worker.h"
 #include "proto/home.h"
@@ -42,9 +43,41 @@ static const struct opt options[] = {
       "fail unless this program can follow a master that leaves it its sockets and workers in this format (with "
       "--check-config)" },
     { "selftest", 0, OPT_FLAG, NULL, "judge tables on standard input (started by a master)" },
+    { "simulate", 0, OPT_TEXT, "DIR",
+      "decide recorded requests again by the policies in DIR and print JSON lines (started by the control plane)" },
+    { "records", 0, OPT_MANY, "PATH", "a file of records, or a directory of them (with --simulate)" },
+    { "since", 0, OPT_TEXT, "MS", "leave out requests before this time, in ms since 1970 (with --simulate)" },
+    { "limit", 0, OPT_TEXT, "N", "only the newest N requests (with --simulate)" },
+    { "decide", 0, OPT_TEXT, "DIR",
+      "decide the requests on standard input by the policy in DIR and print JSON (started by `fairlead policy test`)" },
     { "version", 0, OPT_FLAG, NULL, "print the version and exit" },
     { "help", 'h', OPT_FLAG, NULL, "print this and exit" },
 };
+
+/* A number that may be left out: 0. */
+static bool number_given(const struct opts_result *given, const char *name, uint64_t *ret)
+{
+    const char *text = opts_text(given, name, NULL);
+    *ret = 0;
+    return !text || span_to_u64(span_cstr(text), ret) == OK;
+}
+
+static int simulate(const struct opts_result *given)
+{
+    const char *records[OPTS_VALUES_MAX];
+    uint64_t since, limit;
+    struct simulate_tool_options tool = { .dir = opts_text(given, "simulate", NULL), .records = records };
+    for (unsigned i = 0; i < given->given_count; i++)
+        if (strcmp(given->given[i].opt->name, "records") == 0)
+            records[tool.record_count++] = given->given[i].value;
+    if (!number_given(given, "since", &since) || since > INT64_MAX || !number_given(given, "limit", &limit)) {
+        fputs("fairlead-dataplane: --since and --limit take whole numbers\n", stderr);
+        return 2;
+    }
+    tool.since_ms = (int64_t)since;
+    tool.limit = limit;
+    return simulate_tool(&tool);
+}
 
 static int print(enum err err, struct buf *text)
 {
@@ -288,6 +321,10 @@ int main(int argc, char **argv)
         return help_config();
     if (opts_flag(&given, "selftest"))
         return selftest_main();
+    if (opts_text(&given, "simulate", NULL))
+        return simulate(&given);
+    if (opts_text(&given, "decide", NULL))
+        return decide_tool(opts_text(&given, "decide", NULL));
     if (!set_up_log(&given) || fault_from_env()) {
         fputs("fairlead-dataplane: --log-level, --log-format or FAIRLEAD_FAULT is not understood; see "
               "--help\n",

@@ -50,6 +50,7 @@ function phase(path) {
 function pure(path) {
     return path ~ /^dataplane\/(dialect|route)\// ||
            path ~ /^dataplane\/worker\/((http1|proxy_v2)[^\/]*|h2_(frame|head|budget)\.[ch])$/ ||
+           path ~ /^dataplane\/simulate\/(estimate|setting|simulate)[^\/]*$/ ||
            path ~ /^dataplane\/account\/(usage|cost)[^\/]*$/ || path ~ /^controlplane\/(policy|decide)\// ||
            path ~ /^common\/(json|sse)[^\/]*$/
 }
