@@ -36,8 +36,7 @@ static enum err make_head(struct setting *w, const struct compiled *compiled, st
 {
     struct arm arm = { .name = SPAN("stable"),
                        .policy_version = compiled->artifact->policy_version,
-                       .artifact = compiled->artifact->hash,
-                       .buckets = ASSIGNMENT_BUCKETS };
+                       .artifact = compiled->artifact->hash };
     struct head head = { .epoch = 1, .generation = 1, .arms = &arm, .arm_count = 1 };
     if (!span_empty(bytes)) {
         struct head *given;
