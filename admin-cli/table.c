@@ -70,6 +70,15 @@ static const struct opt local_option[] = {
 static const struct opt records_options[] = {
     { "last", 0, OPT_TEXT, "N", "how many of the newest (default: 10)" },
 };
+static const struct opt explain_options[] = {
+    { "key", 0, OPT_TEXT, "KEY", "who asks: a key's id, the key itself, or - for a key on standard input" },
+    { "model", 0, OPT_TEXT, "NAME", "what is asked for: a route, an alias or provider/model" },
+    { "file", 'f', OPT_TEXT, "FILE", "the request's body; without it a short one is taken" },
+    { "endpoint", 0, OPT_TEXT, "NAME", "chat (default), completions or embeddings" },
+    { "user", 0, OPT_TEXT, "TEXT", "the request's user, where an assignment goes by that" },
+    { "header", 0, OPT_MANY, "NAME:VALUE", "a request's header, where an assignment goes by that; may repeat" },
+    { "policy", 0, OPT_TEXT, "VERSION", "decide by this version, which the node must still hold" },
+};
 static const struct opt audit_options[] = {
     { "since", 0, OPT_TEXT, "TIME", "all of this long ago until now (30m, 7d), instead of the newest" },
     { "user", 0, OPT_TEXT, "NAME", "only what this user did; * stands for any text" },
@@ -366,6 +375,16 @@ const struct cli_command cli_commands[] = {
       .run = run_records,
       .brief = "which model served a request, why, and for how much; or the newest requests",
       .more = "Reads what this machine's node recorded. A request's id stands in its answer's x-request-id header." },
+    { .path = "explain",
+      .arguments = "[REQUEST_ID]",
+      .args_most = 1,
+      .local = true,
+      OPTIONS(explain_options),
+      .run = run_explain,
+      .brief = "why a request goes where it goes: every candidate, every term, every rule",
+      .more = "Decides with the program, the table and the live facts of this machine's node, as one of its workers "
+              "would now, and sends nothing. Each exclusion names its rule and the line of the policy it stands in. "
+              "Weights come with their scores where a control plane answers." },
     { .path = "audit",
       .arguments = "",
       OPTIONS(audit_options),

@@ -5,6 +5,7 @@
 #include "common/opts.h"
 #include "dataplane/node/config.h"
 #include "dataplane/node/control.h"
+#include "dataplane/node/decide_now.h"
 #include "dataplane/node/heritage.h"
 #include "dataplane/node/master.h"
 #include "dataplane/node/replica.h"
@@ -50,6 +51,8 @@ static const struct opt options[] = {
     { "limit", 0, OPT_TEXT, "N", "only the newest N requests (with --simulate)" },
     { "decide", 0, OPT_TEXT, "DIR",
       "decide the requests on standard input by the policy in DIR and print JSON (started by `fairlead policy test`)" },
+    { "explain", 0, OPT_FLAG, NULL,
+      "say what would be decided for the request on standard input, and why (started by `fairlead explain`)" },
     { "version", 0, OPT_FLAG, NULL, "print the version and exit" },
     { "help", 'h', OPT_FLAG, NULL, "print this and exit" },
 };
@@ -176,7 +179,7 @@ static enum err read_config(void *user, const char *copy, struct node_config *re
         node_config_load_copy(opts_text(given, "home", NULL), opts_text(given, "config", NULL), copy, ret, ret_message);
     if (!err) {
         err = override_config(given, ret, ret_message);
-        if (!err && !opts_flag(given, "worker"))
+        if (!err && !opts_flag(given, "worker") && !opts_flag(given, "explain"))
             err = check_listeners(ret, ret_message);
         if (err)
             node_config_release(ret);
@@ -296,6 +299,8 @@ static int run(int argc, char *const *argv, struct opts_result *given)
     int status = 0;
     if (opts_flag(given, "check-config"))
         status = printf("%s: ok\n", config.source ? config.source : "defaults") < 0;
+    else if (opts_flag(given, "explain"))
+        status = decide_now_main(&config);
     else if (opts_flag(given, "pin") || opts_flag(given, "unpin"))
         status = pin(&config, opts_flag(given, "pin"));
     else

@@ -111,7 +111,7 @@ static enum err read_boot_id(char out[BOOT_ID_BYTES])
 
 /* -- mapping -- */
 
-static enum err board_map(int fd, unsigned regions, struct board **ret)
+static enum err board_map(int fd, int protection, unsigned regions, struct board **ret)
 {
     struct board *board = fault_calloc(1, sizeof *board);
     if (!board)
@@ -120,7 +120,7 @@ static enum err board_map(int fd, unsigned regions, struct board **ret)
     board->count = regions;
     board->map_bytes = board_bytes(regions);
     board->region_stride = page_round(sizeof(struct board_region));
-    void *map = mmap(NULL, board->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *map = mmap(NULL, board->map_bytes, protection, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED) {
         free(board);
         return ERR_NOMEM;
@@ -157,17 +157,27 @@ static enum err check_header(int fd, unsigned *ret_regions)
     return OK;
 }
 
-enum err board_attach(const char *path, struct board **ret)
+static enum err attach(const char *path, int flags, int protection, struct board **ret)
 {
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return err_of_errno();
     unsigned regions;
     enum err err = check_header(fd, &regions);
     if (!err)
-        err = board_map(fd, regions, ret);
+        err = board_map(fd, protection, regions, ret);
     (void)close(fd);
     return err;
+}
+
+enum err board_attach(const char *path, struct board **ret)
+{
+    return attach(path, O_RDWR, PROT_READ | PROT_WRITE, ret);
+}
+
+enum err board_look(const char *path, struct board **ret)
+{
+    return attach(path, O_RDONLY, PROT_READ, ret);
 }
 
 /* Backs what of a region is certainly written with memory now: a full tmpfs is then ERR_NOSPACE here and no SIGBUS in a
@@ -249,7 +259,7 @@ static enum err create_fresh(const char *path, unsigned regions, struct board **
     if (!err)
         err = reserve(fd, regions);
     if (!err)
-        err = board_map(fd, regions, &board);
+        err = board_map(fd, PROT_READ | PROT_WRITE, regions, &board);
     if (!err) {
         header_init(board->header, regions, boot_id);
         if (rename(temporary, path) != 0)
@@ -302,7 +312,7 @@ static enum err take_over(const char *path, unsigned regions, struct board **ret
     if (!err && regions > there)
         err = reserve(fd, regions); /* regions stand last: growing moves nothing */
     if (!err)
-        err = board_map(fd, regions > there ? regions : there, &board);
+        err = board_map(fd, PROT_READ | PROT_WRITE, regions > there ? regions : there, &board);
     if (!err)
         err = mend_dictionaries(board->header);
     if (err) {

@@ -124,7 +124,9 @@ struct board;
 MUST_CHECK enum err board_create(const char *path, unsigned regions, struct board **ret); /* one caller at a time */
 MUST_CHECK enum err board_attach(const char *path,
                                  struct board **ret); /* workers, tests; ERR_UNSUPPORTED, ERR_NOT_FOUND, ERR_CORRUPT */
-void board_close(struct board *board);                /* unmaps; the file stays */
+/* The same for who only reads: any write is a fault. */
+MUST_CHECK enum err board_look(const char *path, struct board **ret);
+void board_close(struct board *board); /* unmaps; the file stays */
 unsigned board_regions(const struct board *board);
 struct board_region *board_region(struct board *board, unsigned number);
 

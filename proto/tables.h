@@ -134,6 +134,7 @@ struct bounds { /* 0: no bound */
     uint32_t ttft_p95_ms;
     uint32_t errors_ppm;
     int64_t cost_nano_max; /* of the usual mix, per request */
+    struct span where;
 };
 struct objective_weights { /* relative, for scored tiers; set from `prefer` or given */
     uint32_t cost, ttft, speed, errors, headroom;
@@ -144,12 +145,14 @@ struct tier {
     struct bounds within;
     struct tier_member *members;
     uint32_t member_count;
+    struct span where;
 };
 struct requirement {          /* what a route or a team demands of a model's data facts */
     struct span_list regions; /* any of these; empty: any */
     bool has_retention;
     uint32_t max_retention_days;
     bool no_training;
+    struct span where; /* "" when nothing is required */
 };
 struct route {
     struct span name;
@@ -161,7 +164,7 @@ struct route {
     uint32_t deadline_ms;                         /* to first content, over all attempts; 0: none */
     struct timeouts timeouts;                     /* 0 = as the model says */
     uint32_t mix_input_tokens, mix_output_tokens; /* usual token mix for scoring; from policy, else defaults */
-    struct span where;
+    struct span where, max_cost_where;
 };
 struct alias {
     struct span name;

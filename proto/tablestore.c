@@ -3,6 +3,8 @@
 #include "proto/wire.h"
 #include "common/fault.h"
 
+#define KEY_ARENA_BYTES (1u << 20) /* a decoded key record */
+
 static const char *const tree_names[TREES] = {
     [TREE_META] = "meta",     [TREE_OBJECTS] = "objects", [TREE_NOTES] = "notes",
     [TREE_KEYS_A] = "keys.a", [TREE_KEYS_B] = "keys.b",
@@ -138,6 +140,45 @@ enum err tablestore_key(struct tablestore *store, struct arena *arena, const str
         return ERR_CORRUPT;
     *ret = record;
     return OK;
+}
+
+struct named {
+    struct span id;
+    struct sha256 hash;
+    bool found;
+    struct arena arena; /* of one record */
+};
+
+/* Decodes only what holds the id's bytes somewhere. */
+static bool is_named(void *user, struct span key, struct span value)
+{
+    struct named *named = user;
+    struct key_record *record;
+    if (key.len != SHA256_BYTES || value.len < CHECK_BYTES || span_find(value, named->id) == SIZE_MAX)
+        return true;
+    if (wire_decode_key(&named->arena, span_skip(value, CHECK_BYTES), &record, NULL) == OK &&
+        span_eq(record->id, named->id)) {
+        memcpy(named->hash.bytes, key.ptr, SHA256_BYTES);
+        named->found = true;
+    }
+    arena_reset(&named->arena);
+    return !named->found;
+}
+
+enum err tablestore_key_named(struct tablestore *store, struct arena *arena, struct span id, struct key_record **ret)
+{
+    REQUIRE(store->reader);
+    if (store->state_err)
+        return store->state_err;
+    struct named named = { .id = id };
+    arena_init(&named.arena, KEY_ARENA_BYTES);
+    enum err err = span_empty(id) ? ERR_NOT_FOUND
+                                  : snapshot_each(store->reader, TREE_KEYS_A + store->state.active, SPAN(""), SPAN(""),
+                                                  is_named, &named);
+    arena_release(&named.arena);
+    if (err)
+        return err;
+    return named.found ? tablestore_key(store, arena, &named.hash, ret) : ERR_NOT_FOUND;
 }
 
 enum err tablestore_artifacts(struct tablestore *store, struct arena *arena, struct sha256 **ret, uint32_t *ret_count)

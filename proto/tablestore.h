@@ -30,6 +30,9 @@ MUST_CHECK enum err tablestore_object(struct tablestore *store, enum object_kind
 /* Key record by hash; decoded into arena. ERR_NOT_FOUND, ERR_CORRUPT, ERR_NOMEM. */
 MUST_CHECK enum err tablestore_key(struct tablestore *store, struct arena *arena, const struct sha256 *hash,
                                    struct key_record **ret);
+/* The same by its id, for people: looks at every record (a million take a second). */
+MUST_CHECK enum err tablestore_key_named(struct tablestore *store, struct arena *arena, struct span id,
+                                         struct key_record **ret);
 /* Hashes of the artifacts held, newest use first. */
 MUST_CHECK enum err tablestore_artifacts(struct tablestore *store, struct arena *arena, struct sha256 **ret,
                                          uint32_t *ret_count);

@@ -544,10 +544,7 @@ const struct wire_message wire_price =
 #define P struct requirement
 #define W Wire__Requirement
 static const struct wire_field requirement_fields[] = {
-    TEXTS_(regions, NAMES_MAX),
-    BOOL_(has_retention),
-    U32_(max_retention_days),
-    BOOL_(no_training),
+    TEXTS_(regions, NAMES_MAX), BOOL_(has_retention), U32_(max_retention_days), BOOL_(no_training), TEXT_(where),
 };
 #undef P
 #undef W

@@ -104,7 +104,8 @@ static const struct wire_message tier_member_message =
 
 #define P struct bounds
 #define W Wire__Bounds
-static const struct wire_field bounds_fields[] = { U32_(ttft_p95_ms), U32_(errors_ppm), I64_(cost_nano_max) };
+static const struct wire_field bounds_fields[] = { U32_(ttft_p95_ms), U32_(errors_ppm), I64_(cost_nano_max),
+                                                   TEXT_(where) };
 #undef P
 #undef W
 static const struct wire_message bounds_message =
@@ -138,6 +139,7 @@ static const struct wire_field tier_fields[] = {
     PART_(objectives, &objectives_message),
     PART_(within, &bounds_message),
     LIST_(members, member_count, TIER_MEMBERS_MAX, &tier_member_message),
+    TEXT_(where),
 };
 #undef P
 #undef W
@@ -167,6 +169,7 @@ static const struct wire_field route_fields[] = {
     U32_(mix_input_tokens),
     U32_(mix_output_tokens),
     TEXT_(where),
+    TEXT_(max_cost_where),
 };
 #undef P
 #undef W

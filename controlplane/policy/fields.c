@@ -239,6 +239,8 @@ void field_requirement(struct diags *diags, struct arena *arena, const struct ya
     static const char *const known[] = { "region", "max_retention_days", "no_training", NULL };
     if (!fields_check(diags, map, "'require'", known))
         return;
+    ret->where = place_of(arena, map->key);
+    diags->failed |= !ret->where.ptr;
     const struct yaml_node *region = yaml_get(map, "region");
     if (region && region->kind == YAML_LIST) {
         if (region->count == 0)

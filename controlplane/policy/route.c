@@ -150,6 +150,8 @@ static void read_bounds(struct route_reader *r, const struct yaml_node *map, str
     struct diags *diags = r->c->diags;
     if (!fields_check(diags, map, "'within'", known))
         return;
+    out->where = place_of(r->c->arena, map->key);
+    r->c->failed |= !out->where.ptr;
     if (map->count == 0)
         diag_warning(diags, map, "an empty 'within' bounds nothing");
     const struct yaml_node *errors = yaml_get(map, "errors"), *cost = yaml_get(map, "cost");
@@ -211,6 +213,8 @@ static void read_tier(struct route_reader *r, const struct yaml_node *node, uint
     snprintf(what, sizeof what, "tier %u", tier_number);
     if (!fields_check(diags, node, what, known))
         return;
+    tier->where = place_of(r->c->arena, node);
+    r->c->failed |= !tier->where.ptr;
     const struct yaml_node *models = yaml_get(node, "models");
     if (!models || models->kind == YAML_SCALAR || models->count == 0) {
         diag_error(diags, models ? models : node, "a tier needs 'models': a map with weights, or a list to be scored");
@@ -299,6 +303,10 @@ static void read_route(struct route_reader *r)
         out->attempts = (uint32_t)value;
     field_duration(c->diags, yaml_get(r->node, "deadline"), true, &out->deadline_ms);
     field_timeouts(c->diags, yaml_get(r->node, "timeouts"), &out->timeouts);
+    if (cost) {
+        out->max_cost_where = place_of(c->arena, cost->key);
+        c->failed |= !out->max_cost_where.ptr;
+    }
     if (field_usd(c->diags, cost, &out->max_cost_nano) && out->max_cost_nano == 0)
         diag_error(c->diags, cost, "'max_cost_usd: 0' would refuse every request; remove it or write an amount");
     read_mix(c, yaml_get(r->node, "mix"), &out->mix_input_tokens, &out->mix_output_tokens);

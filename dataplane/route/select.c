@@ -34,7 +34,7 @@ static bool satisfies_region(const struct requirement *need, const struct data_f
     return facts->regions.count > 0;
 }
 
-static enum plan_reason judge_data(const struct requirement *need, const struct data_facts *facts)
+enum plan_reason select_judge_data(const struct requirement *need, const struct data_facts *facts)
 {
     if (!need)
         return PLAN_NONE;
@@ -136,9 +136,9 @@ static enum plan_reason judge_hard(const struct select_input *in, uint32_t index
     *ret_estimate = select_estimate(in->arm, route, index, in->ask);
     enum plan_reason reason = judge_capabilities(model, in->ask);
     if (reason == PLAN_NONE)
-        reason = judge_data(in->team_require, facts);
+        reason = select_judge_data(in->team_require, facts);
     if (reason == PLAN_NONE && route)
-        reason = judge_data(&route->require, facts);
+        reason = select_judge_data(&route->require, facts);
     if (reason != PLAN_NONE)
         return reason;
     uint64_t tokens = usage_tokens_of_bytes(in->ask->input_bytes) + in->ask->max_output_tokens;

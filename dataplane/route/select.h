@@ -134,6 +134,9 @@ enum plan_reason plan_chief_reason(const struct plan *plan);
 char *plan_explain(struct arena *arena, const struct select_input *input, const struct plan *plan);
 /* With what was spent, this attempt would pass the route's ceiling. route may be NULL: none. */
 bool select_too_dear(const struct route *route, int64_t spent_nano, int64_t estimate_nano);
+/* Which rule of a requirement (NULL: none) these facts do not meet: PLAN_REGION, PLAN_RETENTION, PLAN_TRAINING, or
+ * PLAN_NONE. */
+enum plan_reason select_judge_data(const struct requirement *need, const struct data_facts *facts);
 /* List price in nano-dollars of: estimated input tokens, and as output what the client allows (max_output_tokens, else
  * the route's usual mix) times the choices asked for. */
 int64_t select_estimate(const struct arm_view *arm, const struct route *route, uint32_t model, const struct ask *ask);

@@ -2,6 +2,7 @@
 #include "dataplane/route/arms.h"
 #include "dataplane/route/ask.h"
 #include "dataplane/worker/exchange_internal.h"
+#include "dataplane/worker/live.h"
 #include "dataplane/worker/stream.h"
 
 static const struct json_limits body_limits = {
@@ -180,28 +181,6 @@ static bool read_ask(struct exchange *x)
     return true;
 }
 
-static void live_facts(void *user, uint32_t model, struct select_live *ret)
-{
-    struct exchange *x = user;
-    struct core *core = x->core;
-    const struct compiled *compiled = x->arm->compiled;
-    const struct provider *provider = &compiled->artifact->providers[compiled->artifact->models[model].provider];
-    uint32_t label = compiled->model_labels[model];
-    struct board_model *shared = board_model(core->board, label);
-    *ret = (struct select_live){
-        .breaker = atomic_load_explicit(&shared->breaker, memory_order_relaxed),
-        .cool_until_ms = label < MODELS_MAX ? core->cool_until_ms[label] : 0,
-        .outstanding = board_inflight(core->board, label),
-        .ttft_us = atomic_load_explicit(&shared->ttft_ewma_us, memory_order_relaxed),
-    };
-    if (provider->auth == AUTH_SCHEME_NONE)
-        return;
-    ret->no_credential = true;
-    for (uint32_t i = 0; i < provider->credentials.count && core->config->credentials; i++)
-        if (credentials_resolved(core->config->credentials, provider->credentials.items[i]))
-            ret->no_credential = false;
-}
-
 /* Which status tells best why nothing can serve: what the client can change, what an operator can, or only time. */
 static enum outcome outcome_of(enum plan_reason reason)
 {
@@ -245,8 +224,14 @@ static enum outcome outcome_of(enum plan_reason reason)
     return OUTCOME_NO_CANDIDATE;
 }
 
-static struct select_input input_of(struct exchange *x)
+/* live: filled here, for as long as the input is used. */
+static struct select_input input_of(struct exchange *x, struct live *live)
 {
+    struct core *core = x->core;
+    *live = (struct live){ .board = core->board,
+                           .compiled = x->arm->compiled,
+                           .credentials = core->config->credentials,
+                           .cool_until_ms = core->cool_until_ms };
     int64_t wall_ms = core_wall_ms(x->core); /* not the head's: a long body, or attempts, came in between */
     return (struct select_input){ .arm = x->arm,
                                   .target = x->target,
@@ -256,12 +241,13 @@ static struct select_input input_of(struct exchange *x)
                                   .wall_ms = wall_ms,
                                   .spent_nano = x->spent_nano,
                                   .now_ms = core_now_ms(x->core),
-                                  .source = { .live = live_facts, .user = x } };
+                                  .source = { .live = live_read, .user = live } };
 }
 
 static bool choose(struct exchange *x)
 {
-    const struct select_input input = input_of(x);
+    struct live live;
+    const struct select_input input = input_of(x, &live);
     switch (select_plan(&x->arena, &input, &x->core->prng, &x->plan)) {
     case OK:
         return true;
@@ -282,7 +268,8 @@ bool exchange_plan_again(struct exchange *x)
     uint32_t made = x->target.route ? x->attempts : x->tried_count;
     if (made >= most || x->replans++ >= ATTEMPTS_MAX)
         return false;
-    struct select_input input = input_of(x);
+    struct live live;
+    struct select_input input = input_of(x, &live);
     struct plan plan;
     input.tried = x->tried;
     input.tried_count = x->tried_count;

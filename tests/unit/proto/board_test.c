@@ -74,6 +74,13 @@ static void two_mappings_see_one_board(void **state)
     atomic_store(&board_model(worker, 7)->breaker, 99);
     assert_int_equal(atomic_load(&board_model(f->board, 7)->breaker), 99);
     assert_ptr_equal(board_model(worker, MODELS_MAX), board_model(worker, 0));
+    struct board *onlooker = NULL;
+    assert_int_equal(chmod(f->path, 0400), 0);
+    assert_int_equal(board_look(f->path, &onlooker), OK);
+    assert_int_equal(chmod(f->path, 0600), 0);
+    assert_int_equal(atomic_load(&board_model(onlooker, 7)->breaker), 99);
+    assert_int_equal(board_committed(onlooker), 4812);
+    board_close(onlooker);
     board_close(worker);
 }
 

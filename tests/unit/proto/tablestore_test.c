@@ -175,6 +175,18 @@ static const char *key_id(struct fixture *f, unsigned number)
     return err ? "" : found->id.ptr;
 }
 
+/* The hash of the key of this id, by its first byte; -1: none. */
+static int key_named(struct fixture *f, const char *id)
+{
+    uint64_t txn_id;
+    struct key_record *found = NULL;
+    assert_int_equal(tablestore_begin(f->store, &txn_id), OK);
+    enum err err = tablestore_key_named(f->store, &f->arena, span_cstr(id), &found);
+    tablestore_end(f->store);
+    assert_true(err == OK || err == ERR_NOT_FOUND);
+    return err ? -1 : found->hash.bytes[0];
+}
+
 /* -- head, evidence, artifacts -- */
 
 static void an_empty_store_has_nothing(void **state)
@@ -373,6 +385,9 @@ static void deltas_follow_each_other(void **state)
     struct directory_delta d = { .epoch = EPOCH, .to_seq = 5, .full = true, .keys = keys, .key_count = 2 };
     assert_int_equal(apply_directory(f, &d), OK);
     assert_int_equal(object_at(f, OBJECT_DIRECTORY, NULL, (struct span){ 0 }), OK);
+    assert_int_equal(key_named(f, "two"), keys[1].hash.bytes[0]);
+    assert_int_equal(key_named(f, "tw"), -1);
+    assert_int_equal(key_named(f, ""), -1);
     struct key_record changed = key(2, "two again"), fresh = key(3, "three");
     d = (struct directory_delta){ .epoch = EPOCH, .from_seq = 5, .to_seq = 6, .keys = &changed, .key_count = 1 };
     assert_int_equal(apply_directory(f, &d), OK);
@@ -391,6 +406,9 @@ static void deltas_follow_each_other(void **state)
     assert_string_equal(key_id(f, 1), "");
     assert_string_equal(key_id(f, 2), "two again");
     assert_string_equal(key_id(f, 3), "three");
+    assert_int_equal(key_named(f, "one"), -1);
+    assert_int_equal(key_named(f, "two"), -1);
+    assert_int_equal(key_named(f, "two again"), changed.hash.bytes[0]);
     d = (struct directory_delta){ .epoch = EPOCH, .to_seq = 7, .full = true };
     assert_int_equal(apply_directory(f, &d), ERR_STALE);
 }

@@ -37,6 +37,8 @@ static void test_defaults_and_inheritance(void **state)
     assert_int_equal(s->attempts, 1);
     assert_int_equal(s->deadline_ms, 60000);
     assert_span_equal(s->where, "p.yaml:12");
+    assert_span_equal(s->tiers[0].where, "p.yaml:12");
+    assert_int_equal(s->require.where.len, 0);
     const struct provider *openai = find_provider(a, "openai"), *plain = find_provider(a, "plain");
     assert_int_equal(openai->discount_ppm, 120000);
     assert_int_equal(openai->forward_headers.count, 1);
@@ -201,8 +203,8 @@ static void test_tiers(void **state)
                      "  cheap: {tiers: [{models: [openai/gpt-4o, openai/gpt-4o-mini], prefer: cheapest, within: "
                      "{ttft_p95: 3s, errors: 2%, cost: 0.01}}]}\n"
                      "  fast: {tiers: [{models: [openai/gpt-4o, openai/gpt-4o-mini], objectives: {ttft: 3}}]}\n"
-                     "  plain: {tiers: [{models: [openai/gpt-4o]}], require: {region: eu}, max_cost_usd: 0.50, mix: "
-                     "{input: 10, output: 20}}\n");
+                     "  plain:\n    tiers:\n      - models: [openai/gpt-4o]\n        within:\n          errors: 2%\n"
+                     "    require:\n      region: eu\n    max_cost_usd: 0.50\n    mix: {input: 10, output: 20}\n");
     const struct route *hand = find_route(a, "hand"), *cheap = find_route(a, "cheap"), *fast = find_route(a, "fast");
     assert_int_equal(hand->tier_count, 2);
     assert_int_equal(hand->tiers[0].prefer, PREFER_WEIGHTS);
@@ -225,6 +227,10 @@ static void test_tiers(void **state)
     const struct route *plain = find_route(a, "plain");
     assert_int_equal(plain->tiers[0].prefer, PREFER_BALANCED);
     assert_int_equal(plain->max_cost_nano, 500000000);
+    assert_span_equal(plain->tiers[0].where, "p.yaml:11");
+    assert_span_equal(plain->tiers[0].within.where, "p.yaml:12");
+    assert_span_equal(plain->require.where, "p.yaml:14");
+    assert_span_equal(plain->max_cost_where, "p.yaml:16");
     assert_int_equal(plain->require.regions.count, 1);
     assert_int_equal(plain->mix_output_tokens, 20);
     for (uint32_t i = 1; i < a->route_count; i++)
@@ -248,6 +254,7 @@ static void test_teams(void **state)
     assert_int_equal(hr->require.regions.count, 2);
     assert_true(hr->require.has_retention && hr->require.max_retention_days == 0 && hr->require.no_training);
     assert_span_equal(hr->where, "p.yaml:5");
+    assert_span_equal(hr->require.where, "p.yaml:5");
     assert_span_equal(zoo->routes.items[1], "b*");
     assert_span_equal(zoo->models.items[0], "openai/gpt-*");
     assert_int_equal(hr->may, 0);

@@ -1,0 +1,184 @@
+// fairlead explain: each exclusion with its rule and its place in the policy, the chances, the order.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { chatBody, startFairlead } from './support/fairlead.mjs';
+import { stopAll, temporaryDirectory } from './support/process.mjs';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+after(stopAll);
+
+// Lines count from the file's first, `schema: fairlead/1`.
+const policy = (fakes) => `defaults: {probe: {how: none}}
+providers:
+  a: {base_url: "${fakes[0].url}", data: {regions: [eu], retention_days: 0, trains: false}}
+  b: {base_url: "${fakes[1].url}", data: {regions: [us], retention_days: 30, trains: true}}
+  secret: {preset: openai, credentials: [nobody-has-it]}
+models:
+  a/one: {price: {input: 1, output: 1}, context: 2000}
+  a/two: {price: {input: 2, output: 2}}
+  a/blind: {price: {input: 1, output: 1}, capabilities: {images: false, tools: false}}
+  a/dear: {price: {input: 100000, output: 100000}}
+  b/one: {price: {input: 1, output: 1}}
+  secret/one: {price: {input: 1, output: 1}}
+aliases: {gpt-4o: chat}
+routes:
+  chat:
+    tiers:
+      - models: {a/one: 75, a/two: 25}
+      - models: [b/one]
+  careful:
+    max_cost_usd: 0.01
+    tiers:
+      - models: {a/one: 1, a/blind: 1, a/dear: 1, secret/one: 1}
+  near:
+    tiers:
+      - models: {a/one: 1, b/one: 1}
+    require: {region: eu}
+  kept:
+    tiers: [{models: {a/one: 1, b/one: 1}}]
+    require: {max_retention_days: 7}
+  tight:
+    tiers:
+      - models: [a/one, a/two]
+        within:
+          cost: 0.002
+  short: {tiers: [{models: {a/one: 1, a/two: 1}}], attempts: 1}
+`;
+const directory = `teams:
+  t: {routes: ["*"], models: ["*/*"]}
+  hr:
+    routes: ["*"]
+    require: {no_training: true}
+`;
+let house, key, hr;
+
+before(async () => {
+  house = await startFairlead({ fakes: [{}, {}], policy, directory });
+  key = await house.createKey();
+  hr = await house.createKey({ team: 'hr' });
+});
+
+const explain = async (options, who = key.id) => {
+  const { code, stdout, stderr } = await house.cli(['explain', '--key', who, ...options, '--json']);
+  assert.equal(code, 0, stderr);
+  return JSON.parse(stdout);
+};
+const candidates = (decision) => Object.fromEntries(decision.tiers.flatMap((tier) => tier.candidates.map((c) => [c.model, c])));
+const bodyFile = (body) => {
+  const file = path.join(temporaryDirectory('fl-explain-'), 'request.json');
+  writeFileSync(file, JSON.stringify(body));
+  return file;
+};
+const lineOf = (text) => {
+  const whole = `schema: fairlead/1\nkind: policy\n${policy(house.fakes)}`.split('\n');
+  const at = whole.findIndex((line) => line.includes(text));
+  assert.ok(at >= 0, text);
+  return `policy.yaml:${at + 1}`;
+};
+const endsWith = (where, line) => assert.ok(where.endsWith(line), `${where} ends with ${line}`);
+
+test('the chances, the order, the way of the name', async () => {
+  const decision = await explain(['--model', 'gpt-4o']);
+  assert.equal(decision.route, 'chat');
+  assert.equal(decision.alias, 'gpt-4o');
+  endsWith(decision.where, lineOf('  chat:'));
+  assert.equal(decision.arm.name, 'stable');
+  assert.equal(decision.arm.policy_version, 1);
+  assert.equal(decision.key.team, 't');
+  assert.equal(decision.refused, null);
+  const c = candidates(decision);
+  assert.equal(c['a/one'].first_ppm, 750000);
+  assert.equal(c['a/two'].first_ppm, 250000);
+  assert.equal(c['b/one'].first_ppm, 0);
+  assert.equal(c['a/one'].weight_from, 'policy');
+  assert.deepEqual(c['a/one'].price, { source: 'policy', stale: c['a/one'].price.stale, input_nano_per_million: 1e9, output_nano_per_million: 1e9, request_nano: 0 });
+  assert.equal(decision.attempts.length, 3);
+  assert.equal(decision.attempts[2].model, 'b/one');
+  assert.equal(decision.attempts[2].reason, 'next_tier');
+  assert.equal(decision.attempts[0].model, Object.values(c).find((each) => each.attempt === 1).model);
+  const floor = await explain(['--model', 'tight:floor']);
+  assert.equal(floor.suffix, 'floor');
+  assert.equal(candidates(floor)['a/one'].first_ppm, 1e6);
+  assert.equal(floor.scores[0].route, 'tight', 'the control plane says how scores came about');
+  assert.ok(floor.scores[0].members[0].terms);
+});
+
+test('every rule with its words and its line', async () => {
+  const images = bodyFile(chatBody([{ type: 'image_url', image_url: { url: 'data:image/png;base64,AAAA' } }], { max_tokens: 10 }));
+  const tools = bodyFile(chatBody('hi', { max_tokens: 10, tools: [{ type: 'function', function: { name: 'f' } }] }));
+  const long = bodyFile(chatBody('x'.repeat(12000), { max_tokens: 10 }));
+  const cases = [
+    [['--model', 'careful', '-f', images], 'a/blind', 'no_images', /has images/, 'a/blind:'],
+    [['--model', 'careful', '-f', tools], 'a/blind', 'no_tools', /has tools/, 'a/blind:'],
+    [['--model', 'careful', '-f', tools], 'a/dear', 'too_dear', /allows \$0\.01 .* estimate is \$2\.20$/, 'max_cost_usd'],
+    [['--model', 'careful', '-f', long], 'a/one', 'too_long', /context is 2000 tokens; this needs 3\d\d\d in and 10 out/, 'a/one:'],
+    [['--model', 'careful'], 'secret/one', 'no_credential', /no secret for nobody-has-it/, '  secret:'],
+    [['--model', 'near'], 'b/one', 'region', /the route requires region eu; b is in us/, 'require: {region'],
+    [['--model', 'kept'], 'b/one', 'retention', /kept for 7 days; b keeps it for 30/, 'require: {max_retention'],
+    [['--model', 'tight'], 'a/two', 'out_of_bounds', /usual request within \$0\.002; it costs \$0\.0026/, 'within:'],
+  ];
+  for (const [options, model, reason, words, line] of cases) {
+    const c = candidates(await explain(options))[model];
+    assert.equal(c.reason, reason, `${options}`);
+    assert.equal(c.excluded, true);
+    assert.equal(c.attempt, null);
+    assert.match(c.rule, words);
+    endsWith(c.rule_where, lineOf(line));
+  }
+  const team = candidates(await explain(['--model', 'chat'], hr.id))['b/one'];
+  assert.equal(team.reason, 'training');
+  assert.match(team.rule, /the team requires no training on its data; b trains/);
+  endsWith(team.rule_where, 'directory.yaml:7');
+  const beyond = Object.values(candidates(await explain(['--model', 'short']))).find((c) => c.reason === 'beyond');
+  assert.match(beyond.rule, /allows 1 attempts/);
+  endsWith(beyond.rule_where, lineOf('short:'));
+});
+
+test('overrides with who and why; a route of which nothing is left', async () => {
+  await house.admin('providers', 'drain', 'b', '--reason', 'rack moves', '--for', '1h', '--wait');
+  const drained = candidates(await explain(['--model', 'chat']))['b/one'];
+  assert.equal(drained.reason, 'drained');
+  assert.match(drained.rule, /^b is drained by \S+: rack moves, for another (1h|59m.*)$/);
+  assert.equal(drained.override.reason, 'rack moves');
+  await house.admin('providers', 'drain', 'a', '--wait');
+  const { stdout, code } = await house.cli(['explain', '--key', key.id, '--model', 'near']);
+  assert.equal(code, 0);
+  assert.match(stdout, /a\/one is drained by an operator: a is drained by \S+, until it is lifted/);
+  assert.match(stdout, /refused {5}no_candidate: No model of route 'near'/);
+  await house.admin('providers', 'undrain', 'a', '--wait');
+  await house.admin('providers', 'undrain', 'b', '--wait');
+});
+
+test('a breaker that opened', async () => {
+  await house.fakes[1].config({ fault: '500' });
+  for (let i = 0; i < 5; i++) await house.request('/v1/chat/completions', { key: key.key, body: chatBody('hi', { model: 'b/one' }) });
+  await house.fakes[1].config({ fault: '' });
+  const ejected = candidates(await explain(['--model', 'chat']))['b/one'];
+  assert.equal(ejected.reason, 'ejected');
+  assert.match(ejected.rule, /^its breaker on this node is open for another \d+s, ejection 1 in a row$/);
+  assert.equal(ejected.breaker.state, 'open');
+  assert.equal(ejected.excluded, true);
+});
+
+test('a secret key by standard input; who may not; nonsense', async () => {
+  const bySecret = await house.cli(['explain', '--key', '-', '--model', 'chat', '--json'], { input: `${key.key}\n` });
+  assert.equal(bySecret.code, 0, bySecret.stderr);
+  assert.equal(JSON.parse(bySecret.stdout).key.id, key.id);
+  assert.equal((await explain(['--model', 'chat'], key.key)).key.id, key.id);
+  const unknown = await house.cli(['explain', '--key', 'key_nobody', '--model', 'chat']);
+  assert.equal(unknown.code, 3);
+  assert.match(unknown.stderr, /no key 'key_nobody'/);
+  assert.equal((await house.cli(['explain', '--model', 'chat'])).code, 2);
+  assert.equal((await house.cli(['explain', '--key', key.id])).code, 2);
+  const nothing = await explain(['--model', 'chta']);
+  assert.equal(nothing.refused.error, 'model_not_found');
+  assert.match(nothing.refused.message, /Did you mean 'chat'/);
+  const broken = path.join(temporaryDirectory('fl-explain-'), 'broken.json');
+  writeFileSync(broken, '{"messages":\n nonsense}');
+  const bad = await house.cli(['explain', '--key', key.id, '--model', 'chat', '-f', broken]);
+  assert.equal(bad.code, 1);
+  assert.match(bad.stderr, /broken\.json:2:3: /);
+  assert.equal((await explain(['--model', 'chat', '--policy', '1'])).arm.why, 'past');
+  assert.equal((await house.cli(['explain', '--key', key.id, '--model', 'chat', '--policy', '9'])).code, 3);
+});
