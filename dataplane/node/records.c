@@ -3,42 +3,14 @@
 #include "common/fault.h"
 #include "common/file.h"
 #include "common/log.h"
-#include <dirent.h>
+#include "proto/record_files.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PREFIX          "records-"
-#define SUFFIX          ".jsonl"
-#define NAME_BYTES      64u
 #define TAIL_BYTES      (64u << 10) /* more than the longest line: where a torn one ends */
 #define LINES_BYTES_MAX (2u * BOARD_RECORD_RING_BYTES)
-
-struct listing { /* names sort by time */
-    char oldest[NAME_BYTES], newest[NAME_BYTES];
-    uint64_t count;
-};
-
-static bool list(const struct records *r, struct listing *ret)
-{
-    DIR *dir = opendir(r->dir);
-    if (!dir)
-        return false;
-    *ret = (struct listing){ .count = 0 };
-    for (const struct dirent *entry; (entry = readdir(dir));) {
-        const struct span name = span_cstr(entry->d_name);
-        if (!span_starts(name, SPAN(PREFIX)) || !span_ends(name, SPAN(SUFFIX)) || name.len >= NAME_BYTES)
-            continue;
-        if (ret->count == 0 || strcmp(entry->d_name, ret->oldest) < 0)
-            memcpy(ret->oldest, name.ptr, name.len + 1);
-        if (ret->count == 0 || strcmp(entry->d_name, ret->newest) > 0)
-            memcpy(ret->newest, name.ptr, name.len + 1);
-        ret->count++;
-    }
-    (void)closedir(dir);
-    return true;
-}
 
 static int open_at(const struct records *r, const char *name, int flags)
 {
@@ -50,49 +22,30 @@ static int open_at(const struct records *r, const char *name, int flags)
 
 static void remove_oldest(const struct records *r)
 {
-    struct listing now;
-    while (list(r, &now) && now.count > r->segments_max) {
-        char *path = file_join(r->dir, now.oldest);
+    struct record_files files;
+    if (record_files_list(r->dir, &files))
+        return;
+    for (size_t i = 0; files.count - i > r->segments_max; i++) {
+        char *path = file_join(r->dir, files.names[i]);
+        if (path && r->removing)
+            r->removing(r->removing_user, files.names[i]);
         const bool removed = path && unlink(path) == 0;
         free(path);
         if (!removed)
-            return;
+            break;
     }
-}
-
-/* When the segment of this name was begun; 0 when the name is none of ours. "records-20261122T104500.123Z.jsonl" */
-static int64_t begun_ms(const char *name)
-{
-    char text[CLOCK_TEXT_BYTES];
-    int64_t ms;
-    const char *d = name + sizeof(PREFIX) - 1;
-    if (strlen(name) != sizeof(PREFIX "20261122T104500.123Z" SUFFIX) - 1)
-        return 0;
-    (void)snprintf(text, sizeof(text), "%.4s-%.2s-%.5s:%.2s:%.7s", d, d + 4, d + 6, d + 11, d + 13);
-    return clock_parse_wall(span_cstr(text), &ms) == OK ? ms : 0;
-}
-
-/* Later than any that is there: two may begin in one millisecond, and a clock may be set back. */
-static void next_name(const char *newest, char *out)
-{
-    char text[CLOCK_TEXT_BYTES], stamp[CLOCK_TEXT_BYTES];
-    const int64_t now_ms = clock_wall_ms(), after_ms = begun_ms(newest) + 1;
-    size_t n = 0;
-    for (const char *c = clock_format_wall(now_ms > after_ms ? now_ms : after_ms, text); *c; c++) {
-        if (*c != '-' && *c != ':')
-            stamp[n++] = *c;
-    }
-    stamp[n] = '\0';
-    (void)snprintf(out, NAME_BYTES, PREFIX "%s" SUFFIX, stamp);
+    record_files_release(&files);
 }
 
 static enum err open_next(struct records *r)
 {
-    struct listing now = { .count = 0 };
-    char name[NAME_BYTES];
-    if (!list(r, &now))
-        return ERR_IO;
-    next_name(now.newest, name);
+    struct record_files files;
+    char name[RECORD_FILE_NAME_BYTES];
+    enum err err = record_files_list(r->dir, &files);
+    if (err)
+        return err;
+    record_file_next_name(files.count ? files.names[files.count - 1] : "", clock_wall_ms(), name);
+    record_files_release(&files);
     r->fd = open_at(r, name, O_CREAT | O_EXCL);
     if (r->fd < 0)
         return errno == ENOSPC ? ERR_NOSPACE : ERR_IO;
@@ -121,11 +74,12 @@ static off_t whole_bytes(int fd, off_t size)
 /* Goes on with the newest segment when it has room, so that restarts do not use up segments. */
 static void continue_newest(struct records *r)
 {
-    struct listing now;
+    struct record_files files;
     struct stat status;
-    if (!list(r, &now) || now.count == 0)
+    if (record_files_list(r->dir, &files))
         return;
-    const int fd = open_at(r, now.newest, 0);
+    const int fd = files.count ? open_at(r, files.names[files.count - 1], 0) : -1;
+    record_files_release(&files);
     if (fd < 0)
         return;
     if (fstat(fd, &status) || !S_ISREG(status.st_mode) || (uint64_t)status.st_size >= r->segment_bytes_max) {
@@ -155,11 +109,16 @@ enum err records_open(struct records *r, const char *dir, uint64_t segment_bytes
     return OK;
 }
 
-void records_close(struct records *r)
+void records_roll(struct records *r)
 {
     if (r->fd >= 0)
         (void)close(r->fd);
     r->fd = -1;
+}
+
+void records_close(struct records *r)
+{
+    records_roll(r);
     free(r->dir);
     r->dir = NULL;
     buf_release(&r->lines);
@@ -194,10 +153,8 @@ static enum err append(struct records *r, struct span bytes)
 static enum err write_lines(struct records *r)
 {
     enum err err = OK;
-    if (r->fd >= 0 && r->bytes > 0 && r->bytes + r->lines.len > r->segment_bytes_max) {
-        (void)close(r->fd);
-        r->fd = -1;
-    }
+    if (r->fd >= 0 && r->bytes > 0 && r->bytes + r->lines.len > r->segment_bytes_max)
+        records_roll(r);
     if (r->fd < 0)
         err = open_next(r);
     return err ? err : append(r, buf_span(&r->lines));

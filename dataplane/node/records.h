@@ -16,11 +16,15 @@ struct records {
     uint64_t written, dropped;
     bool failing; /* said once, until it works again */
     struct buf lines;
+    void (*removing)(void *user, const char *segment); /* before one is removed; or NULL */
+    void *removing_user;
 };
 
 /* dir is copied and made when missing. ERR_NOMEM, ERR_IO, ERR_DENIED. */
 MUST_CHECK enum err records_open(struct records *records, const char *dir, uint64_t segment_bytes_max,
                                  uint64_t segments_max);
+/* The next line begins another segment. */
+void records_roll(struct records *records);
 void records_close(struct records *records);
 /* Takes all that lies in a region's ring and writes it. */
 void records_drain(struct records *records, struct board_region *region);
