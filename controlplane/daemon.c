@@ -7,6 +7,7 @@
 #include "common/notify.h"
 #include "controlplane/admin/roles.h"
 #include "controlplane/admin/service.h"
+#include "controlplane/evidence/recordstore.h"
 #include "proto/channel.h"
 #include "proto/home.h"
 #include "proto/snapshot.h"
@@ -38,6 +39,7 @@ struct daemon {
     struct evidence_state *learned;
     struct nodes *nodes;
     struct publisher *publisher;
+    struct recordstore *records; /* NULL: it cannot be used, and nodes keep theirs */
     struct service service;
     struct roles *roles;
     char *roles_path;
@@ -234,6 +236,27 @@ static void reply_fetch(UNUSED void *user, void *call, struct span reply)
     channel_reply(call, reply);
 }
 
+/* Takes a batch, or none, and says where the node's next one has to begin. A repetition or a gap is no fault: that says
+ * it all. */
+static enum err take_records(struct daemon *d, const struct evidence_report *report, struct evidence_reply *reply)
+{
+    enum err err = OK;
+    if (report->source != EVIDENCE_FROM_NODE)
+        return ERR_INVALID;
+    if (!d->records) {
+        reply->error = SPAN("this control plane keeps no records: its log says why");
+        return ERR_UNSUPPORTED;
+    }
+    if (!span_empty(report->records_segment))
+        err = recordstore_append(d->records, &(struct recordstore_batch){ .node = report->sender,
+                                                                          .segment = report->records_segment,
+                                                                          .from = report->records_from,
+                                                                          .to = report->records_to,
+                                                                          .lines = report->records });
+    recordstore_position(d->records, report->sender, &reply->records_segment, &reply->records_offset);
+    return err == ERR_CONFLICT ? OK : err;
+}
+
 static void on_evidence(void *user, struct channel_call *call, struct span request,
                         UNUSED const struct channel_peer *peer)
 {
@@ -246,7 +269,9 @@ static void on_evidence(void *user, struct channel_call *call, struct span reque
     enum err err = wire_decode_evidence_report(&arena, request, &report);
     if (!err && report->protocol != LINK_PROTOCOL)
         err = ERR_UNSUPPORTED;
-    if (!err)
+    if (!err && report->ships_records)
+        err = take_records(d, report, &reply);
+    else if (!err)
         err = evidence_take(d->learned, report, clock_wall_ms(), &arena, &reply);
     if (err) {
         d->evidence_refused++;
@@ -379,6 +404,19 @@ static void load_book(struct daemon *d)
     free(path);
 }
 
+/* Tables are published without records, too. */
+static enum err open_records(struct daemon *d)
+{
+    char *dir = file_join(d->options->home, HOME_CONTROL_RECORDS);
+    const enum err err = dir ? recordstore_open(dir, d->options->records_bytes, &d->records) : ERR_NOMEM;
+    if (err)
+        log_error("recordstore.open", LOG_STR("directory", dir ? dir : ""), LOG_ERR(err),
+                  LOG_STR("hint", err == ERR_CORRUPT ? "move its newest file away: nodes ship again what they have"
+                                                     : "nodes keep their records"));
+    free(dir);
+    return err == ERR_NOMEM ? err : OK;
+}
+
 static enum err open_rooms(struct daemon *d)
 {
     struct arena arena;
@@ -402,6 +440,8 @@ static enum err open_rooms(struct daemon *d)
         d->roles_path = file_join(d->options->home, HOME_ROLES);
         err = d->roles_path ? roles_new(d->roles_path, &d->roles) : ERR_NOMEM;
     }
+    if (!err)
+        err = open_records(d);
     if (err)
         return err;
     load_book(d);
@@ -514,6 +554,7 @@ int daemon_run(const struct daemon_options *options)
                                        .evidence = d->learned,
                                        .nodes = d->nodes,
                                        .publisher = d->publisher,
+                                       .records = d->records,
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
                                        .changed = on_changed,
@@ -541,6 +582,7 @@ int daemon_run(const struct daemon_options *options)
     roles_free(d->roles);
     free(d->roles_path);
     nodes_free(d->nodes);
+    recordstore_close(d->records);
     evidence_state_free(d->learned);
     versions_close(d->versions);
     if (d->lock_fd >= 0)

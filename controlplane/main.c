@@ -6,6 +6,7 @@
 #include "common/opts.h"
 #include "common/units.h"
 #include "controlplane/daemon.h"
+#include "controlplane/evidence/recordstore.h"
 #include "controlplane/tools.h"
 #include <limits.h>
 
@@ -26,6 +27,8 @@ static const struct opt options[] = {
     { "decide-every", 0, OPT_TEXT, "TIME", "how often weights are recomputed and published (default: 1s)" },
     { "evidence-lifetime", 0, OPT_TEXT, "TIME",
       "nodes fall back to the policy's weights after so long without news (default: 30s)" },
+    { "records-bytes", 0, OPT_TEXT, "SIZE",
+      "what the records of all nodes may take in the home; the oldest go (default: 2GiB)" },
     { "check-config", 0, OPT_FLAG, NULL, "check options and home, then exit" },
     { "check-policy", 0, OPT_TEXT, "FILE",
       "check a policy or directory file with its includes, print what is wrong, then exit" },
@@ -103,6 +106,10 @@ static int run(const struct opts_result *given)
         return usage("--decide-every: a duration of 10ms to 24h, such as 1s");
     if (!duration(given, "evidence-lifetime", EVIDENCE_LIFETIME_MS, &o.evidence_lifetime_ms))
         return usage("--evidence-lifetime: a duration of 10ms to 24h, such as 30s");
+    o.records_bytes = RECORDSTORE_BYTES_DEFAULT;
+    const char *bytes = opts_text(given, "records-bytes", NULL);
+    if (bytes && (units_parse_bytes(span_cstr(bytes), &o.records_bytes) || o.records_bytes < RECORDSTORE_BYTES_LEAST))
+        return usage("--records-bytes: a size of 4MiB or more, such as 2GiB");
     char *home = find_home(opts_text(given, "home", NULL));
     if (!home)
         return 1;

@@ -13,9 +13,10 @@
 #define HOME_CONTROL_LOCK    "run/control.lock"
 #define HOME_PROBER_LOCK     "run/prober.lock"
 #define HOME_PRICEFEED_LOCK  "run/pricefeed.lock"
-#define HOME_UP_LOCK         "run/up.lock" /* held by `fairlead up` */
-#define HOME_RECORDS         "records"     /* JSON-lines segments */
-#define HOME_LOG_DIR         "log"         /* of a detached `fairlead up` */
+#define HOME_UP_LOCK         "run/up.lock"     /* held by `fairlead up` */
+#define HOME_RECORDS         "records"         /* JSON-lines segments */
+#define HOME_CONTROL_RECORDS "control/records" /* of all nodes, as they shipped them */
+#define HOME_LOG_DIR         "log"             /* of a detached `fairlead up` */
 #define HOME_NODE_CONFIG     "node.yaml"
 #define HOME_NODE_COPY       "run/node.yaml" /* of the configuration in force; workers read this one */
 #define HOME_POLICY          "policy.yaml"

@@ -30,6 +30,7 @@
 #define ATTEMPTS_MAX                 8u /* one request never costs more upstream calls than this */
 #define CREDENTIALS_PER_PROVIDER_MAX 16u
 #define IPC_PATH_BYTES_MAX           107u /* sockaddr_un less its NUL; nng refuses from 120 on, too late to say why */
+#define RECORDS_BATCH_BYTES_MAX      (1u << 20) /* one node's backlog must not keep the control plane from the others */
 #define ADMIN_RESULT_BYTES_MAX       (32u << 20)
 #define PUSH_BYTES_MAX               (32u << 20) /* a policy with its includes */
 #define NODE_WORKERS_MAX             64u

@@ -118,6 +118,12 @@ struct evidence_report {
     struct span price_problem; /* "" or why the feed cannot use its source now: shown, changes nothing */
     struct model_telemetry *telemetry;
     uint32_t telemetry_count;
+    /* A node's records, in reports of their own: nothing else in such a one is looked at, seq does not count, and what
+     * was taken follows from the offsets alone. Nothing in it: the node asks where it stands. */
+    bool ships_records;
+    struct span records_segment; /* name of a file of the node's */
+    uint64_t records_from, records_to;
+    struct span records; /* whole lines, RECORDS_BATCH_BYTES_MAX at most */
 };
 struct evidence_reply {
     uint32_t protocol;
@@ -125,6 +131,8 @@ struct evidence_reply {
     uint64_t price_base;          /* version now held; 0: send everything */
     struct probe_target *targets; /* to a prober: what to probe from now on */
     uint32_t target_count;
+    struct span records_segment; /* to a node that ships: where its next batch has to begin; "": with its oldest */
+    uint64_t records_offset;
 };
 
 /* -- admin -- */

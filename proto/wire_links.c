@@ -161,6 +161,11 @@ static const struct wire_field evidence_report_fields[] = {
     U64_(price_base),
     LIST_(telemetry, telemetry_count, EVIDENCE_MODELS_MAX, &model_telemetry_message),
     BYTES_(price_problem),
+    BOOL_(ships_records),
+    NAME_(records_segment),
+    U64_(records_from),
+    U64_(records_to),
+    BYTES_(records),
 };
 #undef P
 #undef W
@@ -170,10 +175,9 @@ const struct wire_message wire_evidence_report = WIRE_MESSAGE(
 #define P struct evidence_reply
 #define W Wire__EvidenceReply
 static const struct wire_field evidence_reply_fields[] = {
-    U32_(protocol),
-    BYTES_(error),
-    U64_(price_base),
-    LIST_(targets, target_count, PROBES_MAX, &probe_target_message),
+    U32_(protocol),         BYTES_(error),
+    U64_(price_base),       LIST_(targets, target_count, PROBES_MAX, &probe_target_message),
+    NAME_(records_segment), U64_(records_offset),
 };
 #undef P
 #undef W

@@ -7,6 +7,7 @@
 #include "common/buf.h"
 #include "common/json.h"
 #include "controlplane/evidence/evidence.h"
+#include "controlplane/evidence/recordstore.h"
 #include "controlplane/publish/nodes.h"
 #include "controlplane/publish/publisher.h"
 #include "controlplane/publish/versions.h"
@@ -33,6 +34,7 @@ struct service {
     struct evidence_state *evidence;
     struct nodes *nodes;
     struct publisher *publisher;
+    const struct recordstore *records; /* NULL: none is kept */
     int64_t started_at_ms;
     const char *home;
     void (*changed)(void *user); /* after a commit that nodes must hear of: head, directory or evidence */

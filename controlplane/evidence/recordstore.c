@@ -244,7 +244,7 @@ static enum err cut(struct recordstore *rs, uint64_t to)
 
 static enum err read_newest(struct recordstore *rs)
 {
-    struct buf text = BUF_INIT(2 * (FILE_BYTES_MOST + RECORDSTORE_BATCH_MAX) + PREAMBLE_MAX);
+    struct buf text = BUF_INIT(2 * (FILE_BYTES_MOST + RECORDS_BATCH_BYTES_MAX) + PREAMBLE_MAX);
     struct arena arena;
     char *path = file_join(rs->dir, rs->name);
     arena_init(&arena, 64 * HEADER_BYTES_MAX);
@@ -291,7 +291,7 @@ enum err recordstore_open(const char *dir, uint64_t bytes_max, struct recordstor
     arena_init(&rs->arena, PLACES_BYTES_MAX);
     arena_init(&rs->line_arena, LINE_ARENA_MAX);
     strmap_init(&rs->places, &rs->arena);
-    buf_init(&rs->out, RECORDSTORE_BATCH_MAX + HEADER_BYTES_MAX);
+    buf_init(&rs->out, RECORDS_BATCH_BYTES_MAX + HEADER_BYTES_MAX);
     rs->dir = strdup(dir);
     enum err err = rs->dir ? file_make_dirs(dir, 0700) : ERR_NOMEM;
     if (!err)
@@ -417,7 +417,7 @@ static bool batch_good(const struct recordstore_batch *b)
 {
     return name_good(b->node, NAME_BYTES_MAX) && b->segment.len < RECORD_FILE_NAME_BYTES && b->segment.ptr &&
            name_good(b->segment, RECORD_FILE_NAME_BYTES - 1) && b->from <= b->to &&
-           b->lines.len <= RECORDSTORE_BATCH_MAX && b->lines.len <= b->to - b->from && lines_good(b->lines);
+           b->lines.len <= RECORDS_BATCH_BYTES_MAX && b->lines.len <= b->to - b->from && lines_good(b->lines);
 }
 
 static void tell(struct recordstore *rs, struct span lines)

@@ -15,7 +15,6 @@
 
 #define RECORDSTORE_BYTES_DEFAULT (2ull << 30)
 #define RECORDSTORE_BYTES_LEAST   (4ull << 20) /* a few batches: a store that forgets each of them at once is none */
-#define RECORDSTORE_BATCH_MAX     (1u << 20)   /* one node's backlog must not keep the loop from the others */
 #define RECORDSTORE_NODES_MAX     10000u       /* names that somebody invents must not fill memory */
 
 struct recordstore;

@@ -436,6 +436,11 @@ static inline struct evidence_report *wire_sample_evidence_report(struct arena *
                                    .price_full = sample_bool(prng),
                                    .price_base = prng_u64(prng),
                                    .price_problem = sample_text(arena, prng, "problem"),
+                                   .ships_records = sample_bool(prng),
+                                   .records_segment = sample_text(arena, prng, "records"),
+                                   .records_from = prng_u64(prng),
+                                   .records_to = prng_u64(prng),
+                                   .records = sample_text(arena, prng, "line"),
                                    .telemetry = SAMPLE_ARRAY(arena, 1, struct model_telemetry),
                                    .telemetry_count = sample_below(prng, 2) };
     m->probes[0] = (struct probe_result){ .provider = sample_text(arena, prng, "p"),
@@ -480,6 +485,8 @@ static inline struct evidence_reply *wire_sample_evidence_reply(struct arena *ar
     *m = (struct evidence_reply){ .protocol = LINK_PROTOCOL,
                                   .error = sample_text(arena, prng, "error"),
                                   .price_base = prng_u64(prng),
+                                  .records_segment = sample_text(arena, prng, "records"),
+                                  .records_offset = prng_u64(prng),
                                   .targets = SAMPLE_ARRAY(arena, 2, struct probe_target),
                                   .target_count = sample_below(prng, 3) };
     for (uint32_t i = 0; i < 2; i++)
