@@ -262,7 +262,7 @@ static enum err read_newest(struct recordstore *rs)
     return err;
 }
 
-static enum err count_held(struct recordstore *rs, const struct record_files *files)
+static enum err count_held(struct recordstore *rs, const struct record_dir *files)
 {
     for (size_t i = 0; i < files->count; i++) {
         struct stat status;
@@ -279,7 +279,7 @@ static enum err count_held(struct recordstore *rs, const struct record_files *fi
 
 enum err recordstore_open(const char *dir, uint64_t bytes_max, struct recordstore **ret)
 {
-    struct record_files files = { .count = 0 };
+    struct record_dir files = { .count = 0 };
     struct recordstore *rs = fault_calloc(1, sizeof(*rs));
     if (!rs)
         return ERR_NOMEM;
@@ -295,14 +295,14 @@ enum err recordstore_open(const char *dir, uint64_t bytes_max, struct recordstor
     rs->dir = strdup(dir);
     enum err err = rs->dir ? file_make_dirs(dir, 0700) : ERR_NOMEM;
     if (!err)
-        err = record_files_list(dir, &files);
+        err = record_dir_list(dir, &files);
     if (!err)
         err = count_held(rs, &files);
     if (!err && files.count > 0)
         err = open_file(rs, files.names[files.count - 1]);
     if (!err && rs->fd >= 0)
         err = read_newest(rs);
-    record_files_release(&files);
+    record_dir_release(&files);
     if (err)
         recordstore_close(rs);
     else
@@ -328,8 +328,8 @@ void recordstore_close(struct recordstore *rs)
 /* The oldest go until `more` bytes fit; the newest stays. */
 static void make_room(struct recordstore *rs, uint64_t more)
 {
-    struct record_files files;
-    if (rs->stats.held_bytes + more <= rs->bytes_max || record_files_list(rs->dir, &files))
+    struct record_dir files;
+    if (rs->stats.held_bytes + more <= rs->bytes_max || record_dir_list(rs->dir, &files))
         return;
     for (size_t i = 0; i + 1 < files.count && rs->stats.held_bytes + more > rs->bytes_max; i++) {
         struct stat status;
@@ -342,21 +342,21 @@ static void make_room(struct recordstore *rs, uint64_t more)
         rs->stats.held_bytes -= (uint64_t)status.st_size;
         rs->stats.files--;
     }
-    record_files_release(&files);
+    record_dir_release(&files);
 }
 
 static enum err begin_file(struct recordstore *rs)
 {
     char name[RECORD_FILE_NAME_BYTES];
     struct buf preamble = BUF_INIT(PREAMBLE_MAX);
-    struct record_files files;
+    struct record_dir files;
     if (rs->fd >= 0 && fdatasync(rs->fd)) /* positions in the new file must not outlive the lines in this one */
         return ERR_IO;
-    enum err err = record_files_list(rs->dir, &files);
+    enum err err = record_dir_list(rs->dir, &files);
     if (err)
         return err;
     record_file_next_name(files.count ? files.names[files.count - 1] : "", clock_wall_ms(), name);
-    record_files_release(&files);
+    record_dir_release(&files);
     err = write_preamble(rs, &preamble);
     char *path = err ? NULL : file_join(rs->dir, name);
     if (!err)
@@ -493,7 +493,7 @@ void recordstore_listen(struct recordstore *rs, void (*taken)(void *user, const 
 
 enum err recordstore_each(const struct recordstore *rs, int64_t since_ms, record_visit *visit, void *user)
 {
-    return record_files_each(rs->dir, since_ms, visit, user);
+    return record_dir_each(rs->dir, since_ms, visit, user);
 }
 
 const char *recordstore_dir(const struct recordstore *rs)

@@ -11,7 +11,7 @@
  * ship again what was lost, from segments that they keep. Not thread-safe. */
 #pragma once
 #include "proto/record.h"
-#include "proto/record_files.h"
+#include "proto/record_dir.h"
 
 #define RECORDSTORE_BYTES_DEFAULT (2ull << 30)
 #define RECORDSTORE_BYTES_LEAST   (4ull << 20) /* a few batches: a store that forgets each of them at once is none */
@@ -51,7 +51,7 @@ struct recordstore_batch {
  * ERR_TOO_MANY nodes. ERR_NOSPACE, ERR_IO, ERR_NOMEM: may be sent again. */
 MUST_CHECK enum err recordstore_append(struct recordstore *rs, const struct recordstore_batch *batch);
 
-/* record_files_each over what is held. */
+/* record_dir_each over what is held. */
 MUST_CHECK enum err recordstore_each(const struct recordstore *rs, int64_t since_ms, record_visit *visit, void *user);
 const char *recordstore_dir(const struct recordstore *rs);
 struct recordstore_stats recordstore_stats(const struct recordstore *rs);

@@ -3,7 +3,7 @@
 #include "common/fault.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "proto/record_files.h"
+#include "proto/record_dir.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -22,8 +22,8 @@ static int open_at(const struct records *r, const char *name, int flags)
 
 static void remove_oldest(const struct records *r)
 {
-    struct record_files files;
-    if (record_files_list(r->dir, &files))
+    struct record_dir files;
+    if (record_dir_list(r->dir, &files))
         return;
     for (size_t i = 0; files.count - i > r->segments_max; i++) {
         char *path = file_join(r->dir, files.names[i]);
@@ -34,18 +34,18 @@ static void remove_oldest(const struct records *r)
         if (!removed)
             break;
     }
-    record_files_release(&files);
+    record_dir_release(&files);
 }
 
 static enum err open_next(struct records *r)
 {
-    struct record_files files;
+    struct record_dir files;
     char name[RECORD_FILE_NAME_BYTES];
-    enum err err = record_files_list(r->dir, &files);
+    enum err err = record_dir_list(r->dir, &files);
     if (err)
         return err;
     record_file_next_name(files.count ? files.names[files.count - 1] : "", clock_wall_ms(), name);
-    record_files_release(&files);
+    record_dir_release(&files);
     r->fd = open_at(r, name, O_CREAT | O_EXCL);
     if (r->fd < 0)
         return errno == ENOSPC ? ERR_NOSPACE : ERR_IO;
@@ -74,12 +74,12 @@ static off_t whole_bytes(int fd, off_t size)
 /* Goes on with the newest segment when it has room, so that restarts do not use up segments. */
 static void continue_newest(struct records *r)
 {
-    struct record_files files;
+    struct record_dir files;
     struct stat status;
-    if (record_files_list(r->dir, &files))
+    if (record_dir_list(r->dir, &files))
         return;
     const int fd = files.count ? open_at(r, files.names[files.count - 1], 0) : -1;
-    record_files_release(&files);
+    record_dir_release(&files);
     if (fd < 0)
         return;
     if (fstat(fd, &status) || !S_ISREG(status.st_mode) || (uint64_t)status.st_size >= r->segment_bytes_max) {

@@ -71,11 +71,11 @@ static void holds(int64_t since_ms, const char *lines)
 
 static char *newest(void)
 {
-    struct record_files files;
-    assert_int_equal(record_files_list(dir, &files), OK);
+    struct record_dir files;
+    assert_int_equal(record_dir_list(dir, &files), OK);
     assert_true(files.count > 0);
     char *path = file_join(dir, files.names[files.count - 1]);
-    record_files_release(&files);
+    record_dir_release(&files);
     return path;
 }
 

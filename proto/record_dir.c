@@ -1,4 +1,4 @@
-#include "proto/record_files.h"
+#include "proto/record_dir.h"
 #include "common/buf.h"
 #include "common/clock.h"
 #include "common/fault.h"
@@ -49,7 +49,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-static enum err add(struct record_files *files, const char *name)
+static enum err add(struct record_dir *files, const char *name)
 {
     if ((files->count & (files->count - 1)) == 0) { /* room doubles at each power of two */
         char(*more)[RECORD_FILE_NAME_BYTES] =
@@ -62,9 +62,9 @@ static enum err add(struct record_files *files, const char *name)
     return OK;
 }
 
-enum err record_files_list(const char *dir, struct record_files *ret)
+enum err record_dir_list(const char *dir, struct record_dir *ret)
 {
-    struct record_files files = { .count = 0 };
+    struct record_dir files = { .count = 0 };
     enum err err = OK;
     DIR *stream = opendir(dir);
     if (!stream && errno != ENOENT)
@@ -76,7 +76,7 @@ enum err record_files_list(const char *dir, struct record_files *ret)
     if (stream)
         (void)closedir(stream);
     if (err) {
-        record_files_release(&files);
+        record_dir_release(&files);
         return err;
     }
     if (files.count > 1)
@@ -85,10 +85,10 @@ enum err record_files_list(const char *dir, struct record_files *ret)
     return OK;
 }
 
-void record_files_release(struct record_files *files)
+void record_dir_release(struct record_dir *files)
 {
     free(files->names);
-    *files = (struct record_files){ .count = 0 };
+    *files = (struct record_dir){ .count = 0 };
 }
 
 /* ---- lines ---- */
@@ -168,23 +168,23 @@ static enum err visit_named(const struct walk *walk, const char *dir, const char
     return err;
 }
 
-enum err record_files_each(const char *dir, int64_t since_ms, record_visit *visit, void *user)
+enum err record_dir_each(const char *dir, int64_t since_ms, record_visit *visit, void *user)
 {
     struct walk walk = { .visit = visit, .user = user, .since = since_ms > 0 };
-    struct record_files files;
+    struct record_dir files;
     struct buf text = BUF_INIT(READ_BYTES + RECORD_LINE_MAX + 1);
     (void)clock_format_wall(since_ms, walk.since_text);
-    enum err err = record_files_list(dir, &files);
+    enum err err = record_dir_list(dir, &files);
     if (err)
         return err;
     for (size_t i = 0; !err && i < files.count; i++) {
         /* All that a file holds had come before the next one was begun. */
         const bool older =
-            i + 1 < files.count && record_file_begun_ms(files.names[i + 1]) < since_ms - RECORD_FILES_SKEW_MS;
+            i + 1 < files.count && record_file_begun_ms(files.names[i + 1]) < since_ms - RECORD_DIR_SKEW_MS;
         if (!older)
             err = visit_named(&walk, dir, files.names[i], &text);
     }
     buf_release(&text);
-    record_files_release(&files);
+    record_dir_release(&files);
     return err;
 }
