@@ -180,6 +180,7 @@ int run_nodes_unpin(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
 int run_audit(struct cli *cli);   /* commands_audit.c */
+int run_doctor(struct cli *cli);  /* doctor.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_explain(struct cli *cli); /* commands_explain.c */
 int run_reload(struct cli *cli);  /* commands_node.c */
@@ -193,7 +194,9 @@ int run_context_use(struct cli *cli);
 int run_context_add(struct cli *cli);
 int run_context_remove(struct cli *cli);
 int run_init(struct cli *cli); /* init.c */
-int run_up(struct cli *cli);   /* up.c */
+/* Pid of who holds a lock in the home; 0 when nobody does. */
+long cli_holder(const struct cli *cli, const char *lock); /* up.c */
+int run_up(struct cli *cli);
 int run_down(struct cli *cli);
 int run_completion(struct cli *cli); /* docs.c */
 int run_man(struct cli *cli);

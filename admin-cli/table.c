@@ -385,6 +385,14 @@ const struct cli_command cli_commands[] = {
       .more = "Decides with the program, the table and the live facts of this machine's node, as one of its workers "
               "would now, and sends nothing. Each exclusion names its rule and the line of the policy it stands in. "
               "Weights come with their scores where a control plane answers." },
+    { .path = "doctor",
+      .arguments = "",
+      .local = true,
+      .run = run_doctor,
+      .brief = "look for what is wrong, and say what to do about it",
+      .more = "Files and their permissions, programs, sockets, disk, descriptors and the node's configuration on this "
+              "machine; versions, clocks, nodes, credentials, providers, certificates, prices, retirement dates and "
+              "overrides as the control plane knows them. Ends with 1 when something is an error." },
     { .path = "audit",
       .arguments = "",
       OPTIONS(audit_options),

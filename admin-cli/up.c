@@ -45,8 +45,7 @@ static void on_stop(UNUSED int number)
     stop_asked = 1;
 }
 
-/* Pid of who holds the lock; 0 when nobody does. */
-static long holder(const struct cli *cli, const char *lock)
+long cli_holder(const struct cli *cli, const char *lock)
 {
     char *path = file_join(cli->home, lock);
     long pid = 0;
@@ -237,7 +236,7 @@ static bool wait_serving(struct cli *cli, struct part *parts)
     while (!stop_asked && clock_ms() - start < READY_LIMIT_MS) {
         struct json_index ix;
         char *listening = read_line(cli, HOME_LISTEN);
-        bound = listening != NULL && (!parts || parts[PART_NODE].pid || holder(cli, HOME_NODE_LOCK));
+        bound = listening != NULL && (!parts || parts[PART_NODE].pid || cli_holder(cli, HOME_NODE_LOCK));
         free(listening);
         if (bound && look(cli, &ix)) {
             const enum serving serving = node_serving(cli, &ix);
@@ -288,7 +287,7 @@ static void watch(struct cli *cli, struct part *parts)
     while (!stop_asked) {
         reap(parts, true);
         for (unsigned i = 0; i < PARTS && !stop_asked; i++) {
-            if (parts[i].pid == 0 && clock_ms() >= parts[i].start_at_ms && holder(cli, parts[i].lock) == 0)
+            if (parts[i].pid == 0 && clock_ms() >= parts[i].start_at_ms && cli_holder(cli, parts[i].lock) == 0)
                 start_part(&parts[i]);
         }
         poll(NULL, 0, 200);
@@ -308,14 +307,14 @@ static bool child_ended(pid_t pid, bool *ret_fine)
  * another's is the holder of the lock. */
 static bool stop_one(const struct cli *cli, const char *name, const char *lock, pid_t ours)
 {
-    const pid_t pid = ours > 0 ? ours : (pid_t)holder(cli, lock);
+    const pid_t pid = ours > 0 ? ours : (pid_t)cli_holder(cli, lock);
     const uint64_t start = clock_ms();
     bool fine = true;
     if (pid <= 1)
         return true;
     kill(pid, SIGTERM);
     while (clock_ms() - start < STOP_LIMIT_MS) {
-        if (ours > 0 ? child_ended(pid, &fine) : holder(cli, lock) != pid) {
+        if (ours > 0 ? child_ended(pid, &fine) : cli_holder(cli, lock) != pid) {
             if (!fine)
                 fprintf(stderr, "fairlead: %s (pid %ld) did not end well; look at its log\n", name, (long)pid);
             return fine;
@@ -396,7 +395,7 @@ static void tell_running(const struct cli *cli, unsigned part)
 static int bring_up(struct cli *cli, struct part *parts)
 {
     for (unsigned i = 0; i < PARTS; i++) {
-        if (holder(cli, parts[i].lock) != 0) { /* left by a supervisor that died: watched by its lock */
+        if (cli_holder(cli, parts[i].lock) != 0) { /* left by a supervisor that died: watched by its lock */
             log_info("part.running", LOG_STR("program", parts[i].name));
             tell_running(cli, i);
             continue;
@@ -528,7 +527,7 @@ static bool stop_guests(const struct cli *cli, bool *ret_any)
     bool stopped = true;
     for (int i = 0; i < found; i++) {
         char *lock = file_join(HOME_RUN, names[i]->d_name);
-        if (lock && holder(cli, lock) > 1) {
+        if (lock && cli_holder(cli, lock) > 1) {
             *ret_any = true;
             stopped = stop_one(cli, names[i]->d_name, lock, 0) && stopped;
         }
@@ -581,8 +580,9 @@ static bool stop_orphans(const struct cli *cli)
 
 int run_down(struct cli *cli)
 {
-    bool was_up = holder(cli, HOME_UP_LOCK) || holder(cli, HOME_CONTROL_LOCK) || holder(cli, HOME_NODE_LOCK) ||
-                  holder(cli, HOME_PROBER_LOCK) || holder(cli, HOME_PRICEFEED_LOCK);
+    bool was_up = cli_holder(cli, HOME_UP_LOCK) || cli_holder(cli, HOME_CONTROL_LOCK) ||
+                  cli_holder(cli, HOME_NODE_LOCK) || cli_holder(cli, HOME_PROBER_LOCK) ||
+                  cli_holder(cli, HOME_PRICEFEED_LOCK);
     bool stopped = stop_one(cli, "fairlead up", HOME_UP_LOCK, 0);
     stopped = stop_house(cli, NULL) && stopped; /* what a dead supervisor left */
     was_up = stop_orphans(cli) || was_up;

@@ -47,6 +47,7 @@ struct fetch_request {
     uint64_t directory_resync_seq;   /* sequence of the resync in progress, 0 without one */
     uint64_t directory_resync_epoch; /* and its epoch: a cursor of another one is not followed */
     uint32_t wait_ms;                /* answer within this time, with nothing if there is nothing */
+    int64_t clock_ms;                /* the node's wall clock as it asks; 0: not told */
     struct span_list unresolved_credentials; /* names; those models are excluded on this node and shown */
 };
 struct fetch_reply {

@@ -58,6 +58,7 @@ static const struct wire_field fetch_request_fields[] = {
     U64_(directory_resync_seq),
     U64_(directory_resync_epoch),
     U32_(wait_ms),
+    I64_(clock_ms),
     TEXTS_(unresolved_credentials, NAMES_MAX),
 };
 #undef P

@@ -45,6 +45,9 @@ enum admin_status command_backup(struct command_call *call);
 /* commands_audit.c */
 enum admin_status command_audit_list(struct command_call *call);
 
+/* commands_doctor.c */
+enum admin_status command_doctor(struct command_call *call);
+
 /* Shared. Fails with the library's word for it; disk-full is said as such. */
 enum admin_status command_fail_err(struct command_call *call, const char *what, enum err err);
 /* The result of a refused check: {"diagnostics":{...}} and a message that leads with the first error. */

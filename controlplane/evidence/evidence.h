@@ -72,6 +72,9 @@ evidence_weights_reset(struct evidence_state *state,
  *   "models":[{"name","health","why","since_ms","quarantined","samples","ttft_ewma_us","ttft_p95_us","token_gap_us","errors_ppm",
  *              "remaining_ppm":null|n,"breakers_open","override"}]}] */
 void evidence_json_providers(const struct evidence_state *state, int64_t now_ms, struct json_writer *w);
+/* What doctor asks of the models in use: [{"name","identity" (in the book; "" when priced by the policy),"priced","stale",
+ * "disputed","deprecated_on"}] */
+void evidence_json_models(const struct evidence_state *state, int64_t now_ms, struct json_writer *w);
 /* [{"policy_version","route","tier" (from 1),"prefer":"weights|cheapest|fastest|balanced","frozen",
  *   "members":[{"model","policy_ppm","weight_ppm"} and, in scored tiers,
  * {"target_ppm","excluded":""|"down|ttft_p95|errors|cost","score",

@@ -135,6 +135,32 @@ void evidence_json_providers(const struct evidence_state *state, int64_t now_ms,
     json_array_close(w);
 }
 
+void evidence_json_models(const struct evidence_state *state, int64_t now_ms, struct json_writer *w)
+{
+    const struct policy_book *book = prices_book(state->prices);
+    json_array_open(w);
+    for (uint32_t i = 0; i < state->model_count; i++) {
+        const struct followed_model *m = &state->models[i];
+        const bool own = m->model->price_source == PRICE_SOURCE_POLICY || span_empty(m->model->identity);
+        const struct catalog_entry *entry =
+            span_empty(m->model->identity) ? NULL : book->find(book->user, m->model->identity);
+        enum price_source source = PRICE_SOURCE_NONE;
+        struct price price;
+        bool stale = false;
+        if (!own)
+            evidence_price_of(state, m->model, now_ms, &price, &source, &stale);
+        json_object_open(w);
+        json_member_string(w, "name", m->model->name);
+        json_member_string(w, "identity", m->model->identity);
+        json_member_bool(w, "priced", own || source != PRICE_SOURCE_NONE);
+        json_member_bool(w, "stale", stale);
+        json_member_bool(w, "disputed", m->price_disputed);
+        json_member_string(w, "deprecated_on", entry ? entry->deprecated_on : SPAN(""));
+        json_object_close(w);
+    }
+    json_array_close(w);
+}
+
 /* ---- weights ---- */
 
 static const char *prefer_name(enum prefer prefer)

@@ -5,6 +5,8 @@
 
 #define NODE_ARENA_MAX (4u << 20) /* what one node may report: NACKs and credential names are bounded by wire */
 
+#define CLOCK_MS_MOST (INT64_C(1) << 52) /* a clock that says more is none; its difference would overflow */
+
 struct node {
     struct arena arena; /* what the last report said; reset by the next */
     struct span name, version, incarnation;
@@ -17,6 +19,7 @@ struct node {
     uint64_t adopt_epoch;   /* as the node told */
     uint64_t allowed_epoch; /* as an operator told */
     int64_t seen_at_ms;
+    int64_t skew_ms; /* how far its clock was ahead of ours when it asked, travel included */
     char name_bytes[NAME_BYTES_MAX + 1];
 };
 
@@ -157,6 +160,7 @@ enum err nodes_report(struct nodes *nodes, const struct fetch_request *request, 
     node->pinned = request->pinned;
     node->adopt_epoch = request->adopt_epoch;
     node->seen_at_ms = now_ms;
+    node->skew_ms = request->clock_ms > 0 && request->clock_ms < CLOCK_MS_MOST ? request->clock_ms - now_ms : 0;
     node->nacks = NULL;
     node->nack_count = 0;
     node->unresolved = (struct span_list){ 0 };
@@ -274,6 +278,7 @@ void nodes_json(const struct nodes *nodes, uint64_t epoch, uint64_t generation, 
         json_member_string(w, "version", node->version);
         json_member_string(w, "incarnation", node->incarnation);
         json_member_i64(w, "seen_ms_ago", now_ms - node->seen_at_ms);
+        json_member_i64(w, "clock_skew_ms", node->skew_ms);
         nacks_json(w, node);
         json_key(w, SPAN("unresolved_credentials"));
         json_array_open(w);

@@ -65,7 +65,8 @@ static enum err build_request(struct replica *r, uint32_t wait_ms, struct arena 
                                      .adopt_epoch = r->committed.epoch,
                                      .directory_resync_seq = r->resync_seq,
                                      .directory_resync_epoch = r->resync_epoch,
-                                     .wait_ms = wait_ms };
+                                     .wait_ms = wait_ms,
+                                     .clock_ms = clock_wall_ms() };
     if (r->has_cursor)
         request.directory_cursor = span_of(r->cursor.bytes, SHA256_BYTES);
     for (unsigned i = 0; i < r->nack_count; i++)

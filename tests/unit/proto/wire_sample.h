@@ -385,6 +385,7 @@ static inline struct fetch_request *wire_sample_fetch_request(struct arena *aren
                                  .directory_resync_seq = prng_u64(prng),
                                  .directory_resync_epoch = prng_u64(prng),
                                  .wait_ms = sample_below(prng, 20000),
+                                 .clock_ms = sample_below(prng, 1u << 30),
                                  .unresolved_credentials = sample_texts(arena, prng, "credential") };
     if (sample_bool(prng))
         m->directory_cursor = span_of(sample_text(arena, prng, "a cursor of thirty-two bytes......").ptr, SHA256_BYTES);

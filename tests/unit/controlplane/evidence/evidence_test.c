@@ -472,12 +472,36 @@ static void following_survives_no_memory(void **state)
     }
 }
 
+/* What doctor is told of the models in use. */
+static void models_told(void **state)
+{
+    static const char dated[] = "schema: fairlead/1\nkind: prices\nprices:\n"
+                                "  openai/gpt-4o: {input: 2.50, output: 10.00, can: [chat], deprecated: 2027-02-01}\n";
+    struct buf out = BUF_INIT(1u << 20);
+    struct json_writer w;
+    const char *why = "";
+    (void)state;
+    assert_int_equal(evidence_load_shipped(evidence, span_cstr(dated), &why), OK); /* groq/llama is gone from it */
+    json_writer_init(&w, &out);
+    evidence_json_models(evidence, T0, &w);
+    assert_int_equal(json_writer_end(&w), OK);
+    assert_string_equal(buf_cstr(&out),
+                        "[{\"name\":\"groq/llama\",\"identity\":\"groq/llama\",\"priced\":false,\"stale\":false,"
+                        "\"disputed\":false,\"deprecated_on\":\"\"},"
+                        "{\"name\":\"mine/m\",\"identity\":\"\",\"priced\":true,\"stale\":false,"
+                        "\"disputed\":false,\"deprecated_on\":\"\"},"
+                        "{\"name\":\"openai/gpt-4o\",\"identity\":\"openai/gpt-4o\",\"priced\":true,\"stale\":false,"
+                        "\"disputed\":false,\"deprecated_on\":\"2027-02-01\"}]");
+    buf_release(&out);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(tells_what_to_probe),
         TEST(prices_of_models),
+        TEST(models_told),
         TEST(a_feed_speaks),
         TEST(later_prices_reach_live_policies),
         TEST(arms_that_disagree_keep_their_own_prices),

@@ -101,6 +101,26 @@ static void states_and_nacks(void **state)
     assert_non_null(strstr(json(1, 5, 3000), "\"state\":\"pinned\""));
 }
 
+static void clocks(void **state)
+{
+    static const struct {
+        int64_t told, now;
+        const char *said;
+    } cases[] = { { 0, 5000, "\"clock_skew_ms\":0," },
+                  { 3000, 5000, "\"clock_skew_ms\":-2000," },
+                  { 9000, 5000, "\"clock_skew_ms\":4000," },
+                  { INT64_MIN, 5000, "\"clock_skew_ms\":0," },
+                  { INT64_MAX, -1, "\"clock_skew_ms\":0," } };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct fetch_request r = report_of("n1", 1, 5, 1);
+        r.clock_ms = cases[i].told;
+        assert_int_equal(nodes_report(nodes, &r, cases[i].now), OK);
+        if (!strstr(json(1, 5, cases[i].now), cases[i].said))
+            fail_msg("%s", buf_cstr(&text));
+    }
+}
+
 static void names_are_bounded(void **state)
 {
     static char name[NAME_BYTES_MAX + 2];
@@ -179,8 +199,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(who_is_behind),           TEST(states_and_nacks), TEST(names_are_bounded),
-        TEST(their_number_is_bounded), TEST(adopting),         TEST(each_allocation_fails),
+        TEST(who_is_behind),         TEST(states_and_nacks),        TEST(clocks),
+        TEST(names_are_bounded),     TEST(their_number_is_bounded), TEST(adopting),
+        TEST(each_allocation_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
