@@ -240,6 +240,8 @@ enum err exchange_own_headers(struct exchange *x, bool ended, struct buf *out)
         uint64_t ns = x->overhead_ns + (x->busy_since_ns ? clock_ns() - x->busy_since_ns : 0);
         err = http1_write_header_u64(out, SPAN("x-fairlead-overhead-us"), ns / 1000);
     }
+    if (err == OK && x->explain)
+        err = exchange_explain(x, out);
     return err;
 }
 

@@ -5,6 +5,7 @@
  *   exchange_attempt.c  one try: its start, its failure, what follows from it
  *   exchange_relay.c    what comes back: streams, whole answers, errors passed on
  *   exchange_settle.c   counters and the record, exactly once
+ *   exchange_explain.c  x-fairlead-explain, for those who ask
  *   exchange_models.c   GET /v1/models */
 #pragma once
 #include "common/arena.h"
@@ -108,7 +109,8 @@ struct exchange {
     bool asked;              /* `ask` was read */
     struct span asked_model; /* in arena: survives the body */
     struct resolved target;
-    struct plan plan;
+    struct plan plan; /* `all` is of the first one, as everybody was still to be had */
+    bool explain;     /* the client asked for it, and may */
     uint32_t next_step;
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
@@ -174,6 +176,15 @@ bool exchange_let_in(struct exchange *x); /* false: it was refused, and ended */
  * is left, or may be tried. */
 bool exchange_plan_again(struct exchange *x);
 bool exchange_decide(struct exchange *x); /* the body is whole: false: refused, and ended */
+
+struct live;
+/* What select decides by now. live: filled here; it must last as long as the input is used. */
+struct select_input exchange_select_input(struct exchange *x, struct live *live);
+
+/* exchange_explain.c */
+bool exchange_explain_wanted(const struct exchange *x); /* by a header; says nothing of whether the team may */
+/* The answer's line of that name, when it is wanted: what is known by now. ERR_NOMEM. */
+MUST_CHECK enum err exchange_explain(struct exchange *x, struct buf *out);
 
 /* exchange_attempt.c */
 /* Attempts of all kinds that one request may make. */

@@ -84,6 +84,20 @@ static bool authenticate(struct exchange *x)
     return true;
 }
 
+static bool may_explain(struct exchange *x)
+{
+    const struct team_view *team = x->principal.team;
+    x->explain = exchange_explain_wanted(x);
+    if (!x->explain || !team || team->team->may & TEAM_MAY_EXPLAIN)
+        return true;
+    x->explain = false;
+    exchange_refuse(x, &(struct reply_error){ .outcome = OUTCOME_DENIED,
+                                              .message = "This key's team may not ask for explanations: leave the "
+                                                         "header x-fairlead-explain out.",
+                                              .code = "explain_not_allowed" });
+    return false;
+}
+
 static bool admit(struct exchange *x)
 {
     struct core *core = x->core;
@@ -146,7 +160,7 @@ bool exchange_let_in(struct exchange *x)
     default:
         return refuse(x, OUTCOME_BUSY, NULL);
     }
-    if (!authenticate(x) || !admit(x) || !body_may_come(x))
+    if (!authenticate(x) || !may_explain(x) || !admit(x) || !body_may_come(x))
         return false;
     x->arm = &x->table->arms[0];
     if (x->head->expect_continue && x->head->has_body)
@@ -224,8 +238,7 @@ static enum outcome outcome_of(enum plan_reason reason)
     return OUTCOME_NO_CANDIDATE;
 }
 
-/* live: filled here, for as long as the input is used. */
-static struct select_input input_of(struct exchange *x, struct live *live)
+struct select_input exchange_select_input(struct exchange *x, struct live *live)
 {
     struct core *core = x->core;
     *live = (struct live){ .board = core->board,
@@ -247,7 +260,7 @@ static struct select_input input_of(struct exchange *x, struct live *live)
 static bool choose(struct exchange *x)
 {
     struct live live;
-    const struct select_input input = input_of(x, &live);
+    const struct select_input input = exchange_select_input(x, &live);
     switch (select_plan(&x->arena, &input, &x->core->prng, &x->plan)) {
     case OK:
         return true;
@@ -269,7 +282,7 @@ bool exchange_plan_again(struct exchange *x)
     if (made >= most || x->replans++ >= ATTEMPTS_MAX)
         return false;
     struct live live;
-    struct select_input input = input_of(x, &live);
+    struct select_input input = exchange_select_input(x, &live);
     struct plan plan;
     input.tried = x->tried;
     input.tried_count = x->tried_count;
@@ -281,6 +294,8 @@ bool exchange_plan_again(struct exchange *x)
     if (err)
         return false;
     plan.propensity_ppb = x->plan.propensity_ppb; /* of the first choice of all */
+    plan.all = x->plan.all;                       /* what is tried again was a candidate then, too */
+    plan.all_count = x->plan.all_count;
     x->plan = plan;
     x->next_step = 0;
     return true;

@@ -3,10 +3,14 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { chatBody, startFairlead } from './support/fairlead.mjs';
 import { stopAll, temporaryDirectory } from './support/process.mjs';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import http2 from 'node:http2';
 import path from 'node:path';
 
 after(stopAll);
+
+const many = Array.from({ length: 60 }, (_, i) => `${'long-name-'.repeat(12)}${i}`);
 
 // Lines count from the file's first, `schema: fairlead/1`.
 const policy = (fakes) => `defaults: {probe: {how: none}}
@@ -21,7 +25,8 @@ models:
   a/dear: {price: {input: 100000, output: 100000}}
   b/one: {price: {input: 1, output: 1}}
   secret/one: {price: {input: 1, output: 1}}
-aliases: {gpt-4o: chat}
+  b/flaky: {sends: flaky, price: {input: 1, output: 1}}
+${many.map((name) => `  a/${name}: {price: {input: 1, output: 1}}\n`).join('')}aliases: {gpt-4o: chat}
 routes:
   chat:
     tiers:
@@ -44,9 +49,12 @@ routes:
         within:
           cost: 0.002
   short: {tiers: [{models: {a/one: 1, a/two: 1}}], attempts: 1}
+  falls: {tiers: [{models: [b/flaky]}, {models: [a/one]}]}
+  wide: {tiers: [{models: {${many.map((name) => `a/${name}: 1`).join(', ')}}}]}
 `;
+
 const directory = `teams:
-  t: {routes: ["*"], models: ["*/*"]}
+  t: {routes: ["*"], models: ["*/*"], may: [explain]}
   hr:
     routes: ["*"]
     require: {no_training: true}
@@ -148,6 +156,65 @@ test('overrides with who and why; a route of which nothing is left', async () =>
   assert.match(stdout, /refused {5}no_candidate: No model of route 'near'/);
   await house.admin('providers', 'undrain', 'a', '--wait');
   await house.admin('providers', 'undrain', 'b', '--wait');
+});
+
+const asked = (model, more = {}, who = key.key) => house.request('/v1/chat/completions', { key: who, headers: { 'x-fairlead-explain': '1' }, body: chatBody('hi', { model, ...more }) });
+
+test('x-fairlead-explain on an answer, a stream, a refusal; only who may, only when asked', async () => {
+  const answer = await asked('chat');
+  assert.equal(answer.status, 200);
+  const explained = JSON.parse(answer.headers['x-fairlead-explain']);
+  assert.equal(explained.arm, 'stable');
+  assert.equal(explained.policy, 1);
+  assert.equal(explained.route, 'chat');
+  assert.deepEqual(explained.attempts.map((a) => [a.m, a.why, a.status]), [[answer.headers['x-fairlead-model'], 'weight', 200]]);
+  assert.deepEqual(explained.candidates.map((c) => c.m), ['a/one', 'a/two', 'b/one']);
+  assert.deepEqual(explained.candidates.map((c) => c.w), [750000, 250000, 1000000]);
+  assert.equal(explained.first_p, { 'a/one': 0.75, 'a/two': 0.25 }[explained.attempts[0].m]);
+
+  await house.fakes[1].config({ fault: '500' });
+  for (const stream of [false, true]) {
+    const fell = await asked('falls', { stream });
+    assert.equal(fell.status, 200);
+    const { attempts } = JSON.parse(fell.headers['x-fairlead-explain']);
+    assert.deepEqual(attempts.map((a) => [a.m, a.why, a.status, a.error]), [['b/flaky', 'only', 500, 'status'], ['a/one', 'next_tier', 200, undefined]]);
+    if (stream) assert.ok(attempts[1].ttft_us > 0);
+  }
+  await house.fakes[1].config({ fault: '' });
+
+  const refused = await asked('near', { tools: [{ type: 'function', function: { name: 'f' } }], max_tokens: 3000 });
+  const why = Object.fromEntries(JSON.parse(refused.headers['x-fairlead-explain'] ?? '{}').candidates?.map((c) => [c.m, c]) ?? []);
+  assert.equal(refused.status, 400);
+  assert.equal(why['a/one'].why, 'too_long');
+  endsWith(why['a/one'].at, lineOf('a/one:'));
+  endsWith(why['b/one'].at, lineOf('require: {region'));
+
+  const wide = (await asked('wide')).headers['x-fairlead-explain'];
+  assert.ok(wide.length <= 6144, `${wide.length}`);
+  const { candidates: some, more } = JSON.parse(wide);
+  assert.ok(some.length > 10 && more > 0);
+  assert.equal(some.length + more, 60);
+
+  const denied = await asked('chat', {}, hr.key);
+  assert.equal(denied.status, 403);
+  assert.equal(JSON.parse(denied.text).error.code, 'explain_not_allowed');
+  assert.equal(denied.headers['x-fairlead-explain'], undefined);
+  const plain = await house.request('/v1/chat/completions', { key: hr.key, body: chatBody('hi', { model: 'chat' }) });
+  assert.equal(plain.status, 200);
+  assert.equal(plain.headers['x-fairlead-explain'], undefined);
+  assert.equal((await house.request('/v1/chat/completions', { key: key.key, headers: { 'x-fairlead-explain': '0' }, body: chatBody('hi', { model: 'chat' }) })).headers['x-fairlead-explain'], undefined);
+});
+
+test('x-fairlead-explain over HTTP/2', async () => {
+  const client = http2.connect(house.api);
+  const stream = client.request({ ':method': 'POST', ':path': '/v1/chat/completions', authorization: `Bearer ${key.key}`, 'content-type': 'application/json', 'x-fairlead-explain': '1' });
+  stream.end(JSON.stringify(chatBody('hi', { model: 'wide' })));
+  const [headers] = await once(stream, 'response');
+  stream.resume();
+  await once(stream, 'close');
+  client.close();
+  assert.equal(headers[':status'], 200);
+  assert.equal(JSON.parse(headers['x-fairlead-explain']).attempts.length, 1);
 });
 
 test('a breaker that opened', async () => {
