@@ -23,6 +23,7 @@
 #define MIB                (1024ull * KIB)
 #define GIB                (1024ull * MIB)
 #define SECOND             1000ull
+#define SHARE_ALL          1000000ull
 #define WATCHDOG_LEAST_MS                                                                                              \
     500u /* a worker tells every 100 ms that it turns; shorter, and a busy machine is taken for a hang */
 
@@ -36,7 +37,8 @@ enum setting_kind {
     SETTING_WORKERS,
     SETTING_COUNT,
     SETTING_BYTES,
-    SETTING_TIME
+    SETTING_TIME,
+    SETTING_SHARE
 };
 
 struct setting {
@@ -66,6 +68,9 @@ static const struct setting settings[] = {
       "Debian's is, "
       "asks the system's for what goes through it: proxies, HTTP/2)" },
     { "workers", SETTING_WORKERS, AT(workers), 0, 1, NODE_WORKERS_MAX, "one per core", "processes that serve" },
+    { "records.ship", SETTING_SHARE, AT(records_ship_ppm), SHARE_ALL, 0, SHARE_ALL, NULL,
+      "of the units (keys, users) whose records go to the control plane, which judges rollouts and reckons costs by "
+      "them; 0%: none" },
     { "limits.head_bytes", SETTING_BYTES, LIMIT(head_bytes), 32 * KIB, KIB, 32 * KIB, NULL,
       "a head without end fills memory: 431" },
     { "limits.headers", SETTING_COUNT, LIMIT(headers), 100, 10, 100, NULL,
@@ -126,6 +131,8 @@ static void format_number(const struct setting *setting, uint64_t value, char *o
         (void)snprintf(out, UNITS_TEXT_BYTES, "%lluMiB", (unsigned long long)(value / MIB));
     else if (setting->kind == SETTING_BYTES && value >= KIB && value % KIB == 0)
         (void)snprintf(out, UNITS_TEXT_BYTES, "%lluKiB", (unsigned long long)(value / KIB));
+    else if (setting->kind == SETTING_SHARE)
+        (void)snprintf(out, UNITS_TEXT_BYTES, "%llu%%", (unsigned long long)(value / (SHARE_ALL / 100)));
     else
         (void)snprintf(out, UNITS_TEXT_BYTES, "%llu", (unsigned long long)value);
 }
@@ -175,16 +182,21 @@ static enum err set_number(const struct setting *setting, struct node_config *co
                            char **ret_message)
 {
     uint64_t value = 0;
+    uint32_t ppm = 0;
     char least[UNITS_TEXT_BYTES], most[UNITS_TEXT_BYTES];
     enum err err = setting->kind == SETTING_TIME    ? units_parse_duration(text, &value)
                    : setting->kind == SETTING_BYTES ? units_parse_bytes(text, &value)
+                   : setting->kind == SETTING_SHARE ? units_parse_share(text, &ppm)
                                                     : span_to_u64(text, &value);
+    if (setting->kind == SETTING_SHARE)
+        value = ppm;
     format_number(setting, setting->least, least);
     format_number(setting, setting->most, most);
     if (err)
         return config_complain(ret_message, "%s: '" SPAN_FMT "' is not %s, such as %s", setting->name, SPAN_ARG(text),
                                setting->kind == SETTING_TIME    ? "a time"
                                : setting->kind == SETTING_BYTES ? "a size"
+                               : setting->kind == SETTING_SHARE ? "a share"
                                                                 : "a whole number",
                                most);
     const bool never = value == 0 && setting->offset == LIMIT(watchdog_ms);
@@ -213,6 +225,7 @@ static enum err set(const struct setting *setting, struct node_config *config, s
     case SETTING_COUNT:
     case SETTING_BYTES:
     case SETTING_TIME:
+    case SETTING_SHARE:
         return set_number(setting, config, text, ret_message);
     }
     return ERR_INVALID;
@@ -356,7 +369,7 @@ enum err config_unknown_field(const struct config_reading *r, const struct yaml_
 }
 
 /* Fields at the top that are no settings. */
-static const char *const others[] = { "schema", "kind", "limits", "credentials" };
+static const char *const others[] = { "schema", "kind", "limits", "records", "credentials" };
 
 static enum err unknown_setting(const struct config_reading *r, const struct yaml_node *key, const char *prefix)
 {
@@ -394,15 +407,17 @@ static enum err read_setting(const struct config_reading *r, struct node_config 
     return err;
 }
 
-static enum err read_limits(const struct config_reading *r, struct node_config *config, const struct yaml_node *map)
+/* Settings whose names begin with the map's, a dot included in prefix. */
+static enum err read_group(const struct config_reading *r, struct node_config *config, const char *prefix,
+                           const struct yaml_node *map)
 {
     enum err err = OK;
     if (yaml_is_null(map))
         return OK;
     if (map->kind != YAML_MAP)
-        return config_fault_at(r, map, "limits: a map of limits must stand here");
+        return config_fault_at(r, map, SPAN_FMT ": a map must stand here", SPAN_ARG(map->key->text));
     for (const struct yaml_node *child = map->first; child && !err; child = child->next)
-        err = read_setting(r, config, "limits.", child);
+        err = read_setting(r, config, prefix, child);
     return err;
 }
 
@@ -438,7 +453,9 @@ static enum err read_root(const struct config_reading *r, struct node_config *co
         if (span_eq(name, SPAN("schema")) || span_eq(name, SPAN("kind")))
             continue;
         if (span_eq(name, SPAN("limits")))
-            err = read_limits(r, config, child);
+            err = read_group(r, config, "limits.", child);
+        else if (span_eq(name, SPAN("records")))
+            err = read_group(r, config, "records.", child);
         else if (span_eq(name, SPAN("credentials")))
             err = read_credentials(r, config, child);
         else

@@ -13,6 +13,7 @@
  *     - systemd:api                    # a socket that systemd passed (FileDescriptorName=api; "systemd:": the only one)
  *   operations: 127.0.0.1:4001
  *   workers: 2                         # default: one per core
+ *   records: {ship: 100%}              # 0: none go to the control plane
  *   limits: {head_bytes: 32KiB, body_bytes: 32MiB, head_time: 10s, idle: 75s, connections: 10000, ...}
  *   credentials: {openai-a: {from: env:OPENAI_API_KEY, hosts: [api.openai.com]}} */
 #pragma once
@@ -74,6 +75,7 @@ struct node_config {
     char *ca_file;   /* NULL: the system's */
     char *resolvers; /* "127.0.0.1:53,[::1]:53": asked for names instead of the system's; NULL */
     unsigned workers;
+    uint64_t records_ship_ppm; /* share of units whose records go to the control plane */
     struct node_limits limits;
     struct credentials *credentials;
     char *source;          /* file it came from, or NULL: defaults */

@@ -96,6 +96,7 @@ void master_stop(struct master *m, int status)
     if (m->opened_replica)
         replica_close(&m->replica);
     uplink_close(&m->uplink);
+    shipper_close(&m->shipper);
     exporter_close(&m->exporter);
     uv_handle_t *const mine[] = { (uv_handle_t *)&m->records_timer,  (uv_handle_t *)&m->readers_timer,
                                   (uv_handle_t *)&m->watchdog_timer, (uv_handle_t *)&m->on_term,

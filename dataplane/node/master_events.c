@@ -100,9 +100,12 @@ static void on_listening(void *user)
 {
     struct master *m = user;
     tell_listening(m);
-    const enum err err = uplink_open(
+    enum err err = uplink_open(
         &m->uplink,
         &(struct uplink_options){ .loop = &m->loop, .config = m->config, .board = m->board, .ended = &m->ended });
+    if (!err)
+        err = shipper_open(&m->shipper,
+                           &(struct shipper_options){ .loop = &m->loop, .config = m->config, .records = &m->records });
     if (err)
         master_stop(m, 1);
     else if (m->inherits)
@@ -135,6 +138,7 @@ static struct metrics_source source_of(struct master *m)
                                     .supervisor = &m->supervisor,
                                     .replica = &m->replica,
                                     .records = &m->records,
+                                    .shipper = &m->shipper,
                                     .listen = m->listen,
                                     .last_change = &m->changes.past,
                                     .stuck = m->watchdog.stuck,

@@ -8,6 +8,7 @@
 #include "dataplane/node/passed.h"
 #include "dataplane/node/records.h"
 #include "dataplane/node/replica.h"
+#include "dataplane/node/shipper.h"
 #include "dataplane/node/supervisor.h"
 #include "dataplane/node/tally.h"
 #include "dataplane/node/uplink.h"
@@ -32,6 +33,7 @@ struct master {
     struct replica replica;
     struct uplink uplink;
     struct records records;
+    struct shipper shipper;
     struct exporter exporter;
     struct watchdog watchdog;
     uv_timer_t records_timer, readers_timer, watchdog_timer;

@@ -344,6 +344,10 @@ static void node(struct page *p)
     say(p, "fairlead_records_dropped_total{where=\"ring\"} %llu\n",
         (unsigned long long)p->all.workers[WORKER_RECORDS_DROPPED]);
     say(p, "fairlead_records_dropped_total{where=\"disk\"} %llu\n", (unsigned long long)s->records->dropped);
+    one(p, "records_shipped_total", "counter", "Request records that the control plane acknowledged.",
+        s->shipper->shipped);
+    one(p, "records_ship_lost_total", "counter",
+        "Request records whose segment was removed before they were acknowledged.", s->shipper->lost);
     family(p, "loop_age_seconds", "gauge", "Since a worker's loop last turned.");
     for (unsigned i = 0; i < s->supervisor->slot_count; i++) {
         const struct board_region *region = supervisor_region(s->supervisor, i);
@@ -504,6 +508,8 @@ enum err metrics_status(const struct metrics_source *s, struct buf *out)
     json_array_close(&w);
     json_member_u64(&w, "records_written", s->records->written);
     json_member_u64(&w, "records_dropped", s->records->dropped);
+    json_member_u64(&w, "records_shipped", s->shipper->shipped);
+    json_member_u64(&w, "records_ship_lost", s->shipper->lost);
     json_member_u64(&w, "roll", s->supervisor->generation);
     change_json(&w, s->last_change);
     workers_json(&w, s);

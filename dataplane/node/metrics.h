@@ -4,6 +4,7 @@
 #include "common/buf.h"
 #include "dataplane/node/records.h"
 #include "dataplane/node/replica.h"
+#include "dataplane/node/shipper.h"
 #include "dataplane/node/supervisor.h"
 #include "dataplane/node/tally.h"
 
@@ -16,6 +17,7 @@ struct metrics_source {
     const struct supervisor *supervisor;
     const struct replica *replica;
     const struct records *records;
+    const struct shipper *shipper;
     uint64_t stuck, starved;                   /* as the watchdog counts */
     const char *listen;                        /* where clients connect, as it came out */
     const struct heritage_change *last_change; /* NULL: of none is known */

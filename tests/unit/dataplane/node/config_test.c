@@ -207,7 +207,7 @@ static void says_what_is_wrong_and_where(UNUSED void **state)
         { TOP "limits: {idle: 1s, idle: 2s}\n", ":3:20:" },
         { TOP "limits: {head_bytes: 1MiB}\n", ":3:22: limits.head_bytes: between 1KiB and 32KiB" },
         { TOP "limits: {idle: soon}\n", ":3:16: limits.idle: 'soon' is not a time" },
-        { TOP "limits: 3\n", ":3:9: limits: a map of limits must stand here" },
+        { TOP "limits: 3\n", ":3:9: limits: a map must stand here" },
         { TOP "workers: 0\n", ":3:10: workers: between 1 and 64" },
         { TOP "workers: [1]\n", ":3:10: one value must stand here" },
         { TOP "listen: example.com:80\n", ":3:9: listen: 'example.com:80' is not an address" },

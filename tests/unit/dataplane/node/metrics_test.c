@@ -16,6 +16,7 @@ struct world {
     struct supervisor supervisor;
     struct replica replica;
     struct records records;
+    struct shipper shipper;
     struct buf page;
 };
 
@@ -49,6 +50,7 @@ static const char *page(struct world *w)
                                            .supervisor = &w->supervisor,
                                            .replica = &w->replica,
                                            .records = &w->records,
+                                           .shipper = &w->shipper,
                                            .listen = "",
                                            .wall_ms = WALL_MS };
     buf_clear(&w->page);
