@@ -123,7 +123,7 @@ static enum err read_ask(struct job *job)
     const uint32_t request = json_get(&job->in, 0, SPAN("request"));
     const uint32_t features = json_get(&job->in, 0, SPAN("features"));
     struct ask_error error = { .param = NULL };
-    enum endpoint endpoint;
+    enum endpoint endpoint = ENDPOINT_CHAT;
     enum err err = read_endpoint(job, &endpoint);
     if (err)
         return err;
