@@ -1,6 +1,7 @@
 #include "proto/board.h"
 #include "common/digest.h"
 #include "common/fault.h"
+#include "proto/board_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,6 +60,7 @@ struct board_header {
     _Atomic uint64_t committed;
     _Atomic uint64_t taken[NODE_REGIONS_MAX / 64]; /* a bit for each region; reading free ones would cost memory */
     struct tickets tickets;
+    struct board_budget budgets[BOARD_BUDGETS_MAX];
     struct dictionary dictionaries[BOARD_LABEL_KINDS];
     struct board_model models[MODELS_MAX];
 };
@@ -522,6 +524,18 @@ struct board_model *board_model(struct board *board, uint32_t model_label)
     return &board->header->models[model_label < MODELS_MAX ? model_label : 0];
 }
 
+/* -- for board_arms.c -- */
+
+struct board_budget *board_budgets(const struct board *board)
+{
+    return board->header->budgets;
+}
+
+uint64_t board_hash(const struct board *board, struct span text)
+{
+    return siphash24(board->header->hash_key, text);
+}
+
 /* -- series -- */
 
 static uint64_t series_key(uint32_t team, uint32_t route, uint32_t model)
@@ -587,7 +601,7 @@ static uint64_t load(const _Atomic uint64_t *word)
     return atomic_load_explicit(word, memory_order_relaxed);
 }
 
-static void fold_hist(struct board_hist *into, const struct board_hist *from)
+void board_hist_fold(struct board_hist *into, const struct board_hist *from)
 {
     if (load(&from->count) == 0)
         return;
@@ -605,7 +619,8 @@ void board_fold(struct board *board, const struct board_region *region)
         if (!worker_counter_is_gauge((enum worker_counter)i))
             board_add(&board->ended->counters[i], load(&region->counters[i]));
     }
-    fold_hist(&board->ended->overhead_us, &region->overhead_us);
+    board_hist_fold(&board->ended->overhead_us, &region->overhead_us);
+    board_arms_fold(board->ended, region);
     for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
         const struct board_series *from = &region->series[i];
         uint64_t key = atomic_load_explicit(&from->key, memory_order_acquire);
@@ -616,8 +631,8 @@ void board_fold(struct board *board, const struct board_region *region)
         struct board_series *into = board_series(board->ended, team, route, model);
         for (unsigned k = 0; k < SERIES_COUNTERS; k++)
             board_add(&into->counters[k], load(&from->counters[k]));
-        fold_hist(&into->ttft_us, &from->ttft_us);
-        fold_hist(&into->duration_us, &from->duration_us);
+        board_hist_fold(&into->ttft_us, &from->ttft_us);
+        board_hist_fold(&into->duration_us, &from->duration_us);
     }
 }
 

@@ -18,11 +18,14 @@
 #include "common/span.h"
 #include "proto/limits.h"
 
-#define BOARD_LAYOUT             4u
+#define BOARD_LAYOUT             5u
 #define BOARD_LABELS_MAX         16384u /* bounds the dictionary, whatever policies are pushed over the years */
 #define BOARD_SERIES_MAX         2048u  /* (team, route, model) triples per worker; more go to "other" */
 #define BOARD_SERIES_INDEX_SLOTS (2 * BOARD_SERIES_MAX)
-#define BOARD_OTHER              0u /* label id of what does not fit */
+#define BOARD_OTHER              0u  /* label id of what does not fit */
+#define BOARD_ARMS_MAX           16u /* per worker; policies come and go, and what they have counted takes room */
+#define BOARD_ARM_NAME_BYTES     64u /* longer names are cut */
+#define BOARD_BUDGETS_MAX        8u  /* live shadows, twice over */
 
 enum board_label_kind { BOARD_LABEL_TEAM, BOARD_LABEL_ROUTE, BOARD_LABEL_MODEL, BOARD_LABEL_KINDS };
 
@@ -59,6 +62,35 @@ struct board_series {
     struct board_hist ttft_us;
     struct board_hist duration_us;
 };
+/* One per arm: a policy version under a name. What shadows do is counted apart from what clients asked for. */
+enum arm_counter {
+    ARM_OK, /* requests, by how they ended */
+    ARM_CLIENT_ERRORS,
+    ARM_ERRORS,
+    ARM_CANCELLED,
+    ARM_ATTEMPTS,
+    ARM_ATTEMPT_FAILURES,
+    ARM_TOKENS_INPUT,
+    ARM_TOKENS_CACHED,
+    ARM_TOKENS_OUTPUT,
+    ARM_TOKENS_REASONING,
+    ARM_COST_NANO, /* charged */
+    ARM_COST_LIST_NANO,
+    ARM_COUNTERS
+};
+struct board_arm {
+    _Atomic uint64_t key; /* 0: free, or being changed */
+    uint64_t used;        /* the worker's own: which one rests longest */
+    uint32_t name_len;
+    char name[BOARD_ARM_NAME_BYTES];
+    _Atomic uint64_t counters[ARM_COUNTERS];
+    struct board_hist ttft_us;
+};
+struct board_arm_id {
+    uint32_t version;
+    bool shadow;
+    struct span name; /* at most BOARD_ARM_NAME_BYTES of it count */
+};
 enum worker_counter {
     WORKER_CONNECTIONS_ACCEPTED,
     WORKER_CONNECTIONS_REFUSED, /* over the cap */
@@ -73,6 +105,8 @@ enum worker_counter {
     WORKER_UNAUTHORIZED,
     WORKER_UPSTREAM_CONNECTS,
     WORKER_UPSTREAM_REUSED,
+    WORKER_SHADOWS_OPEN,    /* a gauge */
+    WORKER_SHADOWS_SKIPPED, /* wanted by the head, not sent: the worker had enough to do */
     WORKER_LOOP_TURNS,
     WORKER_LOOP_LAST_MS, /* monotonic ms of the last turn: the watchdog's food */
     WORKER_COUNTERS
@@ -80,7 +114,7 @@ enum worker_counter {
 static inline bool worker_counter_is_gauge(enum worker_counter counter)
 {
     return counter == WORKER_CONNECTIONS_OPEN || counter == WORKER_REQUESTS_OPEN || counter == WORKER_STREAMS_OPEN ||
-           counter == WORKER_BYTES_BUFFERED || counter == WORKER_LOOP_LAST_MS;
+           counter == WORKER_BYTES_BUFFERED || counter == WORKER_SHADOWS_OPEN || counter == WORKER_LOOP_LAST_MS;
 }
 #define BOARD_RECORD_RING_BYTES (1u << 20) /* records waiting for the master: a second of heavy traffic */
 
@@ -94,6 +128,9 @@ struct board_region {
     struct board_hist overhead_us;
     _Atomic uint32_t
         inflight[MODELS_MAX]; /* by model label slot (label id < MODELS_MAX, else slot 0): outstanding attempts */
+    struct board_arm arms[BOARD_ARMS_MAX]; /* the first is of those that had to make room */
+    uint32_t arm_last;                     /* the worker's own, as is the next: where to look first */
+    uint64_t arm_turns;
     struct board_series
         series[BOARD_SERIES_MAX]; /* filled from the front: the first free one ends them, and reading on costs memory */
     uint16_t series_index[BOARD_SERIES_INDEX_SLOTS]; /* the worker's own, as is the count: finds a series by its key */
@@ -167,6 +204,14 @@ uint32_t board_label_add(struct board *board, enum board_label_kind kind, struct
 uint32_t board_label_find(struct board *board, enum board_label_kind kind, struct span name);
 struct span board_label_name(const struct board *board, enum board_label_kind kind, uint32_t id); /* "other" for 0 */
 uint32_t board_label_count(const struct board *board, enum board_label_kind kind);
+/* What shadows have spent on this node, by their ids; a board's life long. Keep: master only: these ids have a budget,
+ * those spent before included; all others are forgotten. */
+void board_budgets_keep(struct board *board, const struct span *ids, uint32_t count);
+/* Any process. Takes `nano` where that stays within `limit`. False: it would not, or the id has no budget here. */
+bool board_budget_take(struct board *board, struct span id, int64_t nano, int64_t limit);
+void board_budget_correct(struct board *board, struct span id,
+                          int64_t by_nano);                                 /* what was taken is not what it cost */
+int64_t board_budget_spent(const struct board *board, struct span id);      /* 0: nothing, or no budget */
 struct board_model *board_model(struct board *board, uint32_t model_label); /* slot 0 for what does not fit */
 
 /* The series of a triple in this worker's region; never NULL (the last resort is the triple of OTHERs). Worker only. */
@@ -177,6 +222,11 @@ static inline void board_add(_Atomic uint64_t *counter, uint64_t n)
     /* single writer: a plain load and store, no locked instruction */
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n, memory_order_relaxed);
 }
+/* What an arm counts in this worker's region; never NULL. When there are too many, the one that rested longest is added
+ * to "other" (version 0) and makes room. Worker only. */
+struct board_arm *board_arm(struct board_region *region, const struct board_arm_id *id);
+/* False: free, or being changed at this moment. The name is copied into `name`. */
+bool board_arm_read(const struct board_arm *arm, char name[BOARD_ARM_NAME_BYTES], struct board_arm_id *ret);
 void board_hist_add(struct board_hist *hist, uint64_t value);           /* single writer */
 void board_hist_read(const struct board_hist *hist, struct hist *into); /* adds to `into` */
 void board_set_serving(struct board_region *region, uint64_t epoch, uint64_t generation, uint64_t evidence,

@@ -29,7 +29,7 @@ struct ask {
     uint64_t max_output_tokens; /* 0: not said */
     uint64_t input_bytes;       /* of prompt or messages text: for estimates */
     uint32_t choices;           /* n, at least 1 */
-    struct span user;           /* assignment unit "user" (later) */
+    struct span user;           /* see ask_user */
     struct json_index index;
     struct span body;
 };

@@ -193,6 +193,60 @@ static void histograms(struct page *p)
     tally_release(&coarse);
 }
 
+/* ---- by arm ---- */
+
+struct arm_row {
+    const char *name, *help;
+    enum arm_counter counter;
+    const char *label;
+};
+static const struct arm_row arm_rows[] = {
+    { "arm_requests_total", "Requests by the arm that they obeyed, by how they ended.", ARM_OK, ",outcome=\"ok\"" },
+    { "arm_requests_total", NULL, ARM_CLIENT_ERRORS, ",outcome=\"client_error\"" },
+    { "arm_requests_total", NULL, ARM_ERRORS, ",outcome=\"error\"" },
+    { "arm_requests_total", NULL, ARM_CANCELLED, ",outcome=\"cancelled\"" },
+    { "arm_attempts_total", "Tries at models.", ARM_ATTEMPTS, "" },
+    { "arm_attempt_failures_total", "Tries at models that failed.", ARM_ATTEMPT_FAILURES, "" },
+    { "arm_tokens_total", "Tokens, by kind.", ARM_TOKENS_INPUT, ",kind=\"input\"" },
+    { "arm_tokens_total", NULL, ARM_TOKENS_CACHED, ",kind=\"cached\"" },
+    { "arm_tokens_total", NULL, ARM_TOKENS_OUTPUT, ",kind=\"output\"" },
+    { "arm_tokens_total", NULL, ARM_TOKENS_REASONING, ",kind=\"reasoning\"" },
+    { "arm_cost_usd_total", "US dollars charged; of shadows: spent.", ARM_COST_NANO, "" },
+    { "arm_cost_list_usd_total", "US dollars at list prices.", ARM_COST_LIST_NANO, "" },
+};
+
+/* policy="17": the same number as in the header x-fairlead-policy. */
+static const char *arm_labels(const struct tally_arm *arm, char *out, size_t size)
+{
+    char name[LABEL_BYTES_MAX];
+    (void)snprintf(out, size, "policy=\"%u\",arm=\"%s\",traffic=\"%s\"", arm->version,
+                   escaped(span_of(arm->name, arm->name_len), name), arm->shadow ? "shadow" : "clients");
+    return out;
+}
+
+static void arms(struct page *p)
+{
+    char labels[LABEL_BYTES_MAX + 64];
+    for (size_t i = 0; i < ARRAY_LEN(arm_rows); i++) {
+        const struct arm_row *row = &arm_rows[i];
+        if (row->help)
+            family(p, row->name, "counter", row->help);
+        for (uint32_t a = 0; a < p->all.arm_count && !p->err; a++) {
+            const uint64_t value = p->all.arms[a].counters[row->counter];
+            say(p, "fairlead_%s{%s%s} ", row->name, arm_labels(&p->all.arms[a], labels, sizeof(labels)), row->label);
+            if (row->counter == ARM_COST_NANO || row->counter == ARM_COST_LIST_NANO)
+                say(p, "%llu.%09llu\n", (unsigned long long)(value / 1000000000u),
+                    (unsigned long long)(value % 1000000000u));
+            else
+                say(p, "%llu\n", (unsigned long long)value);
+        }
+    }
+    family(p, "arm_ttft_seconds", "histogram", "From the start of the attempt that served to its first content.");
+    for (uint32_t a = 0; a < p->all.arm_count && !p->err; a++)
+        say_hist(p, "arm_ttft_seconds", arm_labels(&p->all.arms[a], labels, sizeof(labels)), &p->all.arms[a].ttft_us,
+                 bounds_us, ARRAY_LEN(bounds_us));
+}
+
 /* ---- models ---- */
 
 static void models(struct page *p)
@@ -279,6 +333,9 @@ static const struct worker_row worker_rows[] = {
     { "unauthorized_total", "counter", "Requests without a valid key.", WORKER_UNAUTHORIZED },
     { "upstream_connects_total", "counter", "Connections made to providers.", WORKER_UPSTREAM_CONNECTS },
     { "upstream_reused_total", "counter", "Tries over a connection that was there.", WORKER_UPSTREAM_REUSED },
+    { "shadows_open", "gauge", "Shadow requests under way.", WORKER_SHADOWS_OPEN },
+    { "shadows_skipped_total", "counter", "Shadow requests not sent: a worker had enough to do.",
+      WORKER_SHADOWS_SKIPPED },
     { "loop_turns_total", "counter", "Turns of the workers' loops.", WORKER_LOOP_TURNS },
 };
 
@@ -366,6 +423,7 @@ enum err metrics_write(const struct metrics_source *source, struct buf *out)
     tables(&p);
     series(&p);
     histograms(&p);
+    arms(&p);
     models(&p);
     certificates(&p);
     tally_release(&p.all);

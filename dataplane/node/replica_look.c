@@ -94,9 +94,14 @@ static enum err look_at_head(struct replica *r, struct arena *arena)
     arena_reset(&r->names_arena);
     r->credentials = (struct span_list){ .count = 0 };
     r->arm_count = 0;
+    struct span shadows[SHADOWS_MAX];
     enum err err = tablestore_object(r->options.store, OBJECT_HEAD, NULL, &bytes);
     if (!err)
         err = wire_decode_head(arena, bytes, &head, NULL);
+    for (uint32_t i = 0; !err && i < head->shadow_count; i++)
+        shadows[i] = head->shadows[i].id;
+    if (!err)
+        board_budgets_keep(r->options.board, shadows, head->shadow_count);
     return err ? err : look_at_artifacts(r, head);
 }
 

@@ -10,6 +10,7 @@ void tally_release(struct tally *tally)
     for (uint32_t i = 0; i < tally->capacity; i++)
         free(tally->slots[i]);
     free(tally->slots);
+    free(tally->arms);
     *tally = (struct tally){ .slots = NULL };
 }
 
@@ -75,6 +76,45 @@ void tally_merge_series(struct tally_series *into, const struct tally_series *fr
     hist_merge(&into->duration_us, &from->duration_us);
 }
 
+/* NULL: memory is out. */
+static struct tally_arm *arm_of(struct tally *tally, const struct board_arm_id *id)
+{
+    for (uint32_t i = 0; i < tally->arm_count; i++) {
+        struct tally_arm *arm = &tally->arms[i];
+        if (arm->version == id->version && arm->shadow == id->shadow &&
+            span_eq(span_of(arm->name, arm->name_len), id->name))
+            return arm;
+    }
+    if (tally->arm_count == tally->arm_capacity) {
+        const uint32_t capacity = tally->arm_capacity ? 2 * tally->arm_capacity : BOARD_ARMS_MAX;
+        struct tally_arm *arms = fault_realloc(tally->arms, capacity * sizeof *arms);
+        if (!arms) {
+            tally->lost++;
+            return NULL;
+        }
+        tally->arms = arms;
+        tally->arm_capacity = capacity;
+    }
+    struct tally_arm *arm = &tally->arms[tally->arm_count++];
+    *arm = (struct tally_arm){ .version = id->version, .shadow = id->shadow, .name_len = (uint32_t)id->name.len };
+    memcpy(arm->name, id->name.ptr, id->name.len);
+    return arm;
+}
+
+static void add_arms(struct tally *tally, const struct board_region *region)
+{
+    for (size_t i = 0; i < BOARD_ARMS_MAX; i++) {
+        const struct board_arm *from = &region->arms[i];
+        char name[BOARD_ARM_NAME_BYTES];
+        struct board_arm_id id;
+        struct tally_arm *into = board_arm_read(from, name, &id) ? arm_of(tally, &id) : NULL;
+        for (size_t k = 0; into && k < ARM_COUNTERS; k++)
+            into->counters[k] += atomic_load_explicit(&from->counters[k], memory_order_relaxed);
+        if (into)
+            board_hist_read(&from->ttft_us, &into->ttft_us);
+    }
+}
+
 void tally_add_region(struct tally *tally, const struct board_region *region, bool gauges)
 {
     for (size_t i = 0; i < WORKER_COUNTERS; i++) {
@@ -82,6 +122,7 @@ void tally_add_region(struct tally *tally, const struct board_region *region, bo
             tally->workers[i] += atomic_load_explicit(&region->counters[i], memory_order_relaxed);
     }
     board_hist_read(&region->overhead_us, &tally->overhead_us);
+    add_arms(tally, region);
     for (size_t i = 0; i < BOARD_SERIES_MAX; i++) {
         const struct board_series *from = &region->series[i];
         const uint64_t key = atomic_load_explicit(&from->key, memory_order_acquire);
@@ -105,6 +146,16 @@ void tally_add(struct tally *tally, const struct tally *from)
     for (size_t i = 0; i < WORKER_COUNTERS; i++)
         tally->workers[i] += from->workers[i];
     hist_merge(&tally->overhead_us, &from->overhead_us);
+    for (uint32_t i = 0; i < from->arm_count; i++) {
+        const struct tally_arm *arm = &from->arms[i];
+        struct tally_arm *into = arm_of(tally, &(struct board_arm_id){ .version = arm->version,
+                                                                       .shadow = arm->shadow,
+                                                                       .name = span_of(arm->name, arm->name_len) });
+        for (size_t k = 0; into && k < ARM_COUNTERS; k++)
+            into->counters[k] += arm->counters[k];
+        if (into)
+            hist_merge(&into->ttft_us, &arm->ttft_us);
+    }
     for (uint32_t at = 0; (s = tally_each(from, &at));) {
         struct tally_series *into = tally_series(tally, s->team, s->route, s->model);
         if (into)

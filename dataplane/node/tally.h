@@ -12,12 +12,22 @@ struct tally_series {
     uint64_t counters[SERIES_COUNTERS];
     struct hist ttft_us, duration_us;
 };
+struct tally_arm {
+    uint32_t version;
+    bool shadow;
+    uint32_t name_len;
+    char name[BOARD_ARM_NAME_BYTES];
+    uint64_t counters[ARM_COUNTERS];
+    struct hist ttft_us;
+};
 struct tally {
     struct tally_series **slots; /* open addressing by triple; NULL: free */
     uint32_t capacity, count;
     uint64_t workers[WORKER_COUNTERS];
     struct hist overhead_us;
-    uint64_t lost; /* series left out: memory was out */
+    struct tally_arm *arms;
+    uint32_t arm_count, arm_capacity;
+    uint64_t lost; /* series and arms left out: memory was out */
 };
 
 void tally_release(struct tally *tally); /* NULL is fine; all-zero again */

@@ -340,3 +340,18 @@ enum err ask_read(struct arena *arena, enum endpoint endpoint, struct span body,
         *ret_ask = ask;
     return err;
 }
+
+struct span ask_user(struct arena *arena, const struct ask *ask)
+{
+    uint32_t metadata, user;
+    struct span text;
+    if (!span_empty(ask->user))
+        return ask->user;
+    /* What is odd about it is the provider's to judge: here it only means that nobody is named. */
+    if (json_get_once(&ask->index, 0, SPAN("metadata"), &metadata) || metadata == JSON_NONE ||
+        json_kind(&ask->index, metadata) != JSON_OBJECT ||
+        json_get_once(&ask->index, metadata, SPAN("user_id"), &user) || user == JSON_NONE ||
+        json_kind(&ask->index, user) != JSON_STRING || json_string(arena, &ask->index, user, &text))
+        return SPAN("");
+    return text;
+}

@@ -6,6 +6,8 @@
 #pragma once
 #include "dataplane/dialect/chat.h"
 
+/* Who the client says is asking: `user`, else `metadata.user_id`, else "". Borrows from the ask and arena. */
+struct span ask_user(struct arena *arena, const struct ask *ask);
 /* endpoint: CHAT, COMPLETIONS or EMBEDDINGS. Everything in *ret_ask borrows from body and arena.
  * ERR_SYNTAX: no JSON. ERR_TOO_LARGE, ERR_TOO_DEEP, ERR_TOO_MANY: over `limits` (NULL: the defaults). ERR_DUPLICATE.
  * ERR_INVALID: something we need is missing or of a wrong type. For all of these *ret_error says what to do.

@@ -17,13 +17,14 @@ static bool resolve_exact(const struct arm_view *arm, const struct auth_principa
     return model && auth_may_model(principal, model->name);
 }
 
+static const struct {
+    const char *text;
+    enum resolve_wish wish;
+} suffixes[] = { { ":floor", RESOLVE_CHEAPEST }, { ":nitro", RESOLVE_FASTEST } };
+
 enum err resolve_name(const struct arm_view *arm, const struct auth_principal *principal, struct span name,
                       struct resolved *ret)
 {
-    static const struct {
-        const char *text;
-        enum resolve_wish wish;
-    } suffixes[] = { { ":floor", RESOLVE_CHEAPEST }, { ":nitro", RESOLVE_FASTEST } };
     struct resolved found;
     if (resolve_exact(arm, principal, name, &found)) {
         *ret = found;
@@ -38,6 +39,15 @@ enum err resolve_name(const struct arm_view *arm, const struct auth_principal *p
         return OK;
     }
     return ERR_NOT_FOUND;
+}
+
+struct span resolve_route_meant(const struct arm_view *arm, struct span name)
+{
+    const struct route *route = table_route(arm, name);
+    for (size_t i = 0; !route && i < ARRAY_LEN(suffixes) && !table_model(arm, name); i++)
+        if (span_ends(name, span_cstr(suffixes[i].text)))
+            route = table_route(arm, span_head(name, name.len - strlen(suffixes[i].text)));
+    return route ? route->name : name;
 }
 
 struct listing {

@@ -17,6 +17,9 @@ struct resolved { /* exactly one of route and model is set */
 MUST_CHECK enum err resolve_name(const struct arm_view *arm, const struct auth_principal *principal, struct span name,
                                  struct resolved *ret);
 
+/* The route that a name means, whoever asks: itself, by alias, or with a suffix cut off; else the name as it is. */
+struct span resolve_route_meant(const struct arm_view *arm, struct span name);
+
 enum resolve_kind { RESOLVE_ROUTE, RESOLVE_ALIAS, RESOLVE_MODEL };
 struct resolve_entry {
     struct span name;

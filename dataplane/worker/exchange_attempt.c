@@ -15,6 +15,27 @@ static struct board_series *series_of(struct exchange *x, uint32_t label)
     return board_series(x->core->region, x->principal.team->label, route, label);
 }
 
+struct board_arm *exchange_arm(const struct exchange *x)
+{
+    return board_arm(x->core->region,
+                     &(struct board_arm_id){ .version = x->arm->arm->policy_version, .name = x->arm->arm->name });
+}
+
+static void count_attempt(struct exchange *x)
+{
+    board_add(&series_of(x, x->attempt.label)->counters[SERIES_ATTEMPTS], 1);
+    board_add(&exchange_arm(x)->counters[ARM_ATTEMPTS], 1);
+}
+
+static void count_failure(struct exchange *x, bool timeout)
+{
+    struct board_series *series = series_of(x, x->attempt.label);
+    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
+    if (timeout)
+        board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+    board_add(&exchange_arm(x)->counters[ARM_ATTEMPT_FAILURES], 1);
+}
+
 static uint32_t nearer(uint32_t route_ms, uint32_t model_ms)
 {
     return route_ms ? route_ms : model_ms;
@@ -164,7 +185,7 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
     buf_clear(&x->answer);
     buf_clear(&x->down);
     inflight(x, 1);
-    board_add(&series_of(x, a->label)->counters[SERIES_ATTEMPTS], 1);
+    count_attempt(x);
 }
 
 static void point_at(struct exchange *x, uint32_t at)
@@ -330,7 +351,7 @@ void exchange_next_attempt(struct exchange *x)
         }
         x->last_failure = failure;
         x->last_status = 0;
-        board_add(&series_of(x, x->attempt.label)->counters[SERIES_ATTEMPT_FAILURES], 1);
+        count_failure(x, false);
         exchange_attempt_abandon(x);
         x->rows[x->attempts - 1].error = retry_failure_name(failure);
         x->next_step++;
@@ -372,6 +393,7 @@ void exchange_attempt_succeeded(struct exchange *x)
                                                        : 1),
                           memory_order_relaxed);
     board_hist_add(&series_of(x, a->label)->ttft_us, ttft_us);
+    board_hist_add(&exchange_arm(x)->ttft_us, ttft_us);
 }
 
 /* The lane is through with its headers. What is freed may be read again by whoever gets the memory next. */
@@ -425,8 +447,7 @@ void exchange_attempt_abandon(struct exchange *x)
 void exchange_attempt_broke(struct exchange *x)
 {
     struct attempt *a = &x->attempt;
-    struct board_series *series = series_of(x, a->label);
-    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
+    count_failure(x, false);
     /* Its success at first content was a verdict already; an ordinary failure follows. */
     if (breaker_record(&a->shared->breaker, &a->shared->breaker_extra, true, core_now_ms(x->core)))
         log_warn("breaker.changed", LOG_SPAN("model", a->model->name), LOG_STR("state", "open"));
@@ -438,9 +459,7 @@ void exchange_attempt_overdue(struct exchange *x)
     struct attempt *a = &x->attempt;
     if (!a->running || x->content_seen)
         return;
-    struct board_series *series = series_of(x, a->label);
-    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
-    board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+    count_failure(x, true);
     /* The last of a chain may have had next to no time: that says nothing about it. */
     if ((clock_ns() - a->started_ns) * 2 >= clock_ns() - x->began_ns)
         verdict(x, true);
@@ -465,7 +484,6 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
     struct attempt *a = &x->attempt;
     struct core *core = x->core;
     struct retry_rule rule = retry_rule(failure, a->status, x->content_seen);
-    struct board_series *series = series_of(x, a->label);
     x->last_failure = failure;
     x->last_status = failure == RETRY_STATUS ? a->status : 0;
     if (rule.pass_through) {
@@ -477,9 +495,7 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
         verdict(x, true);
     else if (a->pass == BREAKER_PASS_ORDINARY)
         a->pass = BREAKER_PASS_REFUSED;
-    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
-    if (failure == RETRY_TIMEOUT)
-        board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+    count_failure(x, failure == RETRY_TIMEOUT);
     if (a->retry_after_ms && (!x->retry_after_ms || a->retry_after_ms < x->retry_after_ms))
         x->retry_after_ms = a->retry_after_ms;
     if (rule.cool_down && a->retry_after_ms && a->label && a->label < MODELS_MAX)

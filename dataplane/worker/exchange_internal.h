@@ -13,6 +13,7 @@
 #include "dataplane/account/ledger.h"
 #include "dataplane/dialect/event_mold.h"
 #include "dataplane/dialect/openai_chat.h"
+#include "dataplane/route/arms.h"
 #include "dataplane/route/auth.h"
 #include "dataplane/route/breaker.h"
 #include "dataplane/route/select.h"
@@ -101,8 +102,11 @@ struct exchange {
     size_t accounted; /* of what is held for it, charged to the worker */
 
     /* What was decided. */
-    struct table *table; /* pinned */
-    const struct arm_view *arm;
+    struct table *table;        /* pinned */
+    const struct arm_view *arm; /* the stable one until the body was read and its own was chosen */
+    bool arm_chosen;
+    struct arm_choice choice; /* valid with arm_chosen */
+    struct span forced_arm;   /* the client's wish, in the head; ptr NULL: none */
     struct key_record *key;
     struct auth_principal principal;
     struct ask ask;
@@ -200,6 +204,9 @@ void exchange_attempt_broke(struct exchange *x);   /* it broke off after content
 void exchange_attempt_overdue(struct exchange *x); /* the whole request's deadline passed before content */
 void exchange_attempt_close(struct exchange *x, const char *error); /* gives back what it held; idempotent */
 void exchange_attempt_abandon(struct exchange *x);                  /* the client left, or we end */
+
+/* The arm's counters in this worker's region. */
+struct board_arm *exchange_arm(const struct exchange *x);
 
 /* exchange_relay.c */
 extern const struct upstream_events exchange_upstream_events;

@@ -16,8 +16,11 @@ static enum err copy_headers(struct exchange *x)
     x->headers = ARENA_ARRAY(&x->arena, x->head->header_count, struct header_pair);
     if (!x->headers && x->head->header_count)
         return ERR_NOMEM;
-    for (unsigned i = 0; i < x->head->header_count; i++)
+    for (unsigned i = 0; i < x->head->header_count; i++) {
         x->headers[i] = (struct header_pair){ .name = x->head->headers[i].name, .value = x->head->headers[i].value };
+        if (span_eq_nocase(x->headers[i].name, SPAN(ARMS_HEADER)))
+            x->forced_arm = x->headers[i].value.ptr ? x->headers[i].value : SPAN("");
+    }
     return OK;
 }
 
@@ -195,6 +198,55 @@ static bool read_ask(struct exchange *x)
     return true;
 }
 
+/* The arm that the client names: whoever may choose is told which there are, others not even that. */
+static bool force_arm(struct exchange *x, struct span route, const struct arm_units *units)
+{
+    const struct head *head = x->table->head;
+    if (!(x->principal.team->team->may & TEAM_MAY_CHOOSE_ARM)) {
+        exchange_refuse(x, &(struct reply_error){ .outcome = OUTCOME_DENIED,
+                                                  .message = "This key's team may not choose an arm. Send the request "
+                                                             "without the header " ARMS_HEADER ".",
+                                                  .param = ARMS_HEADER,
+                                                  .code = "arm_not_allowed" });
+        return false;
+    }
+    const uint32_t arm = head_arm(head, x->forced_arm);
+    if (arm == head->arm_count) {
+        exchange_refuse(x, &(struct reply_error){ .outcome = OUTCOME_BAD_BODY,
+                                                  .message = "There is no such arm now. Send the request without the "
+                                                             "header " ARMS_HEADER ", or with an arm that is live.",
+                                                  .param = ARMS_HEADER,
+                                                  .code = "unknown_arm" });
+        return false;
+    }
+    x->choice = arms_force(head, route, units, arm);
+    return true;
+}
+
+/* asked: the name in the request, "" for none. What it means is looked up by the stable arm's names: which assignment
+ * covers it must not depend on the arm. False: refused. */
+static bool choose_arm(struct exchange *x, struct span asked)
+{
+    const struct head *head = x->table->head;
+    const bool listing = x->place.endpoint == ENDPOINT_MODELS || x->place.endpoint == ENDPOINT_MODEL;
+    x->arm_chosen = true;
+    if (head->assignment_count == 0 && !x->forced_arm.ptr)
+        return true; /* all-zero is the stable arm, for want of another */
+    const struct arm_units units = { .key = x->key->id,
+                                     .user = listing ? SPAN("") : ask_user(&x->ask_arena, &x->ask),
+                                     .headers = x->headers,
+                                     .header_count = x->head->header_count,
+                                     /* a list that changes with each look would be of no use */
+                                     .request = listing ? x->key->id : span_cstr(x->request_id) };
+    const struct span route = resolve_route_meant(&x->table->arms[0], asked);
+    if (!x->forced_arm.ptr)
+        x->choice = arms_choose(head, route, &units);
+    else if (!force_arm(x, route, &units))
+        return false;
+    x->arm = &x->table->arms[x->choice.arm];
+    return true;
+}
+
 /* Which status tells best why nothing can serve: what the client can change, what an operator can, or only time. */
 static enum outcome outcome_of(enum plan_reason reason)
 {
@@ -316,10 +368,11 @@ static void set_deadlines(struct exchange *x)
 bool exchange_decide(struct exchange *x)
 {
     if (x->place.endpoint == ENDPOINT_MODELS || x->place.endpoint == ENDPOINT_MODEL) {
-        exchange_models(x);
+        if (choose_arm(x, x->place.model))
+            exchange_models(x);
         return false;
     }
-    if (!read_ask(x))
+    if (!read_ask(x) || !choose_arm(x, x->ask.model))
         return false;
     /* Traits and guard have their place here. */
     if (resolve_name(x->arm, &x->principal, x->ask.model, &x->target)) {

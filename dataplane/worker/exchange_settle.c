@@ -59,6 +59,23 @@ static void count(struct exchange *x, enum outcome outcome, uint64_t duration_us
         board_hist_add(&core->region->overhead_us, x->overhead_ns / 1000);
 }
 
+static void count_in_arm(struct exchange *x, enum outcome outcome)
+{
+    static const enum arm_counter counters[] = { [LEDGER_OK] = ARM_OK,
+                                                 [LEDGER_CLIENT_ERROR] = ARM_CLIENT_ERRORS,
+                                                 [LEDGER_ERROR] = ARM_ERRORS,
+                                                 [LEDGER_CANCELLED] = ARM_CANCELLED,
+                                                 [LEDGER_TRUNCATED] = ARM_ERRORS };
+    _Atomic uint64_t *c = exchange_arm(x)->counters;
+    board_add(&c[counters[ledger_of(outcome)]], 1);
+    board_add(&c[ARM_TOKENS_INPUT], x->usage.input);
+    board_add(&c[ARM_TOKENS_CACHED], x->usage.cached);
+    board_add(&c[ARM_TOKENS_OUTPUT], x->usage.output);
+    board_add(&c[ARM_TOKENS_REASONING], x->usage.reasoning);
+    board_add(&c[ARM_COST_NANO], (uint64_t)x->cost.charged_nano);
+    board_add(&c[ARM_COST_LIST_NANO], (uint64_t)x->cost.list_nano);
+}
+
 static void record(struct exchange *x, enum outcome outcome, const char *error, uint64_t duration_us)
 {
     struct core *core = x->core;
@@ -102,11 +119,19 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.route = x->target.route->name;
     if (x->arm) {
         r.arm = x->arm->arm->name;
-        r.arm_why = "only";
         r.policy_version = x->arm->arm->policy_version;
         r.epoch = x->table->version.epoch;
         r.generation = x->table->version.generation;
         r.book_version = x->table->evidence ? x->table->evidence->book_version : 0;
+    }
+    if (x->arm_chosen) {
+        r.arm_why = arm_why_name(x->choice.why);
+        r.forced = x->choice.why == ARM_FORCED;
+    }
+    if (x->arm_chosen && x->choice.assignment) {
+        r.assignment = x->choice.assignment->id;
+        r.unit_kind = unit_kind_name(x->choice.unit_kind);
+        r.unit = x->choice.unit;
     }
     if (x->arm && x->last_model) {
         const struct model_view *view = &x->arm->models[table_model_index(x->arm, x->last_model)];
@@ -131,5 +156,7 @@ void exchange_settle(struct exchange *x, enum outcome outcome, const char *error
         return;
     uint64_t duration_us = (clock_ns() - x->began_ns) / 1000;
     count(x, outcome, duration_us);
+    if (x->arm_chosen)
+        count_in_arm(x, outcome);
     record(x, outcome, error, duration_us);
 }

@@ -406,6 +406,91 @@ static void what_ended_is_kept(void **state)
     assert_int_equal(ttft.sum, 2000);
 }
 
+static struct board_arm *arm(struct board_region *region, uint32_t version, const char *name, bool shadow)
+{
+    return board_arm(region, &(struct board_arm_id){ .version = version, .shadow = shadow, .name = span_cstr(name) });
+}
+
+static void arms_are_counted_apart(void **state)
+{
+    struct fixture *f = *state;
+    struct board *board = f->board;
+    char name[BOARD_ARM_NAME_BYTES], long_name[BOARD_ARM_NAME_BYTES + 2];
+    struct board_arm_id id;
+    struct board_region *region = board_region(board, 0);
+    assert_false(board_arm_read(&region->arms[1], name, &id));
+    struct board_arm *stable = arm(region, 17, "stable", false);
+    assert_ptr_not_equal(arm(region, 17, "canary", false), stable);
+    assert_ptr_not_equal(arm(region, 18, "stable", false), stable);
+    assert_ptr_not_equal(arm(region, 17, "stable", true), stable);
+    assert_ptr_equal(arm(region, 17, "stable", false), stable);
+    assert_true(board_arm_read(stable, name, &id));
+    assert_true(id.version == 17 && !id.shadow && span_eq(id.name, SPAN("stable")));
+    memset(long_name, 'x', sizeof long_name - 1);
+    long_name[sizeof long_name - 1] = '\0';
+    assert_true(board_arm_read(arm(region, 1, long_name, true), name, &id));
+    assert_true(id.shadow && id.name.len == BOARD_ARM_NAME_BYTES);
+
+    /* What is used stays; of the others the one that rested longest makes room, and what it counted is kept. */
+    for (uint32_t version = 100; version < 100 + 3 * BOARD_ARMS_MAX; version++) {
+        board_add(&arm(region, version, "stable", false)->counters[ARM_OK], 1);
+        board_add(&arm(region, 17, "stable", false)->counters[ARM_OK], 1);
+        board_hist_add(&arm(region, version, "stable", false)->ttft_us, 1000);
+    }
+    assert_ptr_equal(arm(region, 17, "stable", false), stable);
+    board_fold(board, region); /* and again, in the accumulators */
+    struct board_region *const both[] = { region, board_ended(board) };
+    for (size_t b = 0; b < 2; b++) {
+        uint64_t sum = 0, mine = 0, timed = 0;
+        for (unsigned i = 0; i < BOARD_ARMS_MAX; i++) {
+            const struct board_arm *at = &both[b]->arms[i];
+            if (!board_arm_read(at, name, &id))
+                continue;
+            sum += atomic_load(&at->counters[ARM_OK]);
+            timed += atomic_load(&at->ttft_us.count);
+            if (id.version == 17 && !id.shadow && span_eq(id.name, SPAN("stable")))
+                mine += atomic_load(&at->counters[ARM_OK]);
+            assert_int_equal(id.version == 0, i == 0);
+        }
+        assert_int_equal(sum, 2 * 3 * BOARD_ARMS_MAX);
+        assert_int_equal(timed, 3 * BOARD_ARMS_MAX);
+        assert_int_equal(mine, 3 * BOARD_ARMS_MAX);
+    }
+}
+
+static void budgets_are_kept_to(void **state)
+{
+    struct fixture *f = *state;
+    struct board *board = f->board, *other;
+    assert_int_equal(board_attach(f->path, &other), OK);
+    const struct span ids[] = { SPAN("shadow-1"), SPAN("shadow-2") };
+    assert_false(board_budget_take(board, ids[0], 0, 100)); /* nobody gave it one */
+    board_budgets_keep(board, ids, 2);
+    assert_true(board_budget_take(board, ids[0], 60, 100));
+    assert_false(board_budget_take(other, ids[0], 41, 100));
+    assert_true(board_budget_take(other, ids[0], 40, 100));
+    assert_false(board_budget_take(board, ids[0], 1, 100));
+    assert_true(board_budget_take(board, ids[0], 0, 100)); /* what costs nothing needs nothing */
+    assert_false(board_budget_take(board, ids[1], INT64_MAX, 100));
+    assert_false(board_budget_take(board, ids[1], -1, 100));
+    board_budget_correct(other, ids[0], -30);
+    assert_int_equal(board_budget_spent(board, ids[0]), 70);
+    board_budgets_keep(board, ids, 2); /* a new head with the same shadows */
+    assert_int_equal(board_budget_spent(board, ids[0]), 70);
+    board_budgets_keep(board, &ids[1], 1);
+    assert_int_equal(board_budget_spent(board, ids[0]), 0);
+    assert_false(board_budget_take(board, ids[0], 1, 100));
+    board_budget_correct(board, ids[0], 5); /* of one that is gone: to nobody */
+    for (unsigned round = 0; round < 3 * BOARD_BUDGETS_MAX; round++) {
+        char text[16];
+        snprintf(text, sizeof text, "s-%u", round);
+        const struct span id = span_cstr(text);
+        board_budgets_keep(board, &id, 1);
+        assert_true(board_budget_take(other, id, 100, 100));
+    }
+    board_close(other);
+}
+
 static void the_earliest_certificate_counts(void **state)
 {
     struct fixture *f = *state;
@@ -717,6 +802,8 @@ int main(void)
         TEST(a_freed_region_is_as_new),
         TEST(regions_are_given_out),
         TEST(what_ended_is_kept),
+        TEST(arms_are_counted_apart),
+        TEST(budgets_are_kept_to),
         TEST(the_earliest_certificate_counts),
         TEST(nothing_is_left_beside_it),
         TEST(an_unused_board_costs_little),

@@ -85,8 +85,31 @@ static void certificates_by_provider(void **state)
     assert_null(strstr(text, "fairlead_certificate_expires_seconds{provider=\"plain\"}"));
 }
 
+static void counters_by_arm(void **state)
+{
+    struct world *w = *state;
+    unsigned number;
+    assert_int_equal(board_region_take(w->board, &number), OK);
+    struct board_region *region = board_region(w->board, number);
+    for (int shadow = 0; shadow < 2; shadow++) {
+        struct board_arm *arm =
+            board_arm(region, &(struct board_arm_id){ .version = 18, .shadow = shadow == 1, .name = SPAN("can\"ary") });
+        board_add(&arm->counters[ARM_OK], (uint64_t)(7 + shadow));
+        board_add(&arm->counters[ARM_COST_NANO], 1000000001);
+        board_hist_add(&arm->ttft_us, 1000);
+    }
+    const char *text = page(w);
+    shows(text,
+          "\nfairlead_arm_requests_total{policy=\"18\",arm=\"can\\\"ary\",traffic=\"clients\",outcome=\"ok\"} 7\n");
+    shows(text,
+          "\nfairlead_arm_requests_total{policy=\"18\",arm=\"can\\\"ary\",traffic=\"shadow\",outcome=\"ok\"} 8\n");
+    shows(text, "\nfairlead_arm_cost_usd_total{policy=\"18\",arm=\"can\\\"ary\",traffic=\"shadow\"} 1.000000001\n");
+    shows(text, "\nfairlead_arm_ttft_seconds_count{policy=\"18\",arm=\"can\\\"ary\",traffic=\"clients\"} 1\n");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(certificates_by_provider, set_up, tear_down) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test_setup_teardown(certificates_by_provider, set_up, tear_down),
+                                        cmocka_unit_test_setup_teardown(counters_by_arm, set_up, tear_down) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,6 +21,12 @@ static void adds_up(UNUSED void **state)
             board_add(&s->counters[SERIES_REQUESTS], route);
             board_hist_add(&s->ttft_us, 1000);
         }
+        for (uint32_t version = 1; version <= 2; version++) {
+            struct board_arm *arm =
+                board_arm(region, &(struct board_arm_id){ .version = version, .name = SPAN("stable") });
+            board_add(&arm->counters[ARM_COST_NANO], 10 * version);
+            board_hist_add(&arm->ttft_us, 1000);
+        }
         board_add(&region->counters[WORKER_BAD_REQUESTS], 3);
         board_add(&region->counters[WORKER_CONNECTIONS_OPEN], 5);
     }
@@ -40,6 +46,11 @@ static void adds_up(UNUSED void **state)
     }
     assert_int_equal(requests, 2 * 5050);
     assert_int_equal(series, 100);
+    assert_int_equal(all.arm_count, 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(all.arms[i].counters[ARM_COST_NANO], 20 * all.arms[i].version);
+        assert_int_equal(all.arms[i].ttft_us.count, 2);
+    }
     assert_int_equal(all.lost, 0);
     tally_release(&all);
     tally_release(&ended);

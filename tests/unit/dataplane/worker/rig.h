@@ -177,6 +177,8 @@ struct rig {
     int upstream_port;                                           /* of a real provider; 0: none is called */
     bool opens_all;                                              /* the team may use every route and model */
     void (*arrange)(struct rig *rig, struct artifact *artifact); /* changes what rig_publish publishes */
+    void (*arrange_head)(struct rig *rig, struct head *head);    /* the same for its head */
+    uint32_t team_may;                                           /* enum team_may bits */
     struct credentials *credentials;                             /* set before rig_start: provider a then wants one */
 };
 
@@ -258,6 +260,8 @@ UNUSED static void rig_publish(struct rig *rig)
     struct object object = wire_object(OBJECT_ARTIFACT, 0, buf_span(&a));
     struct arm arm = { .name = SPAN("stable"), .policy_version = (uint32_t)rig->generation, .artifact = object.hash };
     struct head head = { .epoch = 1, .generation = rig->generation, .made_at_ms = 1, .arms = &arm, .arm_count = 1 };
+    if (rig->arrange_head)
+        rig->arrange_head(rig, &head);
     assert_int_equal(wire_encode_head(&head, &h), OK);
     struct object head_object = wire_object(OBJECT_HEAD, rig->generation, buf_span(&h));
     struct table_change change = { .head = &head_object, .artifacts = &object, .artifact_count = 1 };
@@ -271,7 +275,9 @@ UNUSED static void rig_directory(struct rig *rig, uint64_t from, bool revoked)
 {
     struct span routes[] = { rig->opens_all ? SPAN("*") : SPAN("chat") };
     struct span models[] = { rig->opens_all ? SPAN("*/*") : SPAN("a/*") };
-    struct team team = { .name = SPAN("research"), .routes = { routes, 1 }, .models = { models, 1 } };
+    struct team team = {
+        .name = SPAN("research"), .routes = { routes, 1 }, .models = { models, 1 }, .may = rig->team_may
+    };
     struct key_record key = { .hash = sha256_of(span_cstr(rig->key)),
                               .id = SPAN("key_1"),
                               .team = SPAN("research"),
