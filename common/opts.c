@@ -1,6 +1,7 @@
 #include "common/opts.h"
 #include "common/buf.h"
 #include "common/fault.h"
+#include "common/units.h"
 
 #include <stdarg.h>
 
@@ -78,9 +79,26 @@ static enum err give(const struct parse *p, const struct opt *opt, const char *v
     return OK;
 }
 
-/* Gives the option the argument that follows it. */
+bool opts_takes_next(enum opt_kind kind, const char *next)
+{
+    uint64_t ms;
+    switch (kind) {
+    case OPT_FLAG:
+        return false;
+    case OPT_TEXT:
+    case OPT_MANY:
+        return true;
+    case OPT_TIME:
+        return next && units_parse_duration(span_cstr(next), &ms) == OK;
+    }
+    return false;
+}
+
+/* Gives the option the argument that follows it, where it takes one. */
 static enum err give_next(struct parse *p, const struct opt *opt)
 {
+    if (!opts_takes_next(opt->kind, p->at < p->argc ? p->argv[p->at] : NULL))
+        return give(p, opt, NULL);
     if (p->at == p->argc) {
         *p->message = message_of("option --%s needs a value: --%s %s", opt->name, opt->name, opt->value);
         return ERR_INVALID;
@@ -103,7 +121,7 @@ static enum err parse_long(struct parse *p, const char *text)
     }
     if (has_value)
         return give(p, opt, rest.ptr); /* the tail of an argument: NUL-terminated */
-    return opt->kind == OPT_FLAG ? give(p, opt, NULL) : give_next(p, opt);
+    return give_next(p, opt);
 }
 
 /* "-ab", "-cVALUE" or "-c VALUE"; text stands behind the dash. */

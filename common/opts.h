@@ -6,7 +6,12 @@
 
 struct buf;
 
-enum opt_kind { OPT_FLAG, OPT_TEXT, OPT_MANY /* may repeat: values in order */ };
+enum opt_kind {
+    OPT_FLAG,
+    OPT_TEXT,
+    OPT_MANY, /* may repeat: values in order */
+    OPT_TIME  /* a flag that may have a duration: the next argument is its value when it is one ("10m") */
+};
 
 struct opt {
     const char *name; /* "home": --home DIR, --home=DIR */
@@ -28,6 +33,8 @@ struct opts_result {
     unsigned arg_count;
 };
 
+/* Whether an option of this kind takes the argument that follows it, which may be NULL. */
+bool opts_takes_next(enum opt_kind kind, const char *next);
 /* argv[0] is skipped. On error *message (malloc'd) says what is wrong and suggests the nearest option. ERR_INVALID,
  * ERR_TOO_MANY. */
 MUST_CHECK enum err opts_parse(const struct opt *table, size_t count, int argc, char *const *argv,

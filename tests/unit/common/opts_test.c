@@ -159,6 +159,33 @@ static void long_help_is_wrapped(void **state UNUSED)
     buf_release(&out);
 }
 
+static void a_flag_may_have_a_duration(void **state)
+{
+    (void)state;
+    static const struct opt hold[] = { { "hold", 'H', OPT_TIME, "[TIME]", "hold" } };
+    static const struct {
+        const char *argv[4];
+        const char *value;
+    } cases[] = {
+        { { "x", "--hold", "10m", "file" }, "10m" }, { { "x", "--hold", "file", NULL }, NULL },
+        { { "x", "file", "--hold", NULL }, NULL },   { { "x", "--hold=5s", "file", NULL }, "5s" },
+        { { "x", "-H", "1h", "file" }, "1h" },       { { "x", "-H", "file", NULL }, NULL },
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct opts_result r;
+        char *said = NULL, *argv[4];
+        int argc = 0;
+        for (; argc < 4 && cases[i].argv[argc]; argc++)
+            argv[argc] = (char *)(uintptr_t)cases[i].argv[argc];
+        assert_int_equal(opts_parse(hold, 1, argc, argv, &r, &said), OK);
+        assert_true(opts_flag(&r, "hold"));
+        const char *value = opts_text(&r, "hold", NULL);
+        assert_true(cases[i].value ? value && strcmp(value, cases[i].value) == 0 : value == NULL);
+        assert_int_equal(r.arg_count, 1);
+        assert_string_equal(r.args[0], "file");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +193,7 @@ int main(void)
         cmocka_unit_test_teardown(repeated_values_keep_their_order, tear_down),
         cmocka_unit_test_teardown(two_dashes_end_the_options, tear_down),
         cmocka_unit_test_teardown(mistakes_are_explained, tear_down),
+        cmocka_unit_test(a_flag_may_have_a_duration),
         cmocka_unit_test_teardown(counts_are_bounded, tear_down),
         cmocka_unit_test_teardown(help_is_aligned, tear_down),
         cmocka_unit_test_teardown(long_help_is_wrapped, tear_down),
