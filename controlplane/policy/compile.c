@@ -1,5 +1,6 @@
 /* compile.c - a loaded policy becomes an artifact: the steps, the defaults, and what this version refuses. */
 #include "common/arena.h"
+#include "controlplane/decide/rollout_plan.h"
 #include "controlplane/policy/compiler.h"
 
 static void read_default_probe(struct compiler *c, const struct yaml_node *map)
@@ -51,40 +52,13 @@ static void read_defaults(struct compiler *c)
     read_default_probe(c, yaml_get(map, "probe"));
 }
 
-/* Parsed, so that what is wrong is said now; refused unless it is straight to 100%, because steps that nobody takes
- * would be a promise broken in silence. */
+/* For what is wrong with it; who pushes the policy reads it again. */
 static void check_rollout(struct compiler *c)
 {
-    static const char *const known[] = { "unit", "steps", "hold", NULL };
-    static const char *const units[] = { "key", "user", "request", NULL };
-    const struct yaml_node *map = c->policy->rollout;
-    if (!map)
-        return;
-    if (!fields_check(c->diags, map, "'rollout'", known)) {
-        if (yaml_is_null(map))
-            diag_warning(c->diags, map->key, "'rollout' is empty; remove it");
-        return;
-    }
-    const struct yaml_node *unit = yaml_get(map, "unit"), *steps = yaml_get(map, "steps"),
-                           *hold = yaml_get(map, "hold");
-    size_t word;
-    uint32_t hold_ms = 0;
-    uint64_t last = 0, step;
-    if (unit && !(unit->kind == YAML_SCALAR && span_starts(unit->text, SPAN("header:"))))
-        field_word(c->diags, unit, units, &word);
-    field_duration(c->diags, hold, true, &hold_ms);
-    if (steps && (steps->kind != YAML_LIST || steps->count == 0))
-        diag_error(c->diags, steps, "'steps' must be a list of percentages that ends with 100, such as [5, 25, 100]");
-    for (const struct yaml_node *node = steps ? steps->first : NULL; node; node = node->next) {
-        if (!field_count(c->diags, node, 1, 100, &step))
-            return;
-        if (step <= last || (!node->next && step != 100))
-            diag_error(c->diags, node, "'steps' must rise and end with 100");
-        last = step;
-    }
-    bool straight = !unit && !hold && steps && steps->count == 1;
-    if (!straight)
-        diag_error(c->diags, map->key, "rollouts are not in this version yet; remove 'rollout'");
+    struct rollout_plan plan;
+    bool has;
+    if (policy_rollout(c->arena, c->policy, c->diags, &plan, &has) == ERR_NOMEM)
+        c->failed = true;
 }
 
 static void warn_of_nothing(struct compiler *c)

@@ -6,6 +6,7 @@
  *
  *   policy_load     files -> struct policy (trees with places; includes followed; both kinds of document)
  *   policy_compile  -> struct artifact          policy_teams  -> struct teams
+ *   policy_rollout  -> struct rollout_plan
  *   policy_diff     artifact against artifact   policy_teams_diff
  *
  * A caller who wants every message at once runs load, compile and teams with the same diags and then looks at
@@ -21,6 +22,7 @@
 struct arena;
 struct buf;
 struct policy;
+struct rollout_plan;
 
 #define POLICY_FILES_MAX 1000u /* includes of includes: a glob over a wrong directory stops here */
 #define POLICY_ARENA_MAX                                                                                               \
@@ -81,6 +83,11 @@ struct span policy_hash(const struct policy *policy);
  * absent (known == 0) with a warning, and the artifact must not be published. ERR_NOMEM. */
 MUST_CHECK enum err policy_compile(struct arena *arena, const struct policy *policy, const struct policy_book *book,
                                    uint32_t policy_version, struct diags *diags, const struct artifact **ret_artifact);
+
+/* How this version goes live, by its `rollout:` with defaults for what that leaves out; *ret_has false, and *ret_plan
+ * untouched, without one. What is wrong is reported in diags (by policy_compile too). ERR_NOMEM. */
+MUST_CHECK enum err policy_rollout(struct arena *arena, const struct policy *policy, struct diags *diags,
+                                   struct rollout_plan *ret_plan, bool *ret_has);
 
 /* The directory's teams. artifact: what routes and models are checked against, NULL when none is known yet. epoch and
  * seq are left 0. ERR_INVALID (diags), ERR_NOMEM. */
