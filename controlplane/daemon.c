@@ -26,6 +26,7 @@
 #define FETCH_PARALLEL   1024u /* nodes that may poll at once; more wait */
 #define LINK_PARALLEL    64u
 #define BOOK_BYTES_MAX   (64u << 20)
+#define REPLAY_ARENA_MAX ((size_t)1 << 20) /* of one record */
 #define DECIDE_ARENA_MAX ((size_t)512 << 20)
 
 struct daemon {
@@ -39,6 +40,7 @@ struct daemon {
     struct evidence_state *learned;
     struct nodes *nodes;
     struct publisher *publisher;
+    struct pilot *pilot;
     struct recordstore *records; /* NULL: it cannot be used, and nodes keep theirs */
     struct service service;
     struct roles *roles;
@@ -50,6 +52,7 @@ struct daemon {
     bool decide_now;
     bool decide_failed;   /* the last time: the timer tries again, not every tick */
     bool prices_unstored; /* the last try failed */
+    bool pilot_lost;      /* what is stored could not be read the last time */
     bool stopping;
     int lock_fd;
     struct notify manager;
@@ -164,6 +167,14 @@ static void decide(struct daemon *d, int64_t now_ms)
     arena_release(&arena);
 }
 
+static void follow_pilot(struct daemon *d)
+{
+    const enum err err = pilot_follow(d->pilot);
+    d->pilot_lost = err != OK;
+    if (err)
+        log_error("rollout.follow", LOG_ERR(err), LOG_STR("hint", "no rollout goes on before this succeeds"));
+}
+
 /* After a commit that nodes must hear of. */
 static void on_changed(void *user)
 {
@@ -173,15 +184,20 @@ static void on_changed(void *user)
     const enum err err = publisher_refresh(d->publisher);
     if (err)
         log_error("publish.refresh", LOG_ERR(err));
+    follow_pilot(d);
 }
 
 static void on_tick(uv_timer_t *timer)
 {
     struct daemon *d = timer->data;
     const int64_t now_ms = clock_wall_ms();
+    if (pilot_tick(d->pilot, now_ms))
+        on_changed(d);
     const bool due = now_ms - d->decided_at_ms >= (int64_t)d->options->decide_every_ms || now_ms < d->decided_at_ms;
     if (d->decide_now || due || (evidence_significant(d->learned) && !d->decide_failed))
         decide(d, now_ms);
+    if (due && d->pilot_lost)
+        follow_pilot(d);
     publisher_tick(d->publisher, clock_ms());
     notify_alive(&d->manager, clock_ms());
 }
@@ -417,6 +433,46 @@ static enum err open_records(struct daemon *d)
     return err == ERR_NOMEM ? err : OK;
 }
 
+struct replay {
+    struct pilot *pilot;
+    struct arena scratch;
+    uint64_t unreadable;
+};
+
+static enum err replay_line(void *user, struct span line)
+{
+    struct replay *r = user;
+    struct record record;
+    arena_reset(&r->scratch);
+    if (record_read(&r->scratch, line, &record) == OK)
+        pilot_taken(r->pilot, &record);
+    else
+        r->unreadable++;
+    return OK;
+}
+
+/* What was measured before a restart is read again; from here on records come as nodes ship them. Without it the pilot
+ * would judge on what comes, so a failure only costs time. */
+static enum err open_pilot(struct daemon *d)
+{
+    enum err err = pilot_new(d->versions, &d->pilot);
+    if (err)
+        return err;
+    follow_pilot(d);
+    const int64_t since_ms = pilot_since(d->pilot);
+    if (d->records && since_ms != INT64_MAX) {
+        struct replay replay = { .pilot = d->pilot };
+        arena_init(&replay.scratch, REPLAY_ARENA_MAX);
+        err = recordstore_each(d->records, since_ms, replay_line, &replay);
+        arena_release(&replay.scratch);
+        if (err || replay.unreadable)
+            log_warn("rollout.replay", LOG_ERR(err), LOG_U64("unreadable", replay.unreadable));
+    }
+    if (d->records)
+        recordstore_listen(d->records, pilot_taken, d->pilot);
+    return OK;
+}
+
 static enum err open_rooms(struct daemon *d)
 {
     struct arena arena;
@@ -442,6 +498,8 @@ static enum err open_rooms(struct daemon *d)
     }
     if (!err)
         err = open_records(d);
+    if (!err)
+        err = open_pilot(d);
     if (err)
         return err;
     load_book(d);
@@ -554,6 +612,7 @@ int daemon_run(const struct daemon_options *options)
                                        .evidence = d->learned,
                                        .nodes = d->nodes,
                                        .publisher = d->publisher,
+                                       .pilot = d->pilot,
                                        .records = d->records,
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
@@ -583,6 +642,7 @@ int daemon_run(const struct daemon_options *options)
     free(d->roles_path);
     nodes_free(d->nodes);
     recordstore_close(d->records);
+    pilot_free(d->pilot);
     evidence_state_free(d->learned);
     versions_close(d->versions);
     if (d->lock_fd >= 0)

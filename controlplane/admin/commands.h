@@ -5,10 +5,30 @@
 /* commands_policy.c */
 enum admin_status command_policy_check(struct command_call *call);
 enum admin_status command_policy_diff(struct command_call *call);
-enum admin_status command_policy_push(struct command_call *call);
 enum admin_status command_policy_list(struct command_call *call);
 enum admin_status command_policy_show(struct command_call *call);
+
+/* commands_push.c */
+enum admin_status command_policy_push(struct command_call *call);
 enum admin_status command_rollback(struct command_call *call);
+
+/* commands_rollout.c */
+enum admin_status command_rollout_status(struct command_call *call);
+enum admin_status command_rollout_pause(struct command_call *call);
+enum admin_status command_rollout_resume(struct command_call *call);
+enum admin_status command_rollout_promote(struct command_call *call);
+enum admin_status command_rollout_abort(struct command_call *call);
+enum admin_status command_rollout_history(struct command_call *call);
+enum admin_status command_lock(struct command_call *call);
+enum admin_status command_unlock(struct command_call *call);
+
+/* commands_experiment.c */
+enum admin_status command_experiment_start(struct command_call *call);
+enum admin_status command_experiment_stop(struct command_call *call);
+enum admin_status command_experiment_report(struct command_call *call);
+enum admin_status command_shadow_start(struct command_call *call);
+enum admin_status command_shadow_stop(struct command_call *call);
+enum admin_status command_shadow_status(struct command_call *call);
 
 /* commands_directory.c */
 enum admin_status command_teams_apply(struct command_call *call);

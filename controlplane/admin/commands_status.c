@@ -100,6 +100,10 @@ enum admin_status command_status(struct command_call *call)
     json_member_i64(w, "generation_at_ms", head->made_at_ms);
     put_shares(w, head, head_assignment_of_all(head));
     put_assignments(w, head);
+    json_key(w, SPAN("rollout"));
+    pilot_json_rollout(service->pilot, call->now_ms, w);
+    json_key(w, SPAN("lock"));
+    pilot_json_lock(service->pilot, w);
     json_member_u64(w, "overrides", head->override_count);
     json_key(w, SPAN("overrides_set"));
     command_put_overrides(call, head);

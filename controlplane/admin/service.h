@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "controlplane/evidence/evidence.h"
 #include "controlplane/evidence/recordstore.h"
+#include "controlplane/pilot/pilot.h"
 #include "controlplane/publish/nodes.h"
 #include "controlplane/publish/publisher.h"
 #include "controlplane/publish/versions.h"
@@ -34,6 +35,7 @@ struct service {
     struct evidence_state *evidence;
     struct nodes *nodes;
     struct publisher *publisher;
+    struct pilot *pilot;
     const struct recordstore *records; /* NULL: none is kept */
     int64_t started_at_ms;
     const char *home;

@@ -15,6 +15,7 @@ static void on_changed(void *user)
 {
     (void)user;
     changed++;
+    assert_int_equal(pilot_follow(service.pilot), OK);
 }
 
 static void no_reply(void *user, void *call, struct span bytes)
@@ -38,6 +39,7 @@ static int set_up(void **state)
     assert_int_equal(evidence_load_shipped(service.evidence, span_cstr(book), &why), OK);
     assert_int_equal(nodes_new(&service.nodes), OK);
     assert_int_equal(publisher_new(store->versions, service.nodes, no_reply, NULL, &service.publisher), OK);
+    assert_int_equal(pilot_new(store->versions, &service.pilot), OK);
     changed = 0;
     now_ms = T0;
     return 0;
@@ -46,6 +48,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     fault_disarm_all();
+    pilot_free(service.pilot);
     publisher_free(service.publisher);
     nodes_free(service.nodes);
     evidence_state_free(service.evidence);
@@ -176,7 +179,7 @@ static void pushing(void **state)
     says("v2 is live at 100% (was v1)");
     state_is(1, VERSION_RETIRED);
     state_is(2, VERSION_LIVE);
-    assert_int_equal(ASK("policy.push", "bundle", policy(72), "hold", "true"), ADMIN_OK);
+    assert_int_equal(ASK("policy.push", "bundle", policy(72), "store", "true"), ADMIN_OK);
     assert_int_equal(live_version(), 2);
     state_is(3, VERSION_STORED);
     assert_int_equal(ASK("policy.push", "bundle", policy(73), "expect", "v1"), ADMIN_CONFLICT);
@@ -239,7 +242,7 @@ static void rolling_back(void **state)
     assert_int_equal(ASK("rollback", "version", "8"), ADMIN_NOT_FOUND);
     assert_int_equal(ASK("rollback", "version", "2"), ADMIN_OK);
     assert_int_equal(live_version(), 2);
-    ASK("policy.push", "bundle", policy(4), "hold", "1");
+    ASK("policy.push", "bundle", policy(4), "store", "1");
     assert_int_equal(ASK("rollback", "version", "4"), ADMIN_OK); /* a stored one goes live; nothing was wrong with v2 */
     assert_int_equal(live_version(), 4);
     state_is(2, VERSION_RETIRED);
