@@ -82,19 +82,19 @@ static const struct opt *option_any(struct span name, char letter)
     return found;
 }
 
-/* True when the argument after this one is its value. */
-static bool takes_next(const char *arg)
+/* True when the argument after this one (NULL: none) is its value. */
+static bool takes_next(const char *arg, const char *next)
 {
     if (arg[0] != '-')
         return false;
     if (arg[1] == '-') {
         const struct opt *opt = option_any(span_cstr(arg + 2), 0); /* "name=value" is no name: it has its value */
-        return opt && opt->kind != OPT_FLAG;
+        return opt && opts_takes_next(opt->kind, next);
     }
     for (const char *at = arg + 1; *at; at++) {
         const struct opt *opt = option_any(SPAN(""), *at);
         if (opt && opt->kind != OPT_FLAG)
-            return at[1] == '\0';
+            return at[1] == '\0' && opts_takes_next(opt->kind, next);
     }
     return false;
 }
@@ -107,7 +107,7 @@ static unsigned first_words(int argc, char *const *argv, const char **words)
         if (argv[i][0] != '-')
             words[count++] = argv[i];
         else
-            i += takes_next(argv[i]);
+            i += takes_next(argv[i], i + 1 < argc ? argv[i + 1] : NULL);
     }
     return count;
 }
@@ -223,7 +223,7 @@ static bool asks_help(int argc, char *const *argv)
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return true;
-        i += takes_next(argv[i]);
+        i += takes_next(argv[i], i + 1 < argc ? argv[i + 1] : NULL);
     }
     return false;
 }

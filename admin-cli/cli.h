@@ -151,6 +151,20 @@ int run_policy_push(struct cli *cli);
 int run_policy_list(struct cli *cli);
 int run_policy_show(struct cli *cli);
 int run_rollback(struct cli *cli);
+int run_rollout_status(struct cli *cli); /* commands_rollout.c */
+int run_rollout_pause(struct cli *cli);
+int run_rollout_resume(struct cli *cli);
+int run_rollout_promote(struct cli *cli);
+int run_rollout_abort(struct cli *cli);
+int run_rollout_history(struct cli *cli);
+int run_lock(struct cli *cli);
+int run_unlock(struct cli *cli);
+int run_experiment_start(struct cli *cli); /* commands_experiment.c */
+int run_experiment_report(struct cli *cli);
+int run_experiment_stop(struct cli *cli);
+int run_shadow_start(struct cli *cli);
+int run_shadow_status(struct cli *cli);
+int run_shadow_stop(struct cli *cli);
 int run_teams_apply(struct cli *cli); /* commands_directory.c */
 int run_teams_diff(struct cli *cli);
 int run_teams_list(struct cli *cli);

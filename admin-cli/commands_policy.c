@@ -69,15 +69,38 @@ int run_policy_diff(struct cli *cli)
     return code;
 }
 
+/* The values of a repeated option, with commas between; NULL when there is none, or memory is out. */
+static const char *joined(struct cli *cli, const char *name)
+{
+    const char *text = NULL;
+    for (unsigned i = 0; i < cli->given.given_count; i++) {
+        const struct opts_given *given = &cli->given.given[i];
+        if (strcmp(given->opt->name, name) == 0)
+            text = arena_printf(&cli->arena, "%s%s%s", text ? text : "", text ? "," : "", given->value);
+    }
+    return text;
+}
+
+/* --hold alone stores, as --store does; with a time it says how long each step lasts at least. */
+static void push_options(struct cli *cli, struct call *call)
+{
+    static const char *const same[] = { "message", "again", "expect", "now", "steps", "unit", "routes", "store" };
+    for (size_t i = 0; i < ARRAY_LEN(same); i++)
+        call_option(cli, call, same[i]);
+    const char *hold = opts_text(&cli->given, "hold", NULL);
+    if (hold)
+        call_arg_cstr(call, "hold", hold);
+    else if (opts_flag(&cli->given, "hold") && !opts_flag(&cli->given, "store"))
+        call_arg_cstr(call, "store", "true");
+    call_arg_cstr(call, "guards", joined(cli, "guard"));
+}
+
 int run_policy_push(struct cli *cli)
 {
     struct call call = { .command = "policy.push", .is_change = true };
     const struct admin_reply *reply;
     struct json_index ix;
-    call_option(cli, &call, "message");
-    call_option(cli, &call, "hold");
-    call_option(cli, &call, "again");
-    call_option(cli, &call, "expect");
+    push_options(cli, &call);
     const int code = send_bundle(cli, &call, cli_arg(cli, 0), &reply, &ix);
     if (code != EXIT_GOOD)
         return code;
@@ -88,9 +111,10 @@ int run_policy_push(struct cli *cli)
 int run_policy_list(struct cli *cli)
 {
     static const struct column columns[] = {
-        { "VERSION", "version", COLUMN_NUMBER },    { "STATE", "state", COLUMN_TEXT },
-        { "PUSHED", "created_at_ms", COLUMN_TIME }, { "LIVE SINCE", "live_at_ms", COLUMN_TIME },
-        { "AUTHOR", "author", COLUMN_TEXT },        { "MESSAGE", "message", COLUMN_TEXT },
+        { "VERSION", "version", COLUMN_NUMBER },     { "STATE", "state", COLUMN_TEXT },
+        { "SHARE", "share", COLUMN_TEXT },           { "PUSHED", "created_at_ms", COLUMN_TIME },
+        { "LIVE SINCE", "live_at_ms", COLUMN_TIME }, { "AUTHOR", "author", COLUMN_TEXT },
+        { "MESSAGE", "message", COLUMN_TEXT },
     };
     struct call call = { .command = "policy.list" };
     const struct admin_reply *reply;

@@ -89,6 +89,18 @@ static void print_assignments(struct cli *cli, const struct json_index *ix)
                (unsigned long long)render_u64(ix, t, "version"), render_cell(cli, ix, t, &share));
 }
 
+/* One line each where a rollout runs, and where somebody locked the policy. */
+static void print_rollout(struct cli *cli, const struct json_index *ix)
+{
+    static const struct column id = { "", "rollout.id", COLUMN_TEXT }, now = { "", "rollout.now", COLUMN_TEXT },
+                               by = { "", "lock.by", COLUMN_TEXT }, reason = { "", "lock.reason", COLUMN_TEXT };
+    if (render_path(ix, 0, "rollout.now") != JSON_NONE)
+        printf("rollout     %s to v%llu: %s; `fairlead rollout status`\n", render_cell(cli, ix, 0, &id),
+               (unsigned long long)render_u64(ix, 0, "rollout.to"), render_cell(cli, ix, 0, &now));
+    if (render_path(ix, 0, "lock.by") != JSON_NONE)
+        printf("LOCKED      by %s: %s\n", render_cell(cli, ix, 0, &by), render_cell(cli, ix, 0, &reason));
+}
+
 static void print_arms(struct cli *cli, const struct json_index *ix)
 {
     const uint32_t arms = json_get(ix, 0, SPAN("arms"));
@@ -105,6 +117,7 @@ static void print_arms(struct cli *cli, const struct json_index *ix)
                render_cell(cli, ix, 0, &why[2]));
     printf("\n");
     print_assignments(cli, ix);
+    print_rollout(cli, ix);
 }
 
 static bool is_true(const struct json_index *ix, uint32_t object, const char *path)

@@ -388,7 +388,8 @@ static void fish_options(const char *condition, const struct opt *options, size_
             printf(" -n '%s'", condition);
         if (options[i].letter)
             printf(" -s %c", options[i].letter);
-        printf(" -l %s%s -d ", options[i].name, options[i].kind == OPT_FLAG ? "" : " -r -F");
+        printf(" -l %s%s -d ", options[i].name,
+               options[i].kind == OPT_FLAG || options[i].kind == OPT_TIME ? "" : " -r -F");
         fish_quoted(options[i].help);
         printf("\n");
     }
