@@ -80,7 +80,7 @@ static void good_steps_reach_the_end(void **state)
     assert_non_null(strstr(d.reason, "to 25%"));
     apply(&r, d.action, 10 * MINUTE);
     assert_int_equal(rollout_share(&r), 2500);
-    assert_int_equal(r.generation, 0); /* until its head is stored */
+    assert_int_equal(r.generation, 0);                       /* until its head is stored */
     assert_int_equal(at(&r, 20 * MINUTE - 1), ROLLOUT_STAY); /* each step holds anew */
     assert_int_equal(at(&r, 20 * MINUTE), ROLLOUT_FINISH);
     apply(&r, d.action, 20 * MINUTE);
