@@ -197,6 +197,7 @@ int run_audit(struct cli *cli);   /* commands_audit.c */
 int run_doctor(struct cli *cli);  /* doctor.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_explain(struct cli *cli); /* commands_explain.c */
+int run_changes(struct cli *cli); /* commands_changes.c */
 int run_reload(struct cli *cli);  /* commands_node.c */
 int run_upgrade(struct cli *cli);
 /* Appends the status of this machine's node, JSON (metrics_status): ERR_NOT_FOUND: none runs here, or it is another

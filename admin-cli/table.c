@@ -113,6 +113,10 @@ static const struct opt explain_options[] = {
     { "header", 0, OPT_MANY, "NAME:VALUE", "a request's header, where an assignment goes by that; may repeat" },
     { "policy", 0, OPT_TEXT, "VERSION", "decide by this version, which the node must still hold" },
 };
+static const struct opt changes_options[] = {
+    { "since", 0, OPT_TEXT, "TIME", "from this long ago until now (default: 30m)" },
+    { "follow", 'f', OPT_FLAG, NULL, "go on printing what happens, until interrupted" },
+};
 static const struct opt audit_options[] = {
     { "since", 0, OPT_TEXT, "TIME", "all of this long ago until now (30m, 7d), instead of the newest" },
     { "user", 0, OPT_TEXT, "NAME", "only what this user did; * stands for any text" },
@@ -515,6 +519,15 @@ const struct cli_command cli_commands[] = {
       .more = "Files and their permissions, programs, sockets, disk, descriptors and the node's configuration on this "
               "machine; versions, clocks, nodes, credentials, providers, certificates, prices, retirement dates and "
               "overrides as the control plane knows them. Ends with 1 when something is an error." },
+    { .path = "changes",
+      .arguments = "",
+      OPTIONS(changes_options),
+      .run = run_changes,
+      .brief = "what happened lately: pushes, drains, health, breakers, weights, nodes, in one timeline",
+      .more = "The first command in an incident. People's changes and rollouts' decisions come from the audit log, the "
+              "rest from what the control plane noticed: models going down and coming back, breakers, prices held "
+              "back, weights that moved by a tenth, nodes that refuse tables, start anew, fall silent or lose workers; "
+              "and what expired. With --follow and --json: one line each." },
     { .path = "audit",
       .arguments = "",
       OPTIONS(audit_options),

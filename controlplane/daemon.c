@@ -8,6 +8,7 @@
 #include "controlplane/admin/roles.h"
 #include "controlplane/admin/service.h"
 #include "controlplane/evidence/recordstore.h"
+#include "controlplane/journal/journal.h"
 #include "proto/channel.h"
 #include "proto/home.h"
 #include "proto/snapshot.h"
@@ -39,6 +40,7 @@ struct daemon {
     struct versions *versions;
     struct evidence_state *learned;
     struct nodes *nodes;
+    struct journal *journal;
     struct publisher *publisher;
     struct pilot *pilot;
     struct recordstore *records; /* NULL: it cannot be used, and nodes keep theirs */
@@ -162,6 +164,7 @@ static void decide(struct daemon *d, int64_t now_ms)
         if (err)
             log_error("evidence.store", LOG_ERR(err));
     }
+    nodes_watch(d->nodes, now_ms);
     d->decided_at_ms = now_ms;
     d->decide_now = false;
     arena_release(&arena);
@@ -473,6 +476,31 @@ static enum err open_pilot(struct daemon *d)
     return OK;
 }
 
+/* Its rooms tell it what they notice. */
+static enum err open_journal(struct daemon *d)
+{
+    char *path = file_join(d->options->home, HOME_CONTROL_EVENTS);
+    char *dir = path ? strndup(path, (size_t)(strrchr(path, '/') - path)) : NULL;
+    enum err err = dir ? file_make_dirs(dir, 0700) : ERR_NOMEM;
+    if (err && err != ERR_NOMEM)
+        log_warn("journal.directory", LOG_STR("path", dir), LOG_ERR(err));
+    if (err != ERR_NOMEM)
+        err = journal_open(path, &d->journal);
+    free(dir);
+    free(path);
+    if (err)
+        return err;
+    const struct event_sink *sink = journal_sink(d->journal);
+    evidence_tell(d->learned, sink);
+    nodes_tell(d->nodes, sink);
+    event_tell(sink, clock_wall_ms(),
+               &(struct event){ .kind = "control",
+                                .where = SPAN("control plane"),
+                                .what = SPAN("started"),
+                                .why = SPAN(FAIRLEAD_VERSION) });
+    return OK;
+}
+
 static enum err open_rooms(struct daemon *d)
 {
     struct arena arena;
@@ -490,6 +518,8 @@ static enum err open_rooms(struct daemon *d)
         err = evidence_state_new(&d->learned);
     if (!err)
         err = nodes_new(&d->nodes);
+    if (!err)
+        err = open_journal(d);
     if (!err)
         err = publisher_new(d->versions, d->nodes, reply_fetch, d, &d->publisher);
     if (!err) {
@@ -614,6 +644,7 @@ int daemon_run(const struct daemon_options *options)
                                        .publisher = d->publisher,
                                        .pilot = d->pilot,
                                        .records = d->records,
+                                       .journal = d->journal,
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
                                        .changed = on_changed,
@@ -641,6 +672,7 @@ int daemon_run(const struct daemon_options *options)
     roles_free(d->roles);
     free(d->roles_path);
     nodes_free(d->nodes);
+    journal_close(d->journal);
     recordstore_close(d->records);
     pilot_free(d->pilot);
     evidence_state_free(d->learned);

@@ -14,6 +14,7 @@
 #define HOME_PROBER_LOCK     "run/prober.lock"
 #define HOME_PRICEFEED_LOCK  "run/pricefeed.lock"
 #define HOME_UP_LOCK         "run/up.lock"     /* held by `fairlead up` */
+#define HOME_CONTROL_EVENTS  "control/events"  /* what happened lately, JSON lines */
 #define HOME_RECORDS         "records"         /* JSON-lines segments */
 #define HOME_CONTROL_RECORDS "control/records" /* of all nodes, as they shipped them */
 #define HOME_LOG_DIR         "log"             /* of a detached `fairlead up` */

@@ -114,6 +114,7 @@ struct evidence_report {
     uint32_t price_count;
     struct span_list price_removed;
     struct span price_origin;  /* file or URL */
+    uint64_t worker_crashes;   /* of a node: since the incarnation began */
     bool price_full;           /* this report begins a whole catalog: what is not named is gone */
     uint64_t price_base;       /* feed's book version that the changes apply to */
     struct span price_problem; /* "" or why the feed cannot use its source now: shown, changes nothing */

@@ -167,6 +167,7 @@ static const struct wire_field evidence_report_fields[] = {
     U64_(records_from),
     U64_(records_to),
     BYTES_(records),
+    U64_(worker_crashes),
 };
 #undef P
 #undef W

@@ -48,6 +48,7 @@ const struct command service_commands[] = {
     { "nodes.behind", ROLE_VIEWER, false, false, command_nodes_behind },
     { "nodes.adopt", ROLE_ADMIN, true, false, command_nodes_adopt },
     { "doctor", ROLE_VIEWER, false, false, command_doctor },
+    { "changes", ROLE_VIEWER, false, false, command_changes },
     { "audit.list", ROLE_VIEWER, false, false, command_audit_list },
     { "backup", ROLE_ADMIN, false, false, command_backup },
 };

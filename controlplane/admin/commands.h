@@ -65,6 +65,9 @@ enum admin_status command_backup(struct command_call *call);
 /* commands_audit.c */
 enum admin_status command_audit_list(struct command_call *call);
 
+/* commands_changes.c */
+enum admin_status command_changes(struct command_call *call);
+
 /* commands_doctor.c */
 enum admin_status command_doctor(struct command_call *call);
 

@@ -8,6 +8,7 @@
 #include "common/json.h"
 #include "controlplane/evidence/evidence.h"
 #include "controlplane/evidence/recordstore.h"
+#include "controlplane/journal/journal.h"
 #include "controlplane/pilot/pilot.h"
 #include "controlplane/publish/nodes.h"
 #include "controlplane/publish/publisher.h"
@@ -36,6 +37,7 @@ struct service {
     struct nodes *nodes;
     struct publisher *publisher;
     struct pilot *pilot;
+    const struct journal *journal;     /* what happened lately; NULL: nobody keeps it */
     const struct recordstore *records; /* NULL: none is kept */
     int64_t started_at_ms;
     const char *home;

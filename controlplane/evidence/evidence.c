@@ -45,6 +45,12 @@ void evidence_state_free(struct evidence_state *state)
     free(state);
 }
 
+void evidence_tell(struct evidence_state *state, const struct event_sink *sink)
+{
+    state->sink = sink;
+    telemetry_tell(state->telemetry, sink);
+}
+
 /* ---- persistence ---- */
 
 /* The blob is the prices' own; a version in front leaves room for others. */
@@ -142,10 +148,12 @@ static enum err find_tiers(const struct evidence_state *state, struct followed *
             struct followed_tier *t = &f->tiers[f->tier_count];
             *t = (struct followed_tier){ .route = route, .tier = i };
             t->weights_ppm = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, uint32_t);
+            t->told_ppm = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, uint32_t);
             t->last = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, struct weights_outcome);
-            if (!t->weights_ppm || !t->last)
+            if (!t->weights_ppm || !t->told_ppm || !t->last)
                 return ERR_NOMEM;
             begin_weights(state, f, t);
+            memcpy(t->told_ppm, t->weights_ppm, route->tiers[i].member_count * sizeof *t->told_ppm);
             f->tier_count++;
         }
     }
@@ -476,7 +484,9 @@ enum err evidence_take(struct evidence_state *state, const struct evidence_repor
         err = telemetry_take(state->telemetry, report, now_ms, &why);
         err = err == ERR_STALE ? OK : err;
     } else {
+        const uint32_t held = prices_held(state->prices);
         err = take_from_known(state, report, now_ms, &reply);
+        evidence_tell_held(state, held, report->sender, now_ms);
     }
     if (why)
         reply.error = span_cstr(why);

@@ -10,6 +10,7 @@
 #include "common/buf.h"
 #include "common/err.h"
 #include "common/json.h"
+#include "controlplane/journal/event.h"
 #include "controlplane/policy/policy.h"
 #include "proto/links.h"
 
@@ -17,6 +18,8 @@ struct evidence_state;
 
 MUST_CHECK enum err evidence_state_new(struct evidence_state **ret);
 void evidence_state_free(struct evidence_state *state);
+/* Whom to tell of health that changes, breakers, weights that move, prices held back. Borrowed; NULL: nobody listens. */
+void evidence_tell(struct evidence_state *state, const struct event_sink *sink);
 
 /* -- persistence of what is decided by people and feeds -- */
 MUST_CHECK enum err evidence_export(const struct evidence_state *state, struct buf *out);

@@ -79,6 +79,8 @@ static enum err decide_health(struct evidence_state *state, struct arena *arena,
     if (!verdicts)
         return ERR_NOMEM;
     state->doubted = evidence_judge(state, now_ms, verdicts);
+    for (uint32_t i = 0; i < state->model_count; i++)
+        evidence_tell_health(state, &state->models[i], &state->verdicts[i], &verdicts[i], now_ms);
     if (state->model_count > 0)
         memcpy(state->verdicts, verdicts, state->model_count * sizeof *verdicts);
     return OK;
@@ -288,6 +290,7 @@ static enum err decide_weights(struct evidence_state *state, struct arena *arena
         const struct followed *f = state->followed[i];
         for (uint32_t k = 0; k < f->tier_count; k++) {
             decide_tier(f, &f->tiers[k]);
+            evidence_tell_weights(state, f, &f->tiers[k], now_ms);
             count += !is_prior(&f->tiers[k]);
         }
     }

@@ -15,6 +15,7 @@ struct followed_tier {
     const struct route *route;
     uint32_t tier;
     uint32_t *weights_ppm;        /* sums to WEIGHT_WHOLE */
+    uint32_t *told_ppm;           /* as an event told them last, or as they began */
     struct weights_outcome *last; /* of the last decision; for people, and what was excluded */
     bool frozen;
     bool still; /* the last decision changed nothing: with the same facts, neither would the next */
@@ -69,6 +70,7 @@ struct evidence_state {
     uint32_t mark_count;
     int64_t now_ms; /* of the last call that said so */
     bool significant;
+    const struct event_sink *sink; /* or NULL */
 };
 
 /* The override of this kind in force for a provider or model (or, FREEZE, a route); NULL: none. */
@@ -86,6 +88,12 @@ bool evidence_probe_fresh(const struct provider *provider, const struct probe_st
 const struct health_verdict *evidence_verdict(const struct evidence_state *state, const struct followed_model *m);
 /* NULL: that tier is not scored, or not there. */
 struct followed_tier *evidence_tier(const struct followed *f, struct span route, uint32_t tier);
+/* evidence_events.c: tell, where something did change */
+void evidence_tell_health(const struct evidence_state *state, const struct followed_model *m,
+                          const struct health_verdict *before, const struct health_verdict *after, int64_t now_ms);
+void evidence_tell_weights(const struct evidence_state *state, const struct followed *f, struct followed_tier *t,
+                           int64_t now_ms);
+void evidence_tell_held(const struct evidence_state *state, uint32_t before, struct span sender, int64_t now_ms);
 struct followed_model *evidence_model(const struct evidence_state *state, struct span name);
 /* What requests to this model cost now: the policy's price, else the book's, else the artifact's. */
 void evidence_price_of(const struct evidence_state *state, const struct model *model, int64_t now_ms,

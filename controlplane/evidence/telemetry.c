@@ -78,6 +78,7 @@ struct sender {
     struct named named;
     struct sender_mark mark;
     int64_t heard_at_ms;
+    uint64_t worker_crashes;
     struct named_list models; /* struct totals */
 };
 struct slot {
@@ -95,6 +96,7 @@ struct aggregate { /* one model over all senders */
 struct telemetry {
     struct named_list senders;
     struct named_list models; /* struct aggregate */
+    const struct event_sink *sink;
 };
 
 enum err telemetry_new(struct telemetry **ret)
@@ -104,6 +106,11 @@ enum err telemetry_new(struct telemetry **ret)
         return ERR_NOMEM;
     *ret = telemetry;
     return OK;
+}
+
+void telemetry_tell(struct telemetry *telemetry, const struct event_sink *sink)
+{
+    telemetry->sink = sink;
 }
 
 static void sender_forget_models(struct sender *s)
@@ -282,6 +289,29 @@ static enum err remember(struct totals *t, const struct model_telemetry *m)
     return OK;
 }
 
+static void tell_breaker(const struct telemetry *telemetry, struct span node, const struct model_telemetry *m,
+                         bool was_open, int64_t now_ms)
+{
+    if (was_open == (m->breaker_open != 0))
+        return;
+    event_tell(telemetry->sink, now_ms,
+               &(struct event){ .kind = "breaker",
+                                .where = m->model,
+                                .what = was_open ? SPAN("is let in again: its breaker closed, or tries it")
+                                                 : SPAN("is ejected: its breaker opened"),
+                                .why = was_open ? SPAN("") : SPAN("failures in a row, or half of its attempts"),
+                                .node = node });
+}
+
+static void tell_crashes(const struct telemetry *telemetry, struct span node, uint64_t more, int64_t now_ms)
+{
+    char what[64];
+    const int n = more == 1 ? snprintf(what, sizeof(what), "had a worker crash")
+                            : snprintf(what, sizeof(what), "had %llu workers crash", (unsigned long long)more);
+    event_tell(telemetry->sink, now_ms,
+               &(struct event){ .kind = "worker", .where = node, .what = span_of(what, (size_t)n), .node = node });
+}
+
 /* only_base: what this sender did before we listened is not counted. */
 static enum err take_model(struct telemetry *telemetry, struct sender *s, const struct model_telemetry *m,
                            bool only_base, int64_t now_ms)
@@ -309,6 +339,8 @@ static enum err take_model(struct telemetry *telemetry, struct sender *s, const 
         old.buckets = old_buckets;
     }
     enum err err = remember(t, m);
+    if (!err)
+        tell_breaker(telemetry, span_cstr(s->named.name), m, old.breaker_open != 0, now_ms);
     return err || only_base ? err : add_difference(a, &old, m, now_ms);
 }
 
@@ -339,6 +371,10 @@ enum err telemetry_take(struct telemetry *telemetry, const struct evidence_repor
     if (fresh)
         sender_forget_models(s);
     bool only_base = fresh && report->seq > 1;
+    const uint64_t crashes = fresh ? 0 : s->worker_crashes;
+    if (!only_base && report->worker_crashes > crashes)
+        tell_crashes(telemetry, report->sender, report->worker_crashes - crashes, now_ms);
+    s->worker_crashes = report->worker_crashes;
     for (uint32_t i = 0; i < report->telemetry_count && !err; i++)
         err = take_model(telemetry, s, &report->telemetry[i], only_base, now_ms);
     sender_mark_take(&s->mark, report->incarnation, report->seq);

@@ -13,6 +13,7 @@
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
+#include "controlplane/journal/event.h"
 #include "proto/links.h"
 
 #define TELEMETRY_HALF_LIFE_MS 30000
@@ -40,6 +41,8 @@ struct telemetry;
 
 MUST_CHECK enum err telemetry_new(struct telemetry **ret);
 void telemetry_free(struct telemetry *telemetry);
+/* Breakers that open and close, workers that crash: told as they are heard of. sink: borrowed; NULL: nobody listens. */
+void telemetry_tell(struct telemetry *telemetry, const struct event_sink *sink);
 /* ERR_INVALID: a counter went down within an incarnation, a model twice, or histogram of another shape (*ret_why,
  * static); nothing changed. ERR_STALE: an old or repeated report, nothing changed. ERR_TOO_MANY, ERR_NOMEM: as far as
  * it went; the rest comes with the next totals. */

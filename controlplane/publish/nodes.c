@@ -19,6 +19,7 @@ struct node {
     uint64_t adopt_epoch;   /* as the node told */
     uint64_t allowed_epoch; /* as an operator told */
     int64_t seen_at_ms;
+    bool told_silent;
     int64_t skew_ms; /* how far its clock was ahead of ours when it asked, travel included */
     char name_bytes[NAME_BYTES_MAX + 1];
 };
@@ -29,6 +30,7 @@ struct nodes {
     struct node **all; /* in order of arrival */
     size_t count, capacity;
     uint64_t allow_all_epoch;
+    const struct event_sink *sink;
 };
 
 enum err nodes_new(struct nodes **ret)
@@ -144,6 +146,74 @@ static enum err copy_report(struct node *node, const struct fetch_request *reque
     return OK;
 }
 
+static const char *const kind_names[] = { [OBJECT_HEAD] = "head",
+                                          [OBJECT_ARTIFACT] = "artifact",
+                                          [OBJECT_EVIDENCE] = "evidence",
+                                          [OBJECT_DIRECTORY] = "directory" };
+
+static const char *kind_name(enum object_kind kind)
+{
+    return (size_t)kind < ARRAY_LEN(kind_names) ? kind_names[kind] : NULL;
+}
+
+/* ---- telling ---- */
+
+void nodes_tell(struct nodes *nodes, const struct event_sink *sink)
+{
+    nodes->sink = sink;
+}
+
+static void tell(const struct nodes *nodes, const struct node *node, const char *what, struct span why, int64_t now_ms)
+{
+    event_tell(nodes->sink, now_ms,
+               &(struct event){ .kind = "node", .where = node->name, .what = span_cstr(what), .why = why });
+}
+
+static bool refused_before(const struct node *node, const struct nack *nack)
+{
+    for (uint32_t i = 0; i < node->nack_count; i++) {
+        const struct nack *n = &node->nacks[i];
+        if (n->kind == nack->kind && n->epoch == nack->epoch && n->seq == nack->seq && span_eq(n->reason, nack->reason))
+            return true;
+    }
+    return false;
+}
+
+/* What this report says anew; the one before still stands in `node`. */
+static void tell_report(const struct nodes *nodes, struct node *node, const struct fetch_request *request,
+                        int64_t now_ms)
+{
+    char what[96];
+    if (node->told_silent)
+        tell(nodes, node, "is heard again", SPAN(""), now_ms);
+    node->told_silent = false;
+    if (node->incarnation.len && !span_eq(node->incarnation, request->incarnation))
+        tell(nodes, node, "started anew", request->version, now_ms);
+    if (node->pinned != request->pinned)
+        tell(nodes, node, request->pinned ? "is pinned: it takes no tables" : "is pinned no more", SPAN(""), now_ms);
+    for (uint32_t i = 0; i < request->nack_count; i++) {
+        const struct nack *nack = &request->nacks[i];
+        const char *kind = kind_name(nack->kind);
+        if (refused_before(node, nack))
+            continue;
+        snprintf(what, sizeof(what), "refuses %s %llu", kind ? kind : "an object", (unsigned long long)nack->seq);
+        tell(nodes, node, what, nack->reason, now_ms);
+    }
+}
+
+void nodes_watch(struct nodes *nodes, int64_t now_ms)
+{
+    for (size_t i = 0; i < nodes->count; i++) {
+        struct node *node = nodes->all[i];
+        if (node->told_silent || now_ms - node->seen_at_ms <= (int64_t)NODE_SILENT_AFTER_MS)
+            continue;
+        node->told_silent = true;
+        tell(nodes, node, "is silent", SPAN("not heard of for 45 s"), now_ms);
+    }
+}
+
+/* ---- learning ---- */
+
 enum err nodes_report(struct nodes *nodes, const struct fetch_request *request, int64_t now_ms)
 {
     if (!printable(request->node))
@@ -154,6 +224,7 @@ enum err nodes_report(struct nodes *nodes, const struct fetch_request *request, 
         if (err)
             return err;
     }
+    tell_report(nodes, node, request, now_ms);
     node->committed = request->committed;
     node->serving = request->serving;
     node->workers = request->workers;
@@ -242,16 +313,12 @@ static const char *node_state(const struct node *node, uint64_t epoch, uint64_t 
 
 static void nacks_json(struct json_writer *w, const struct node *node)
 {
-    static const char *const kinds[] = { [OBJECT_HEAD] = "head",
-                                         [OBJECT_ARTIFACT] = "artifact",
-                                         [OBJECT_EVIDENCE] = "evidence",
-                                         [OBJECT_DIRECTORY] = "directory" };
     json_key(w, SPAN("nacks"));
     json_array_open(w);
     for (uint32_t i = 0; i < node->nack_count; i++) {
         const struct nack *nack = &node->nacks[i];
         json_object_open(w);
-        json_member_cstr(w, "kind", nack->kind < ARRAY_LEN(kinds) ? kinds[nack->kind] : NULL);
+        json_member_cstr(w, "kind", kind_name(nack->kind));
         json_member_u64(w, "epoch", nack->epoch);
         json_member_u64(w, "seq", nack->seq);
         json_member_string(w, "reason", nack->reason);

@@ -4,6 +4,7 @@
 #include "common/base.h"
 #include "common/err.h"
 #include "common/json.h"
+#include "controlplane/journal/event.h"
 #include "proto/links.h"
 
 #define NODES_MAX               10000u /* names from the link cannot fill memory */
@@ -14,6 +15,10 @@ struct nodes;
 
 MUST_CHECK enum err nodes_new(struct nodes **ret);
 void nodes_free(struct nodes *nodes);
+/* Whom to tell of refusals, restarts, pins, silence and return. Borrowed; NULL: nobody listens. */
+void nodes_tell(struct nodes *nodes, const struct event_sink *sink);
+/* Every second or so: tells of those that fell silent. */
+void nodes_watch(struct nodes *nodes, int64_t now_ms);
 /* ERR_TOO_MANY, ERR_NOMEM, ERR_INVALID (a name that is none). */
 MUST_CHECK enum err nodes_report(struct nodes *nodes, const struct fetch_request *request, int64_t now_ms);
 /* Nodes lately heard of that do not yet serve this head / directory; names as a JSON array. Returns their number. */

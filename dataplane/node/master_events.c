@@ -44,6 +44,8 @@ static void on_ended(void *user, unsigned number, bool crashed)
     tally_add_region(&m->ended, region, false);
     board_fold(m->board, region); /* a master killed before the next line counts this worker twice */
     master_check_readers(m);
+    if (crashed)
+        m->uplink.worker_crashes++;
     if (!m->opened_replica)
         return;
     if (crashed)

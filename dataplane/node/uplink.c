@@ -70,6 +70,7 @@ static enum err build(struct uplink *u, struct arena *arena, struct buf *out)
                                       .sender = span_cstr(u->options.config->name),
                                       .incarnation = span_cstr(u->incarnation),
                                       .seq = u->seq + 1,
+                                      .worker_crashes = u->worker_crashes,
                                       .telemetry = ARENA_ARRAY(arena, now.count + 1, struct model_telemetry) };
     enum err err = report.telemetry ? OK : ERR_NOMEM;
     for (uint32_t at = 0; !err && (s = tally_each(&now, &at));) {

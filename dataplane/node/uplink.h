@@ -18,6 +18,7 @@ struct uplink_options {
     const struct tally *ended; /* accumulators of the master; borrowed */
 };
 struct uplink {
+    uint64_t worker_crashes; /* counted by the master, told with each report */
     struct uplink_options options;
     struct channel_client *client;
     uv_async_t wake;

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include "tests/unit/controlplane/journal/heard.h"
 
 #define T0 INT64_C(1800000000000)
 
@@ -369,6 +370,47 @@ static void every_model_down_at_once_is_not_believed(void **state)
     buf_release(&text);
 }
 
+static void what_changed_is_told(void **state)
+{
+    (void)state;
+    struct heard heard = { .count = 0 };
+    const struct event_sink sink = { .happened = heard_take, .user = &heard };
+    evidence_tell(evidence, &sink);
+    (void)decide(T0);
+    probe("openai", true, 1, T0);
+    probe("openai", true, 2, T0 + 500);
+    (void)decide(T0 + 600); /* what was never down comes up without a word */
+    assert_heard(&heard, "");
+    for (uint64_t i = 3; i <= 5; i++)
+        probe("groq", false, i, T0 + (int64_t)i * 1000);
+    (void)decide(T0 + 5500);
+    assert_non_null(strstr(heard.text, "health groq/llama|is down|"));
+    assert_non_null(strstr(heard.text, "weights chat tier 1|groq/llama (down) "));
+    assert_non_null(strstr(heard.text, "% -> 0%"));
+    assert_int_equal(heard.count, 2);
+    heard = (struct heard){ .count = 0 };
+    (void)decide(T0 + 6000);
+    assert_heard(&heard, "");
+    probe("groq", true, 6, T0 + 7000);
+    probe("groq", true, 7, T0 + 8000);
+    (void)decide(T0 + 8500);
+    assert_non_null(strstr(heard.text, "health groq/llama|is up|"));
+    evidence_tell(evidence, NULL);
+}
+
+static void prices_held_back_are_told(void **state)
+{
+    (void)state;
+    struct heard heard = { .count = 0 };
+    const struct event_sink sink = { .happened = heard_take, .user = &heard };
+    evidence_tell(evidence, &sink);
+    feed("openai/gpt-4o", 2500000000, 1);
+    assert_heard(&heard, "");
+    feed("openai/gpt-4o", 250000000000, 2); /* a hundred times the price */
+    assert_heard(&heard, "price pricefeed|1 price held back in quarantine|`fairlead prices list --held` shows them|\n");
+    evidence_tell(evidence, NULL);
+}
+
 static void overrides_and_resets(void **state)
 {
     (void)state;
@@ -508,6 +550,8 @@ int main(void)
         TEST(still_tiers_follow_new_facts),
         TEST(probes_decide_health),
         TEST(every_model_down_at_once_is_not_believed),
+        TEST(what_changed_is_told),
+        TEST(prices_held_back_are_told),
         TEST(overrides_and_resets),
         TEST(one_artifact_in_two_arms),
         TEST(views_are_json),

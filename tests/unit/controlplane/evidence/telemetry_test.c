@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include "tests/unit/controlplane/journal/heard.h"
 
 #define T0 INT64_C(1800000000000)
 
@@ -75,6 +76,41 @@ static void differences_count_once(void **state)
     assert_int_equal(v.remaining_ppm, 1000001);
     struct telemetry_view none;
     assert_false(telemetry_view(telemetry, SPAN("p/x"), T0, &none));
+}
+
+static void breakers_and_crashes_are_told(void **state)
+{
+    (void)state;
+    struct heard heard = { .count = 0 };
+    const struct event_sink sink = { .happened = heard_take, .user = &heard };
+    struct model_telemetry m = totals(10, 1, 1000);
+    telemetry_tell(telemetry, &sink);
+    assert_int_equal(report("n", "i", 1, &m, 1, T0), OK);
+    assert_heard(&heard, "");
+    m.breaker_open = 1;
+    assert_int_equal(report("n", "i", 2, &m, 1, T0), OK);
+    assert_int_equal(report("n", "i", 2, &m, 1, T0), ERR_STALE);
+    assert_int_equal(report("n", "i", 3, &m, 1, T0), OK);
+    assert_heard(&heard, "breaker p/m|is ejected: its breaker opened|failures in a row, or half of its attempts|n\n");
+    m.breaker_open = 0;
+    assert_int_equal(report("n", "i", 4, &m, 1, T0), OK);
+    assert_heard(&heard, "breaker p/m|is let in again: its breaker closed, or tries it||n\n");
+    const char *why = NULL;
+    struct evidence_report r = {
+        .source = EVIDENCE_FROM_NODE, .sender = SPAN("n"), .incarnation = SPAN("i"), .seq = 5, .worker_crashes = 1
+    };
+    assert_int_equal(telemetry_take(telemetry, &r, T0, &why), OK);
+    assert_int_equal(telemetry_take(telemetry, &r, T0, &why), ERR_STALE);
+    r.seq++;
+    r.worker_crashes = 3;
+    assert_int_equal(telemetry_take(telemetry, &r, T0, &why), OK);
+    assert_heard(&heard, "worker n|had a worker crash||n\nworker n|had 2 workers crash||n\n");
+    r.incarnation = SPAN("j"); /* what crashed before we listened is not now */
+    r.seq = 7;
+    r.worker_crashes = 9;
+    assert_int_equal(telemetry_take(telemetry, &r, T0, &why), OK);
+    assert_heard(&heard, "");
+    telemetry_tell(telemetry, NULL);
 }
 
 static void nodes_add_up(void **state)
@@ -222,10 +258,16 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(differences_count_once), TEST(nodes_add_up),
-        TEST(restarts_begin_at_zero), TEST(nonsense_is_refused_whole),
-        TEST(the_past_fades),         TEST(quantiles_come_from_histograms),
-        TEST(survives_no_memory),     TEST(a_clock_set_back_stops_nothing),
+        TEST(differences_count_once),
+        TEST(nodes_add_up),
+        TEST(breakers_and_crashes_are_told),
+        TEST(nodes_add_up),
+        TEST(restarts_begin_at_zero),
+        TEST(nonsense_is_refused_whole),
+        TEST(the_past_fades),
+        TEST(quantiles_come_from_histograms),
+        TEST(survives_no_memory),
+        TEST(a_clock_set_back_stops_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* The registry of nodes: who serves what, who is behind, who may take another epoch. */
 #include "controlplane/publish/nodes.h"
+#include "tests/unit/controlplane/journal/heard.h"
 #include "tests/unit/controlplane/publish/support.h"
 
 static struct nodes *nodes;
@@ -58,6 +59,42 @@ static unsigned behind(uint64_t epoch, uint64_t generation, uint64_t directory, 
     assert_int_equal(json_writer_end(&w), OK);
     assert_string_equal(buf_cstr(&text), names);
     return count;
+}
+
+static void what_is_news_is_told_once(void **state)
+{
+    (void)state;
+    struct heard heard = { .count = 0 };
+    const struct event_sink sink = { .happened = heard_take, .user = &heard };
+    nodes_tell(nodes, &sink);
+    struct fetch_request r = report_of("a", 1, 5, 3);
+    assert_int_equal(nodes_report(nodes, &r, 1000), OK);
+    assert_heard(&heard, "");
+    struct nack nacks[] = { { .kind = OBJECT_HEAD, .epoch = 1, .seq = 6, .reason = SPAN("crashed"), .at_ms = 1500 },
+                            { .kind = OBJECT_ARTIFACT, .epoch = 1, .seq = 2, .reason = SPAN("corrupt") } };
+    r.nacks = nacks;
+    r.nack_count = 1;
+    assert_int_equal(nodes_report(nodes, &r, 2000), OK);
+    assert_heard(&heard, "node a|refuses head 6|crashed|\n");
+    r.nack_count = 2;
+    assert_int_equal(nodes_report(nodes, &r, 3000), OK);
+    assert_heard(&heard, "node a|refuses artifact 2|corrupt|\n");
+    r.nack_count = 0;
+    r.pinned = true;
+    assert_int_equal(nodes_report(nodes, &r, 4000), OK);
+    assert_heard(&heard, "node a|is pinned: it takes no tables||\n");
+    r.pinned = false;
+    r.incarnation = SPAN("i2");
+    assert_int_equal(nodes_report(nodes, &r, 5000), OK);
+    assert_heard(&heard, "node a|started anew|0.1|\nnode a|is pinned no more||\n");
+    nodes_watch(nodes, 5000 + NODE_SILENT_AFTER_MS);
+    assert_heard(&heard, "");
+    nodes_watch(nodes, 5001 + NODE_SILENT_AFTER_MS);
+    nodes_watch(nodes, 9000 + NODE_SILENT_AFTER_MS);
+    assert_heard(&heard, "node a|is silent|not heard of for 45 s|\n");
+    assert_int_equal(nodes_report(nodes, &r, 10000 + NODE_SILENT_AFTER_MS), OK);
+    assert_heard(&heard, "node a|is heard again||\n");
+    nodes_tell(nodes, NULL);
 }
 
 static void who_is_behind(void **state)
@@ -199,8 +236,15 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(who_is_behind),         TEST(states_and_nacks),        TEST(clocks),
-        TEST(names_are_bounded),     TEST(their_number_is_bounded), TEST(adopting),
+        TEST(who_is_behind),
+        TEST(states_and_nacks),
+        TEST(clocks),
+        TEST(what_is_news_is_told_once),
+        TEST(states_and_nacks),
+        TEST(clocks),
+        TEST(names_are_bounded),
+        TEST(their_number_is_bounded),
+        TEST(adopting),
         TEST(each_allocation_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
