@@ -69,6 +69,16 @@ struct arm_choice arms_force(const struct head *head, struct span route, const s
     return choice;
 }
 
+bool arms_shadow(const struct shadow *shadow, struct span route, struct span request_id)
+{
+    uint8_t key[ARMS_SALT_BYTES] = { 0 };
+    if (shadow->routes.count && !head_lists(&shadow->routes, route))
+        return false;
+    const uint64_t own = siphash24(key, shadow->id);
+    memcpy(key, &own, sizeof(own));
+    return siphash24(key, request_id) % 1000000u < shadow->share_ppm;
+}
+
 const char *arm_why_name(enum arm_why why)
 {
     switch (why) {

@@ -41,4 +41,7 @@ uint32_t arms_bucket(const uint8_t salt[ARMS_SALT_BYTES], struct span unit);
 struct arm_choice arms_choose(const struct head *head, struct span route, const struct arm_units *units);
 /* The same, but by the client's wish: unit and assignment are told, too. arm < head->arm_count. */
 struct arm_choice arms_force(const struct head *head, struct span route, const struct arm_units *units, uint32_t arm);
+/* Is this request one of a shadow's share? By siphash24 of its id, under a key of the shadow's own: each shadow draws
+ * apart from the others. */
+bool arms_shadow(const struct shadow *shadow, struct span route, struct span request_id);
 const char *arm_why_name(enum arm_why why); /* "only", "remainder", "bucket", "forced" */

@@ -16,6 +16,7 @@
 #define CORE_WRITE_QUEUE_LEAST 4096u /* a full worker's streams go on, in small steps */
 
 struct exchange;
+struct exchange_shadow;
 struct core {
     uv_loop_t *loop;
     const struct node_config *config;
@@ -42,7 +43,8 @@ struct core {
     uint64_t credentials_read_ms;
     uint64_t *cool_until_ms; /* by model label: as Retry-After asked */
     struct exchange *tails;  /* exchanges that wait for the end of an upstream's message: no more than connections */
-    struct exchange *spare;  /* exchanges that wait for a request */
+    struct exchange_shadow *shadows; /* under way */
+    struct exchange *spare;          /* exchanges that wait for a request */
     unsigned spare_count;
     int64_t date_s; /* that `date` says */
     char date[HTTP1_DATE_BYTES];
@@ -60,7 +62,7 @@ struct core_options {
 };
 /* ERR_NOMEM; errors of board_attach. */
 MUST_CHECK enum err core_init(struct core *core, const struct core_options *options);
-/* Closes the handles of spare exchanges and cuts what tails; run the loop until they are closed, then core_release. No exchange may be
+/* Closes the handles of spare exchanges, cuts what tails and ends shadows; run the loop until they are closed, then core_release. No client's exchange may be
  * under way. */
 void core_close(struct core *core);
 void core_release(struct core *core);

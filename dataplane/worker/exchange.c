@@ -101,6 +101,7 @@ static void give_back(struct exchange *x)
 
 void exchange_close_idle(struct core *core)
 {
+    exchange_shadows_close(core);
     while (core->tails)
         exchange_tail_over(core->tails);
     while (core->spare) {
@@ -129,6 +130,14 @@ static void clean(struct exchange *x)
     buf_init(&x->down, EXCHANGE_DOWN_BYTES);
 }
 
+struct exchange *exchange_take(struct core *core)
+{
+    struct exchange *x = take(core);
+    if (x)
+        clean(x);
+    return x;
+}
+
 void exchange_rearm(struct exchange *x)
 {
     const uint64_t moments[] = { x->first_due, x->idle_due, x->total_due, x->content_due, x->hold_due, x->tail_due };
@@ -154,10 +163,9 @@ static void make_room_for_body(struct exchange *x)
 struct exchange *exchange_begin(struct core *core, struct sink *sink, const struct http1_head *head, uint64_t began_ns,
                                 bool *ret_ended)
 {
-    struct exchange *x = take(core);
+    struct exchange *x = exchange_take(core);
     if (!x)
         return NULL;
-    clean(x);
     x->sink = sink;
     x->head = head;
     x->began_ns = began_ns;
@@ -191,13 +199,19 @@ bool exchange_body(struct exchange *x, struct span bytes)
 
 void exchange_body_end(struct exchange *x, uint64_t began_ns)
 {
+    struct core *core = x->core;
+    struct exchange_shadow *shadows = NULL;
     REQUIRE(x->state == EXCHANGE_READING);
     exchange_busy(x, began_ns);
     if (!exchange_decide(x))
         return;
+    if (x->table->head->shadow_count)
+        shadows = exchange_shadows_take(x); /* now: the body goes at first content, and x may end with its attempt */
     exchange_go(
         x, EXCHANGE_RETRYING); /* the first one needs not wait for the next turn: no upstream's callback is running */
     exchange_next_attempt(x);
+    if (shadows)
+        exchange_shadows_send(core, shadows);
 }
 
 void exchange_account(struct exchange *x)
@@ -360,15 +374,18 @@ void exchange_finish(struct exchange *x, enum outcome outcome, const char *error
     exchange_attempt_abandon(x);
     exchange_rest(x);
     exchange_settle(x, outcome, error);
-    core->retries.active--;
-    core_gauge(core, WORKER_REQUESTS_OPEN, -1);
-    if (x->head_sent)
-        core_gauge(core, WORKER_STREAMS_OPEN, -1);
+    if (!x->shadow) {
+        core->retries.active--;
+        core_gauge(core, WORKER_REQUESTS_OPEN, -1);
+        if (x->head_sent)
+            core_gauge(core, WORKER_STREAMS_OPEN, -1);
+    }
     buf_release(&x->answer);
     buf_release(&x->down);
     exchange_free_body(x);
     x->sink = NULL;
     x->head = NULL;
+    x->shadow = NULL;
     if (x->tail)
         begin_tail(x);
     else

@@ -37,5 +37,5 @@ void exchange_malformed(struct exchange *x, const char *message); /* the body's 
 void exchange_client_gone(struct exchange *x);                    /* ends it: upstream is cancelled at once */
 void exchange_writable(struct exchange *x);
 void exchange_drain_passed(struct exchange *x); /* the drain's deadline: ends it with an honest error */
-/* For core_close: spare ones, and those that only wait for the end of an upstream's message. */
+/* For core_close: shadows, spare ones, and those that only wait for the end of an upstream's message. */
 void exchange_close_idle(struct core *core);

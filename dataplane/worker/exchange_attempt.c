@@ -17,22 +17,29 @@ static struct board_series *series_of(struct exchange *x, uint32_t label)
 
 struct board_arm *exchange_arm(const struct exchange *x)
 {
-    return board_arm(x->core->region,
-                     &(struct board_arm_id){ .version = x->arm->arm->policy_version, .name = x->arm->arm->name });
+    return board_arm(x->core->region, &(struct board_arm_id){ .version = x->arm->arm->policy_version,
+                                                              .shadow = x->shadow != NULL,
+                                                              .name = x->arm->arm->name });
+}
+
+/* What a shadow does is counted by its arm alone: no team asked for it. */
+static void count_series(struct exchange *x, uint32_t label, enum series_counter counter)
+{
+    if (!x->shadow)
+        board_add(&series_of(x, label)->counters[counter], 1);
 }
 
 static void count_attempt(struct exchange *x)
 {
-    board_add(&series_of(x, x->attempt.label)->counters[SERIES_ATTEMPTS], 1);
+    count_series(x, x->attempt.label, SERIES_ATTEMPTS);
     board_add(&exchange_arm(x)->counters[ARM_ATTEMPTS], 1);
 }
 
 static void count_failure(struct exchange *x, bool timeout)
 {
-    struct board_series *series = series_of(x, x->attempt.label);
-    board_add(&series->counters[SERIES_ATTEMPT_FAILURES], 1);
+    count_series(x, x->attempt.label, SERIES_ATTEMPT_FAILURES);
     if (timeout)
-        board_add(&series->counters[SERIES_ATTEMPT_TIMEOUTS], 1);
+        count_series(x, x->attempt.label, SERIES_ATTEMPT_TIMEOUTS);
     board_add(&exchange_arm(x)->counters[ARM_ATTEMPT_FAILURES], 1);
 }
 
@@ -160,7 +167,7 @@ static void open_attempt(struct exchange *x, const struct plan_step *step, enum 
 {
     struct attempt *a = &x->attempt;
     if (!again && x->attempts > 0)
-        board_add(&series_of(x, x->last_label)->counters[SERIES_FAILOVERS], 1);
+        count_series(x, x->last_label, SERIES_FAILOVERS);
     if (!again)
         x->tried[x->tried_count++] = step->model; /* no more than attempts: may_try */
     x->last_label = a->label;
@@ -303,13 +310,24 @@ void exchange_note_ceiling(struct exchange *x, int64_t estimate_nano)
         x->refused_nano = estimate_nano;
 }
 
+/* A shadow keeps away from a model that clients are kept from, but neither probes it nor has a say. */
+static enum breaker_pass enter(struct exchange *x, bool forced)
+{
+    _Atomic uint64_t *breaker = &x->attempt.shared->breaker;
+    const uint64_t now_ms = core_now_ms(x->core);
+    if (!x->shadow)
+        return breaker_enter(breaker, forced, now_ms);
+    return forced || breaker_state(atomic_load(breaker), now_ms) == BREAKER_CLOSED ? BREAKER_PASS_ORDINARY
+                                                                                   : BREAKER_PASS_REFUSED;
+}
+
 /* Attempts after the first need a place in the worker's retry budget. */
 static bool may_try(struct exchange *x)
 {
     if (x->attempts >= exchange_attempts_max(x))
         return false;
-    if (x->attempts == 0)
-        return true;
+    if (x->attempts == 0 || x->shadow)
+        return true; /* how many shadows there are is bounded, and a client's retry shall find its place */
     x->attempt.holds_place = retry_take(&x->core->retries);
     return x->attempt.holds_place;
 }
@@ -327,8 +345,7 @@ void exchange_next_attempt(struct exchange *x)
         }
         if (!again)
             point_at(x, x->next_step);
-        enum breaker_pass pass =
-            breaker_enter(&x->attempt.shared->breaker, again || step->forced, core_now_ms(x->core));
+        const enum breaker_pass pass = enter(x, again || step->forced);
         if (pass == BREAKER_PASS_REFUSED) {
             x->next_step++; /* another request probes it now */
             x->last_failure = x->attempts ? x->last_failure : RETRY_CONNECT;
@@ -364,6 +381,10 @@ static void verdict(struct exchange *x, bool failed)
     struct attempt *a = &x->attempt;
     uint64_t now_ms = core_now_ms(x->core);
     bool changed = false;
+    if (x->shadow) {
+        a->pass = BREAKER_PASS_REFUSED; /* its arm may have timeouts that no client has agreed to */
+        return;
+    }
     if (a->pass == BREAKER_PASS_ORDINARY)
         changed = breaker_record(&a->shared->breaker, &a->shared->breaker_extra, failed, now_ms);
     else if (a->pass == BREAKER_PASS_PROBE)
@@ -385,6 +406,9 @@ void exchange_attempt_succeeded(struct exchange *x)
     if (!x->ask.stream)
         return; /* the time of a whole answer says nothing about first tokens */
     x->ttft_us = ttft_us;
+    board_hist_add(&exchange_arm(x)->ttft_us, ttft_us);
+    if (x->shadow)
+        return;
     uint64_t old = atomic_load_explicit(&a->shared->ttft_ewma_us, memory_order_relaxed);
     uint64_t ewma = old ? (old * 7 + ttft_us) / 8 : ttft_us; /* a lost update between workers is one sample less */
     atomic_store_explicit(&a->shared->ttft_ewma_us,
@@ -393,7 +417,6 @@ void exchange_attempt_succeeded(struct exchange *x)
                                                        : 1),
                           memory_order_relaxed);
     board_hist_add(&series_of(x, a->label)->ttft_us, ttft_us);
-    board_hist_add(&exchange_arm(x)->ttft_us, ttft_us);
 }
 
 /* The lane is through with its headers. What is freed may be read again by whoever gets the memory next. */
@@ -449,7 +472,7 @@ void exchange_attempt_broke(struct exchange *x)
     struct attempt *a = &x->attempt;
     count_failure(x, false);
     /* Its success at first content was a verdict already; an ordinary failure follows. */
-    if (breaker_record(&a->shared->breaker, &a->shared->breaker_extra, true, core_now_ms(x->core)))
+    if (!x->shadow && breaker_record(&a->shared->breaker, &a->shared->breaker_extra, true, core_now_ms(x->core)))
         log_warn("breaker.changed", LOG_SPAN("model", a->model->name), LOG_STR("state", "open"));
     exchange_attempt_close(x, "truncated");
 }

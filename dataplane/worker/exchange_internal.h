@@ -6,7 +6,8 @@
  *   exchange_relay.c    what comes back: streams, whole answers, errors passed on
  *   exchange_settle.c   counters and the record, exactly once
  *   exchange_explain.c  x-fairlead-explain, for those who ask
- *   exchange_models.c   GET /v1/models */
+ *   exchange_models.c   GET /v1/models
+ *   exchange_shadow.c   the same once more under another arm, for nobody */
 #pragma once
 #include "common/arena.h"
 #include "common/sse.h"
@@ -78,8 +79,9 @@ struct attempt {
 struct exchange {
     struct core *core;
     struct sink *sink;
-    struct exchange *next; /* spare, or tailing */
-    struct upstream *tail; /* read to its end for nobody, so that its connection can serve again */
+    struct exchange_shadow *shadow; /* what it repeats; NULL: it is a client's */
+    struct exchange *next;          /* spare, or tailing */
+    struct upstream *tail;          /* read to its end for nobody, so that its connection can serve again */
     enum exchange_state state;
     struct deadline timer;
     const char *refusal; /* what the client was told, in the arena; for the record */
@@ -152,6 +154,7 @@ struct exchange {
     uint64_t began_ns, busy_since_ns, overhead_ns, first_content_ns, ttft_us;
 };
 
+struct exchange *exchange_take(struct core *core); /* all-zero but for what it keeps; NULL: out of memory */
 const char *exchange_state_name(enum exchange_state state);
 void exchange_go(struct exchange *x, enum exchange_state to); /* asserts that the edge is legal */
 void exchange_rearm(struct exchange *x);                      /* the timer to the nearest moment */
@@ -220,6 +223,16 @@ void exchange_reckon(struct exchange *x); /* usage and cost as known now */
 
 /* exchange_settle.c */
 void exchange_settle(struct exchange *x, enum outcome outcome, const char *error);
+
+/* exchange_shadow.c */
+/* Copies of a request whose body is whole, one for each shadow that wants it and finds room; NULL: none. */
+struct exchange_shadow *exchange_shadows_take(struct exchange *x);
+void exchange_shadows_send(struct core *core, struct exchange_shadow *list); /* takes the list over */
+/* What this worker has to do for clients leaves nothing for shadows. */
+bool exchange_shadows_yield(const struct core *core);
+/* Says what it is in its record, and sets its budget right. */
+void exchange_shadow_settle(struct exchange *x, struct ledger_record *record);
+void exchange_shadows_close(struct core *core);
 
 /* exchange_models.c */
 void exchange_models(struct exchange *x);

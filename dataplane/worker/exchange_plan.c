@@ -372,7 +372,7 @@ bool exchange_decide(struct exchange *x)
             exchange_models(x);
         return false;
     }
-    if (!read_ask(x) || !choose_arm(x, x->ask.model))
+    if (!read_ask(x) || (!x->shadow && !choose_arm(x, x->ask.model)))
         return false;
     /* Traits and guard have their place here. */
     if (resolve_name(x->arm, &x->principal, x->ask.model, &x->target)) {

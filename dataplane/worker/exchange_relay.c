@@ -44,7 +44,8 @@ enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last)
     if (!x->head_sent) {
         x->head_sent = true;
         x->status_sent = head.status;
-        core_gauge(x->core, WORKER_STREAMS_OPEN, 1);
+        if (!x->shadow)
+            core_gauge(x->core, WORKER_STREAMS_OPEN, 1);
     }
     x->output_bytes += bytes.len;
     heed_queue(x);
@@ -343,7 +344,7 @@ static void gather(struct exchange *x, struct span bytes)
         return;
     }
     exchange_account(x);
-    if (core_is_full(x->core)) {
+    if (core_is_full(x->core) || (x->shadow && exchange_shadows_yield(x->core))) {
         exchange_refuse_with(x, OUTCOME_BUSY, NULL);
         return;
     }

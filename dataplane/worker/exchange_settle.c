@@ -139,6 +139,8 @@ static void record(struct exchange *x, enum outcome outcome, const char *error, 
         r.price_source = view->price_source;
         r.price_stale = view->price_stale || (from_evidence && !table_evidence_valid(x->table, core_wall_ms(core)));
     }
+    if (x->shadow)
+        exchange_shadow_settle(x, &r);
     struct buf *out = &core->record;
     buf_clear(out);
     enum err err = ledger_write(&r, out);
@@ -155,7 +157,8 @@ void exchange_settle(struct exchange *x, enum outcome outcome, const char *error
     if (!x->key)
         return;
     uint64_t duration_us = (clock_ns() - x->began_ns) / 1000;
-    count(x, outcome, duration_us);
+    if (!x->shadow)
+        count(x, outcome, duration_us);
     if (x->arm_chosen)
         count_in_arm(x, outcome);
     record(x, outcome, error, duration_us);

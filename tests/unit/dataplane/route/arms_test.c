@@ -186,6 +186,31 @@ static void a_forced_arm_still_tells_the_unit(void **state)
     assert_string_equal(arm_why_name(forced.why), "forced");
 }
 
+static void shadows_draw_their_share(void **state)
+{
+    (void)state;
+    struct span chat[] = { SPAN("chat") };
+    struct shadow a = { .id = SPAN("shadow-1"), .share_ppm = 100000 },
+                  b = { .id = SPAN("shadow-2"), .share_ppm = 100000 };
+    unsigned count = 0, both = 0;
+    for (unsigned i = 0; i < 100000; i++) {
+        char text[32];
+        const struct span id = span_of(text, (size_t)snprintf(text, sizeof text, "req_%u", i));
+        const bool drawn = arms_shadow(&a, SPAN("chat"), id);
+        count += drawn;
+        both += drawn && arms_shadow(&b, SPAN("chat"), id);
+    }
+    /* Five standard deviations: sqrt(100000 x 0.1 x 0.9) = 95, sqrt(100000 x 0.01 x 0.99) = 31. */
+    assert_in_range(count, 10000 - 474, 10000 + 474);
+    assert_in_range(both, 1000 - 157, 1000 + 157);
+    a.share_ppm = 1000000;
+    b.share_ppm = 0;
+    a.routes = b.routes = (struct span_list){ .items = chat, .count = 1 };
+    assert_true(arms_shadow(&a, SPAN("chat"), SPAN("req_1")));
+    assert_false(arms_shadow(&a, SPAN("bulk"), SPAN("req_1")));
+    assert_false(arms_shadow(&b, SPAN("chat"), SPAN("req_1")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -198,6 +223,7 @@ int main(void)
         cmocka_unit_test(units_fall_back_to_the_key),
         cmocka_unit_test(routes_obey_their_own_assignment),
         cmocka_unit_test(a_forced_arm_still_tells_the_unit),
+        cmocka_unit_test(shadows_draw_their_share),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
