@@ -43,7 +43,7 @@
 #define EXPERIMENT_GUARDS_MAX 12u /* alpha is split over guards: with more of them none would be found */
 #define EXPERIMENT_UNITS_MAX                                                                                           \
     8192u /* 6 MB with a TTFT guard and 30 ms a look; a flood of forged user names must not cost more */
-#define EXPERIMENT_UNITS_LEAST        8.0 /* effective, in each arm: fewer say more about who they are than about the arm */
+#define EXPERIMENT_UNITS_LEAST        5.0 /* effective, in each arm: fewer say more about who they are than about the arm */
 #define EXPERIMENT_WEIGHT_HALF        20.0
 #define EXPERIMENT_LOOK_FIRST         100u
 #define EXPERIMENT_LOOK_GROWTH        1.5

@@ -142,10 +142,11 @@ static void exceedances(const struct sample *s, double place, double shift)
         const uint32_t *buckets = buckets_at(s, i);
         double at = fmin(fmax(treated(s, i) ? place + shift : place, 0), EXPERIMENT_BUCKETS - 1);
         uint32_t b = (uint32_t)at;
-        double sum = b < EXPERIMENT_BUCKETS - 1 ? (1 - (at - b)) * buckets[b] : buckets[b];
+        uint64_t sum = 0;
         for (uint32_t j = b + 1; j < EXPERIMENT_BUCKETS; j++)
             sum += buckets[j];
-        s->e->values[i] = sum / moments_at(s, i)->n;
+        double part = b < EXPERIMENT_BUCKETS - 1 ? 1 - (at - b) : 1;
+        s->e->values[i] = ((double)sum + part * buckets[b]) / moments_at(s, i)->n;
     }
 }
 

@@ -55,7 +55,7 @@ static double z_of_bound(double log_bound)
 /* ---- the randomisation test ---- */
 
 struct cumulants {
-    double k, k1, k2; /* the cumulant generating function and two derivatives, at one lambda */
+    double k1, k2; /* first and second derivative of the cumulant generating function, at one lambda */
 };
 
 static struct cumulants cumulants_at(const double *d, size_t count, double p, double lambda)
@@ -63,33 +63,33 @@ static struct cumulants cumulants_at(const double *d, size_t count, double p, do
     struct cumulants c = { 0 };
     double q = 1 - p;
     for (size_t i = 0; i < count; i++) {
-        double x = lambda * d[i], tilted;
-        if (x > 0) {
-            double e = exp(-x), whole = p + q * e;
-            c.k += x + log(whole);
-            tilted = p / whole;
-        } else {
-            double e = exp(x), whole = q + p * e;
-            c.k += log(whole);
-            tilted = p * e / whole;
-        }
+        double e = exp(-fabs(lambda * d[i]));
+        double tilted = lambda * d[i] > 0 ? p / (p + q * e) : p * e / (q + p * e);
         c.k1 += d[i] * tilted;
         c.k2 += d[i] * d[i] * tilted * (1 - tilted);
     }
     return c;
 }
 
+static double cumulant(const double *d, size_t count, double p, double lambda)
+{
+    double k = 0;
+    for (size_t i = 0; i < count; i++) {
+        double x = lambda * d[i];
+        k += x > 0 ? x + log1p((1 - p) * expm1(-x)) : log1p(p * expm1(x));
+    }
+    return k;
+}
+
 /* Solves K'(lambda) = sum for sum above the mean; Newton's steps, kept inside a bracket. */
-static double tilt(const double *d, size_t count, double p, double sum, double lambda, double lambda_max,
+static double tilt(const double *d, size_t count, double p, double sum, double mean, double lambda, double lambda_max,
                    struct cumulants *ret)
 {
-    double low = 0, high = INFINITY, scale = sum;
-    *ret = cumulants_at(d, count, p, 0);
-    scale = fabs(sum - ret->k1);
+    double low = 0, high = INFINITY;
     for (int i = 0; i < NEWTON_MAX; i++) {
         *ret = cumulants_at(d, count, p, lambda);
         double miss = sum - ret->k1;
-        if (fabs(miss) < 1e-7 * scale)
+        if (fabs(miss) < 1e-4 * (sum - mean))
             break;
         if (miss > 0)
             low = lambda;
@@ -128,11 +128,12 @@ double sequence_randomised(const double *d, size_t count, double p, double sum, 
     bool below = first < 0;
     if (below) {
         sum = total - sum;
+        mean = total - mean;
         p = 1 - p;
     }
     struct cumulants c;
-    double lambda = tilt(d, count, p, sum, fabs(first) / sqrt(variance), 700 / largest, &c);
-    double exponent = lambda * sum - c.k; /* Chernoff: the tail is at most exp(-exponent) */
+    double lambda = tilt(d, count, p, sum, mean, fabs(first) / sqrt(variance), 700 / largest, &c);
+    double exponent = lambda * sum - cumulant(d, count, p, lambda); /* Chernoff: the tail is at most exp(-exponent) */
     if (!(exponent > 0) || !(c.k2 > 0))
         return 0;
     double z = sqrt(2 * exponent);
@@ -192,38 +193,32 @@ double sequence_shares(const struct sequence_shares *s, double difference)
 
 double sequence_crossing(sequence_curve *curve, void *user, double z, double from, double step, double limit)
 {
-    double near = from, near_gap = 0, far = from, far_gap = 0;
+    double near = from, near_gap = -z, far = from, far_gap = -z;
     bool reached = false;
     while (!reached && far != limit) {
         near = far;
         near_gap = far_gap;
         far = step > 0 ? fmin(far + step, limit) : fmax(far + step, limit);
-        step *= 2;
         far_gap = curve(user, far) - z;
         reached = step > 0 ? far_gap <= 0 : far_gap >= 0;
+        /* The next step goes where a straight line would cross, and a little more. */
+        double line = 1.1 * far_gap / (near_gap - far_gap) * (far - near) / step;
+        step *= line > 1 ? fmin(line, 8) : 2;
     }
     if (!reached)
         return limit;
-    if (near == from)
-        near_gap = curve(user, near) - z;
     /* Between near and far: regula falsi with Illinois' halving. It ends on the far side, where the curve has crossed:
      * the interval is never too short. */
     double width = fabs(far - from);
     int side = 0;
-    for (int i = 0; i < 40 && fabs(far - near) > 1e-4 * width; i++) {
-        double share = near_gap / (near_gap - far_gap);
-        if (!(share > 0.02))
-            share = 0.02;
-        if (share > 0.98)
-            share = 0.98;
-        double at = near + share * (far - near), gap = curve(user, at) - z;
-        if ((gap > 0) == (far_gap > 0) || gap == 0) {
+    for (int i = 0; i < 40 && fabs(far - near) > 5e-3 * width && far_gap != 0; i++) {
+        double share = fmin(fmax(near_gap / (near_gap - far_gap), 0.02), 0.98);
+        double at = near + (share + 0.002) * (far - near), gap = curve(user, at) - z;
+        if (gap == 0 || (gap > 0) == (far_gap > 0)) {
             far = at;
             far_gap = gap;
             near_gap = side == 1 ? near_gap / 2 : near_gap;
             side = 1;
-            if (gap == 0)
-                break;
         } else {
             near = at;
             near_gap = gap;

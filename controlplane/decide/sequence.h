@@ -41,8 +41,9 @@ struct sequence_shares {
 };
 double sequence_shares(const struct sequence_shares *s, double difference);
 
-/* Where z(at) crosses `z`; z falls with `at`. Looked for from `from`, where the crossing has not been reached, in steps of
- * sign and first size `step`, up to `limit`; returns `limit` where it is not reached before. */
+/* Where z(at) crosses `z`; z falls with `at`. Looked for from `from`, where z(at) is about 0, by steps of the sign and
+ * first size `step`, up to `limit`; returns `limit` where it is not reached before. Found to a hundredth of the way, at
+ * the far side. */
 typedef double sequence_curve(void *user, double at);
 double sequence_crossing(sequence_curve *curve, void *user, double z, double from, double step, double limit);
 

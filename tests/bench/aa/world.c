@@ -148,32 +148,41 @@ void world_next(struct world *w, struct observation *ret)
         w->incident = INCIDENT_LAST;
     double trouble = w->incident ? 1 : 0, busy = w->setting.units ? 1 + 0.3 * day(w, 0) : 1;
     w->incident -= w->incident > 0;
-    double errors = fmin(who->errors * mood * busy + 0.2 * trouble, 0.95) * (is_treated ? w->setting.errors : 1);
-    bool failed = chance(w, errors);
-    v[0] = failed;
-    v[1] = failed && chance(w, 0.5)
-               ? INFINITY
-               : who->ttft * busy * (1 + trouble) * lognormal(r, 0.6) * (is_treated ? w->setting.ttft : 1);
-    v[2] = who->speed * lognormal(r, 0.4) / busy;
-    v[3] = who->cost * mood * lognormal(r, 0.8) * (is_treated ? who->wide : 1);
-    v[4] = chance(w, fmin(who->refusals * mood, 0.5));
-    v[5] = chance(w, who->votes) ? 1 : -1;
+    double worse = is_treated ? w->setting.errors : 1;
+    bool failed = chance(w, fmin(who->errors * mood * busy * worse + 0.2 * trouble, 0.95));
+    v[WORLD_ERRORS] = failed;
+    v[WORLD_TTFT] = failed && chance(w, 0.5)
+                        ? INFINITY
+                        : who->ttft * busy * (1 + trouble) * lognormal(r, 0.6) * (is_treated ? w->setting.ttft : 1);
+    v[WORLD_SPEED] = who->speed * lognormal(r, 0.4) / busy;
+    v[WORLD_COST] = who->cost * mood * lognormal(r, 0.8) * (is_treated ? who->wide : 1);
+    v[WORLD_REFUSALS] = chance(w, fmin(who->refusals * mood, 0.5));
+    v[WORLD_FEEDBACK] = chance(w, who->votes) ? 1 : -1;
     *ret = (struct observation){ .arm = is_treated, .unit = who->hash, .values = v };
     ret->guard_mask = failed ? 0x03 : chance(w, 0.1) ? 0x3f : 0x1f; /* a tenth votes */
     w->at++;
 }
 
-static void ask(struct experiment *e, uint32_t guard_count, struct world_outcome *ret, uint32_t at)
+static bool holds(const struct world_setting *setting, const struct guard *guard, const struct judgement *j)
+{
+    if (j->looks == 0 || (guard->metric != METRIC_ERRORS && guard->metric != METRIC_TTFT))
+        return true;
+    double truth = guard->metric == METRIC_ERRORS ? setting->errors_base * (setting->errors - 1) : setting->ttft - 1;
+    return j->low <= truth && truth <= j->high;
+}
+
+static void ask(const struct world_setting *setting, struct experiment *e, const struct guard *guards,
+                uint32_t guard_count, struct world_outcome *ret, uint32_t at)
 {
     char why[200];
     for (uint32_t g = 0; g < guard_count; g++) {
         struct judgement j;
         experiment_judge(e, 1, g, &j);
-        ret->too_little |= j.looks == 0;
-        if (j.verdict == VERDICT_HARM && !ret->harm_of[g]) {
+        if (g == 0)
+            ret->too_little = j.looks == 0;
+        ret->missed[g] |= !holds(setting, &guards[g], &j);
+        if (j.verdict == VERDICT_HARM)
             ret->harm_of[g] = ret->harm = true;
-            ret->guard_found_at[g] = at;
-        }
     }
     ret->tripwire |= experiment_tripwire(e, 1, why, sizeof why);
     if (ret->found_at == 0 && (ret->harm || ret->tripwire))
@@ -181,6 +190,19 @@ static void ask(struct experiment *e, uint32_t guard_count, struct world_outcome
     struct ratio_check ratio;
     experiment_ratio(e, &ratio);
     ret->ratio |= ratio.mismatch;
+}
+
+struct tally {
+    double n[2], bad[2];
+};
+
+static bool naive_alarm(const struct tally *t)
+{
+    if (t->n[0] < 50 || t->n[1] < 50)
+        return false;
+    double p = (t->bad[0] + t->bad[1]) / (t->n[0] + t->n[1]);
+    double apart = t->bad[1] / t->n[1] - t->bad[0] / t->n[0];
+    return apart > 1.6449 * sqrt(p * (1 - p) * (1 / t->n[0] + 1 / t->n[1]));
 }
 
 void world_play(const struct world_setting *setting, uint64_t seed, const struct guard *guards, uint32_t guard_count,
@@ -197,17 +219,23 @@ void world_play(const struct world_setting *setting, uint64_t seed, const struct
     if (both)
         REQUIRE(experiment_new(&options, &two) == OK);
     struct world *w = world_new(setting, seed);
+    struct tally tally = { 0 };
     *ret = (struct world_outcome){ 0 };
     for (uint32_t i = 1; i <= setting->requests; i++) {
         struct observation o;
         world_next(w, &o);
-        o.guard_mask &= (1u << guard_count) - 1;
+        tally.n[o.arm]++;
+        tally.bad[o.arm] += o.values[WORLD_ERRORS];
+        o.values += guards - world_guards;
+        o.guard_mask = o.guard_mask >> (guards - world_guards) & ((1u << guard_count) - 1);
         REQUIRE(experiment_add(one, &o) == OK && (!two || experiment_add(two, &o) == OK));
         if (i % WORLD_BATCH)
             continue;
-        ret->too_little = false;
+        ret->naive |= naive_alarm(&tally);
         (void)experiment_look(one);
-        ask(one, guard_count, ret, i);
+        ask(setting, one, guards, guard_count, ret, i);
+        if (!two && ret->found_at > 0)
+            break;
         if (!two)
             continue;
         (void)experiment_look(two);

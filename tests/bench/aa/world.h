@@ -3,7 +3,7 @@
 #include "common/digest.h"
 #include "controlplane/decide/experiment.h"
 
-#define WORLD_GUARDS 6u
+enum { WORLD_ERRORS, WORLD_TTFT, WORLD_SPEED, WORLD_COST, WORLD_REFUSALS, WORLD_FEEDBACK, WORLD_GUARDS };
 
 struct world_setting {
     uint32_t units;    /* 0: each request is a unit of its own, alike and independent */
@@ -29,11 +29,15 @@ struct world_outcome {
     bool harm;       /* one-sided: some guard says harm */
     bool difference; /* two-sided: some guard's p-value is at most alpha */
     bool harm_of[WORLD_GUARDS];
-    bool ratio, tripwire, too_little;
+    bool
+        missed[WORLD_GUARDS]; /* one-sided: some look's interval did not hold what the setting says of errors or TTFT */
+    bool ratio, tripwire;
+    bool too_little;   /* the first guard was never judged */
+    bool naive;        /* errors per request, a z test at 5% (one-sided) after each batch: what not to do */
     uint32_t found_at; /* requests until harm was said or the tripwire went; 0: never */
-    uint32_t guard_found_at[WORLD_GUARDS];
 };
 #define WORLD_BATCH 20u /* requests between two questions: everybody peeks all the time */
-/* Plays one experiment at alpha 0.05, asking everything after each batch. */
+/* Plays one experiment at alpha 0.05, asking everything after each batch. `guards` are some of world_guards in a
+ * row. both: two-sided as well; else it ends when harm was found. */
 void world_play(const struct world_setting *setting, uint64_t seed, const struct guard *guards, uint32_t guard_count,
                 bool both, struct world_outcome *ret);
