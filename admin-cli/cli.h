@@ -141,6 +141,11 @@ void render_outcome(const struct cli *cli, const struct admin_reply *reply, cons
 /* Text of one member for printing: control bytes replaced; in the arena. */
 const char *render_cell(const struct cli *cli, const struct json_index *ix, uint32_t object,
                         const struct column *column);
+/* Somebody's text without control bytes, cut when it is very long; in the arena. */
+const char *render_text(struct arena *arena, struct span text);
+/* The head of a UTF-8 text that takes at most `columns`: whole characters only. */
+struct span render_head(struct span text, size_t columns);
+size_t render_width(struct span text); /* columns: continuation bytes take none */
 uint32_t render_path(const struct json_index *ix, uint32_t object, const char *path); /* JSON_NONE */
 uint64_t render_u64(const struct json_index *ix, uint32_t object, const char *path);  /* 0 when absent */
 
@@ -194,6 +199,7 @@ int run_nodes_unpin(struct cli *cli);
 int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
 int run_audit(struct cli *cli);   /* commands_audit.c */
+int run_top(struct cli *cli);     /* top.c */
 int run_doctor(struct cli *cli);  /* doctor.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_explain(struct cli *cli); /* commands_explain.c */

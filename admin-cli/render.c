@@ -42,8 +42,7 @@ static size_t harmful(const unsigned char *at, size_t left)
     return 0;
 }
 
-/* The head of text that takes at most `columns`: whole characters only. */
-static struct span head_of(struct span text, size_t columns)
+struct span render_head(struct span text, size_t columns)
 {
     size_t at = 0, seen = 0;
     for (; at < text.len; at++) {
@@ -54,10 +53,9 @@ static struct span head_of(struct span text, size_t columns)
     return span_head(text, at);
 }
 
-/* What is printed never carries control bytes of somebody's text. */
-static const char *printable(struct arena *arena, struct span text)
+const char *render_text(struct arena *arena, struct span text)
 {
-    const struct span head = head_of(text, CELL_COLUMNS_MAX);
+    const struct span head = render_head(text, CELL_COLUMNS_MAX);
     const char *more = head.len < text.len ? "…" : "";
     char *out = arena_alloc(arena, head.len + strlen(more) + 1);
     size_t len = 0;
@@ -77,7 +75,7 @@ static const char *text_of(struct arena *arena, const struct json_index *ix, uin
     struct span text;
     switch (json_kind(ix, token)) {
     case JSON_STRING:
-        return json_string(arena, ix, token, &text) == OK ? printable(arena, text) : "?";
+        return json_string(arena, ix, token, &text) == OK ? render_text(arena, text) : "?";
     case JSON_NULL:
         return "-";
     case JSON_TRUE:
@@ -87,7 +85,7 @@ static const char *text_of(struct arena *arena, const struct json_index *ix, uin
     case JSON_NUMBER:
     case JSON_ARRAY:
     case JSON_OBJECT:
-        return printable(arena, json_raw(ix, token));
+        return render_text(arena, json_raw(ix, token));
     }
     return "?";
 }
@@ -120,7 +118,7 @@ static const char *list_of(struct arena *arena, const struct json_index *ix, uin
 {
     struct buf out = BUF_INIT(LIST_BYTES_MAX);
     const enum err err = append_list(arena, &out, ix, token, ", ");
-    const char *text = err && err != ERR_FULL ? "?" : printable(arena, buf_span(&out));
+    const char *text = err && err != ERR_FULL ? "?" : render_text(arena, buf_span(&out));
     buf_release(&out);
     return text;
 }
@@ -234,13 +232,17 @@ static bool right_aligned(enum column_kind kind)
     return false;
 }
 
-/* Columns in a UTF-8 text: continuation bytes take none. */
-static size_t width_of(const char *text)
+size_t render_width(struct span text)
 {
     size_t width = 0;
-    for (; *text; text++)
-        width += ((unsigned char)*text & 0xc0) != 0x80;
+    for (size_t i = 0; i < text.len; i++)
+        width += ((unsigned char)text.ptr[i] & 0xc0) != 0x80;
     return width;
+}
+
+static size_t width_of(const char *text)
+{
+    return render_width(span_cstr(text));
 }
 
 struct table {
@@ -261,11 +263,11 @@ static void print_row(const struct table *table, const char *const *cells, size_
         if (!err && !last)
             err = buf_append_cstr(&line, "  ");
     }
-    const struct span whole = buf_span(&line), head = head_of(whole, limit);
+    const struct span whole = buf_span(&line), head = render_head(whole, limit);
     if (err)
         printf("?\n");
     else if (head.len < whole.len)
-        printf(SPAN_FMT "…\n", SPAN_ARG(head_of(whole, limit - 1)));
+        printf(SPAN_FMT "…\n", SPAN_ARG(render_head(whole, limit - 1)));
     else
         printf(SPAN_FMT "\n", SPAN_ARG(whole));
     buf_release(&line);

@@ -122,7 +122,7 @@ static const struct opt audit_options[] = {
     { "user", 0, OPT_TEXT, "NAME", "only what this user did; * stands for any text" },
     { "command", 0, OPT_TEXT, "NAME", "only this command (policy.push, keys.*)" },
     { "limit", 0, OPT_TEXT, "N", "how many, the newest of them (default: 50; with --since all)" },
-    { "follow", 'f', OPT_FLAG, NULL, "go on printing what is done, until interrupted" },
+    { "follow", 0, OPT_FLAG, NULL, "go on printing what is done, until interrupted" },
 };
 static const struct opt use_options[] = {
     { "none", 0, OPT_FLAG, NULL, "use none from now on" },
@@ -131,6 +131,12 @@ static const struct opt context_options[] = {
     { "team", 0, OPT_TEXT, "TEAM", "the team meant where a command takes --team and none is given" },
     { "key", 0, OPT_TEXT, "KEY_ID", "the key meant where a command takes --key and none is given" },
     { "force", 0, OPT_FLAG, NULL, "replace the context of this name" },
+};
+static const struct opt top_options[] = {
+    { "every", 0, OPT_TEXT, "TIME", "how often it looks (default: 1s)" },
+    { "node", 0, OPT_MANY, "ADDR:PORT",
+      "operations address of a node; may be repeated, and their figures are summed (default: this machine's)" },
+    { "once", 0, OPT_FLAG, NULL, "print one look, as where there is no terminal" },
 };
 static const struct opt init_options[] = {
     { "force", 0, OPT_FLAG, NULL, "replace files that are there (they are kept with the ending .old)" },
@@ -511,6 +517,14 @@ const struct cli_command cli_commands[] = {
       .more = "Decides with the program, the table and the live facts of this machine's node, as one of its workers "
               "would now, and sends nothing. Each exclusion names its rule and the line of the policy it stands in. "
               "Weights come with their scores where a control plane answers." },
+    { .path = "top",
+      .arguments = "",
+      .local = true,
+      OPTIONS(top_options),
+      .run = run_top,
+      .brief = "live figures by route and model: requests, errors, time to first token, cost",
+      .more = "One screen, rates over the last ten seconds; beside them the rollout, overrides, open breakers and what "
+              "the control plane says of each model. Figures come from nodes' operations addresses. q ends it." },
     { .path = "doctor",
       .arguments = "",
       .local = true,
