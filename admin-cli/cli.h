@@ -204,7 +204,12 @@ int run_doctor(struct cli *cli);  /* doctor.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_explain(struct cli *cli); /* commands_explain.c */
 int run_changes(struct cli *cli); /* commands_changes.c */
-int run_reload(struct cli *cli);  /* commands_node.c */
+/* All that is recorded of one request, its own line and those of its shadows and feedback, as a JSON array in the arena:
+ * from the control plane, else from this machine's node. EXIT_NOT_FOUND, EXIT_FAILED: told. */
+int records_of(struct cli *cli, struct span id, struct span *ret_json);
+/* One request's record in words. */
+void records_print(const struct cli *cli, const struct json_index *ix, uint32_t record);
+int run_reload(struct cli *cli); /* commands_node.c */
 int run_upgrade(struct cli *cli);
 /* Appends the status of this machine's node, JSON (metrics_status): ERR_NOT_FOUND: none runs here, or it is another
  * user's. ERR_TIMEOUT, ERR_CLOSED, ERR_IO, ERR_FULL, ERR_UNSUPPORTED (of another version). Says nothing. */

@@ -417,14 +417,11 @@ static void print_scores(struct cli *cli, const struct json_index *ix)
     render_nested(cli, ix, scores, "members", columns, ARRAY_LEN(columns), "it no longer follows this policy's route");
 }
 
-static void print_decision(struct cli *cli, const struct json_index *ix)
+/* The order of attempts, or why there is none. */
+static void print_end(struct cli *cli, const struct json_index *ix)
 {
     const uint32_t attempts = json_get(ix, 0, SPAN("attempts")), refused = json_get(ix, 0, SPAN("refused"));
     unsigned number = 0;
-    print_asked(cli, ix);
-    print_arm(cli, ix);
-    print_tiers(cli, ix);
-    print_scores(cli, ix);
     printf("\n");
     for (uint32_t t = attempts == JSON_NONE ? JSON_NONE : json_first(ix, attempts); t != JSON_NONE;
          t = json_next(ix, attempts, t)) {
@@ -436,6 +433,15 @@ static void print_decision(struct cli *cli, const struct json_index *ix)
     }
     if (refused != JSON_NONE && json_kind(ix, refused) == JSON_OBJECT)
         printf("refused     %s: %s\n", cell(cli, ix, refused, "error"), cell(cli, ix, refused, "message"));
+}
+
+static void print_decision(struct cli *cli, const struct json_index *ix)
+{
+    print_asked(cli, ix);
+    print_arm(cli, ix);
+    print_tiers(cli, ix);
+    print_scores(cli, ix);
+    print_end(cli, ix);
 }
 
 /* The decision, completed and shown. */
@@ -471,7 +477,115 @@ static int explain_now(struct cli *cli)
     return code;
 }
 
+/* ---- a request of the past ---- */
+
+static bool is_request(const struct cli *cli, const struct json_index *ix, uint32_t record, const char *id)
+{
+    return json_get(ix, record, SPAN("kind")) == JSON_NONE && strcmp(cell(cli, ix, record, "request_id"), id) == 0;
+}
+
+static void copy_member(struct json_writer *w, const struct json_index *ix, uint32_t object, const char *name)
+{
+    const uint32_t token = json_get(ix, object, span_cstr(name));
+    if (token == JSON_NONE)
+        return;
+    json_key(w, span_cstr(name));
+    json_put_raw(w, json_raw(ix, token));
+}
+
+/* What its policy makes of such a request now: sizes and features are recorded, the request itself is not. False: not
+ * enough is. */
+static bool input_of_record(struct cli *cli, const struct json_index *ix, uint32_t record, struct buf *out)
+{
+    static const char *const features[] = {
+        "input_tokens", "max_output", "choices", "tools", "images", "audio", "json"
+    };
+    const uint32_t known = json_get(ix, record, SPAN("features"));
+    struct json_writer w;
+    if (known == JSON_NONE || render_u64(ix, record, "policy_version") == 0)
+        return false;
+    json_writer_init(&w, out);
+    json_object_open(&w);
+    copy_member(&w, ix, record, "key_id");
+    copy_member(&w, ix, record, "endpoint");
+    copy_member(&w, ix, record, "asked");
+    copy_member(&w, ix, record, "policy_version");
+    json_key(&w, SPAN("features"));
+    json_object_open(&w);
+    for (size_t i = 0; i < ARRAY_LEN(features); i++)
+        copy_member(&w, ix, known, features[i]);
+    copy_member(&w, ix, record, "stream");
+    json_object_close(&w);
+    put_unresolved(cli, &w);
+    json_object_close(&w);
+    return json_writer_end(&w) == OK;
+}
+
+/* Its shadows, and what was voted on it. */
+static void print_others(const struct cli *cli, const struct json_index *ix)
+{
+    for (uint32_t t = json_first(ix, 0); t != JSON_NONE; t = json_next(ix, 0, t)) {
+        const char *kind = cell(cli, ix, t, "kind");
+        if (strcmp(kind, "shadow") == 0)
+            printf("shadow        policy v%s, arm %s: %s, status %s (nobody got its answer)\n",
+                   cell(cli, ix, t, "policy_version"), cell(cli, ix, t, "arm"), cell(cli, ix, t, "model"),
+                   cell(cli, ix, t, "status"));
+        else if (strcmp(kind, "feedback") == 0)
+            printf("feedback      %s %s at %s\n", cell(cli, ix, t, "metric"), cell(cli, ix, t, "score"),
+                   cell(cli, ix, t, "time"));
+    }
+}
+
+static int show_past(struct cli *cli, const struct json_index *ix, uint32_t record, struct span now)
+{
+    struct json_index decision;
+    if (cli->json) {
+        const struct span parts[] = { SPAN("{\"records\":"), json_raw(ix, 0), SPAN(",\"now\":"),
+                                      span_empty(now) ? SPAN("null") : now, SPAN("}") };
+        const struct span whole = arena_join(&cli->arena, parts, ARRAY_LEN(parts));
+        if (!whole.ptr)
+            return cli_fail(cli, EXIT_FAILED, "out of memory");
+        render_json(whole);
+        return EXIT_GOOD;
+    }
+    records_print(cli, ix, record);
+    print_others(cli, ix);
+    if (span_empty(now) || json_index(&cli->arena, now, &output_limits, &decision, NULL))
+        return EXIT_GOOD;
+    printf("\nSuch a request now, by the same policy v%s on this node (health, weights, prices and overrides are "
+           "today's)\n",
+           cell(cli, ix, record, "policy_version"));
+    print_tiers(cli, &decision);
+    print_end(cli, &decision);
+    return EXIT_GOOD;
+}
+
+static int explain_past(struct cli *cli, const char *id)
+{
+    struct buf input = BUF_INIT(INPUT_BYTES_MAX), now = BUF_INIT(OUTPUT_BYTES_MAX);
+    struct json_index ix;
+    struct span json;
+    int code = records_of(cli, span_cstr(id), &json);
+    if (code == EXIT_GOOD && json_index(&cli->arena, json, &output_limits, &ix, NULL))
+        code = cli_fail(cli, EXIT_FAILED, "the record is not understood");
+    if (code != EXIT_GOOD)
+        return code;
+    uint32_t record = json_first(&ix, 0);
+    while (record != JSON_NONE && !is_request(cli, &ix, record, id))
+        record = json_next(&ix, 0, record);
+    if (record == JSON_NONE)
+        return cli_fail(cli, EXIT_NOT_FOUND, "only shadows and feedback of '%s' are recorded", id);
+    /* Why that cannot be told is said, and no failure: the past was asked for. */
+    if (input_of_record(cli, &ix, record, &input) && decide(cli, buf_span(&input), &now) != EXIT_GOOD)
+        buf_clear(&now);
+    code = show_past(cli, &ix, record, buf_span(&now));
+    buf_release(&input);
+    buf_release(&now);
+    return code;
+}
+
 int run_explain(struct cli *cli)
 {
-    return explain_now(cli);
+    const char *id = cli_arg(cli, 0);
+    return id ? explain_past(cli, id) : explain_now(cli);
 }

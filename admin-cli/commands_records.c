@@ -1,5 +1,5 @@
 /* records: what this machine's node wrote of each request: who answered, why, for how much. Read from the home; needs
- * no control plane. */
+ * no control plane. And one request's, for `fairlead explain`, from there or from the control plane's store. */
 #include "admin-cli/cli.h"
 #include "common/file.h"
 #include "common/units.h"
@@ -113,8 +113,19 @@ static const char *ending(const char *outcome)
     return outcome;
 }
 
+/* "; experiment-3 by its user": what sent it to its arm. */
+static void print_arm_why(const struct cli *cli, const struct json_index *ix, uint32_t record)
+{
+    const char *why = cell(cli, ix, record, "arm_why"), *assignment = cell(cli, ix, record, "assignment");
+    if (strcmp(why, "forced") == 0)
+        printf(" (its client asked for that arm)");
+    else if (strcmp(why, "bucket") == 0 || strcmp(why, "remainder") == 0)
+        printf(" (%s %s it by its %s)", assignment, *why == 'b' ? "sends" : "leaves",
+               cell(cli, ix, record, "unit_kind"));
+}
+
 /* One record in words. */
-static void print_record(const struct cli *cli, const struct json_index *ix, uint32_t record)
+void records_print(const struct cli *cli, const struct json_index *ix, uint32_t record)
 {
     char charged[UNITS_TEXT_BYTES], list[UNITS_TEXT_BYTES];
     const char *error = cell(cli, ix, record, "error"), *route = cell(cli, ix, record, "route");
@@ -127,8 +138,9 @@ static void print_record(const struct cli *cli, const struct json_index *ix, uin
     printf("asked for     %s%s%s%s by team %s with %s\n", cell(cli, ix, record, "asked"),
            *route == '-' ? "" : " (route ", *route == '-' ? "" : route, *route == '-' ? "" : ")",
            cell(cli, ix, record, "team"), cell(cli, ix, record, "key_id"));
-    printf("decided by    policy v%s, arm %s, generation %s", cell(cli, ix, record, "policy_version"),
-           cell(cli, ix, record, "arm"), cell(cli, ix, record, "generation"));
+    printf("decided by    policy v%s, arm %s", cell(cli, ix, record, "policy_version"), cell(cli, ix, record, "arm"));
+    print_arm_why(cli, ix, record);
+    printf(", generation %s", cell(cli, ix, record, "generation"));
     if (tried)
         printf("; this first choice had a chance of %.1f%%", (double)render_u64(ix, record, "propensity_ppb") / 1e7);
     printf("\n");
@@ -151,6 +163,52 @@ static void print_record(const struct cli *cli, const struct json_index *ix, uin
         printf("first token %.1f ms, ", (double)ttft_us / 1e3);
     printf("in all %.1f ms, of it Fairlead's own %.3f ms\n", (double)render_u64(ix, record, "total_us") / 1e3,
            (double)render_u64(ix, record, "overhead_us") / 1e3);
+}
+
+/* How the id of a request stands in its line. NULL: out of memory. */
+static const char *member_of(struct cli *cli, struct span id)
+{
+    return arena_printf(&cli->arena, "\"request_id\":\"" SPAN_FMT "\"", SPAN_ARG(id));
+}
+
+/* The control plane's: its shadows and its feedback, too. */
+static int records_shipped(struct cli *cli, struct span id, struct span *ret_json)
+{
+    struct call call = { .command = "records.find" };
+    const struct admin_reply *reply;
+    struct json_index ix;
+    const bool quiet = cli->quiet;
+    call_arg(&call, "id", id);
+    cli->quiet = true;
+    const int code = call_ask(cli, &call, &reply, &ix);
+    cli->quiet = quiet;
+    const uint32_t records = code == EXIT_GOOD ? json_get(&ix, 0, SPAN("records")) : JSON_NONE;
+    if (records == JSON_NONE || json_count(&ix, records) == 0)
+        return EXIT_NOT_FOUND;
+    *ret_json = json_raw(&ix, records);
+    return EXIT_GOOD;
+}
+
+int records_of(struct cli *cli, struct span id, struct span *ret_json)
+{
+    struct span line;
+    struct wanted wanted = { .id = id, .lines = &line, .limit = 1 };
+    if (records_shipped(cli, id, ret_json) == EXIT_GOOD)
+        return EXIT_GOOD;
+    const char *member = member_of(cli, id);
+    wanted.member = span_cstr(member);
+    const enum err err = member ? read_records(cli, &wanted) : ERR_NOMEM;
+    if (err)
+        return cli_fail(cli, EXIT_FAILED, "the records in %s/%s cannot be read: %s", cli->home, HOME_RECORDS,
+                        err_name(err));
+    if (wanted.count == 0)
+        return cli_fail(cli, EXIT_NOT_FOUND,
+                        "no record of '" SPAN_FMT "', neither in %s/%s nor at the control plane (which has what nodes "
+                        "shipped)",
+                        SPAN_ARG(id), cli->home, HOME_RECORDS);
+    const struct span parts[] = { SPAN("["), line, SPAN("]") };
+    *ret_json = arena_join(&cli->arena, parts, ARRAY_LEN(parts));
+    return ret_json->ptr ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "out of memory");
 }
 
 int run_records(struct cli *cli)
@@ -177,7 +235,7 @@ int run_records(struct cli *cli)
         (span_to_u64(span_cstr(last), &wanted.limit) != OK || wanted.limit == 0 || wanted.limit > RECORDS_SHOWN_MAX))
         return cli_fail(cli, EXIT_USAGE, "--last takes a number from 1 to %u", RECORDS_SHOWN_MAX);
     if (wanted.id.len) {
-        const char *member = arena_printf(&cli->arena, "\"request_id\":\"" SPAN_FMT "\"", SPAN_ARG(wanted.id));
+        const char *member = member_of(cli, wanted.id);
         if (!member)
             return cli_fail(cli, EXIT_FAILED, "out of memory");
         wanted.member = span_cstr(member);
@@ -200,7 +258,7 @@ int run_records(struct cli *cli)
     else if (cli->json)
         render_json(buf_span(&all));
     else if (wanted.id.len)
-        print_record(cli, &ix, json_first(&ix, 0));
+        records_print(cli, &ix, json_first(&ix, 0));
     else
         render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no records yet");
     buf_release(&all);

@@ -514,9 +514,12 @@ const struct cli_command cli_commands[] = {
       OPTIONS(explain_options),
       .run = run_explain,
       .brief = "why a request goes where it goes: every candidate, every term, every rule",
-      .more = "Decides with the program, the table and the live facts of this machine's node, as one of its workers "
-              "would now, and sends nothing. Each exclusion names its rule and the line of the policy it stands in. "
-              "Weights come with their scores where a control plane answers." },
+      .more =
+          "Decides with the program, the table and the live facts of this machine's node, as one of its workers "
+          "would now, and sends nothing. Each exclusion names its rule and the line of the policy it stands in. "
+          "Weights come with their scores where a control plane answers. With REQUEST_ID: what was decided for that "
+          "request, what happened, and what its policy would make of such a request now; from its record, which "
+          "the control plane has, or this machine's node." },
     { .path = "top",
       .arguments = "",
       .local = true,

@@ -135,6 +135,8 @@ static enum err read_ask(struct job *job)
         return fail(job, ERR_INVALID, "the request: %s", err == ERR_NOMEM ? "out of memory" : error.message);
     if (request == JSON_NONE)
         ask_of_features(job, features);
+    else
+        job->ask.user = ask_user(&job->arena, &job->ask);
     job->ask.endpoint = endpoint;
     const struct span asked = text_member(job, 0, "asked"), user = text_member(job, 0, "user");
     if (!span_empty(asked))
@@ -297,12 +299,10 @@ static enum err choose_arm(struct job *job)
 {
     const struct head *head = job->table->head;
     const uint64_t version = number_member(job, 0, "policy_version");
-    struct resolved meant;
-    struct span route = job->ask.model, wish = SPAN("");
+    const struct span route = resolve_route_meant(&job->table->arms[0], job->ask.model);
+    struct span wish = SPAN("");
     if (version)
         return choose_version(job, version);
-    if (resolve_name(&job->table->arms[0], &job->principal, job->ask.model, &meant) == OK && meant.route)
-        route = meant.route->name;
     const struct arm_units units = { .key = job->key->id,
                                      .user = job->ask.user,
                                      .headers = job->headers,

@@ -1,6 +1,7 @@
 #include "dataplane/route/explain.h"
 #include "dataplane/worker/exchange_internal.h"
 #include "dataplane/worker/live.h"
+#include "proto/head.h"
 
 #define HEADER         SPAN("x-fairlead-explain")
 #define TEXT_BYTES_MAX 6144u /* clients and proxies bound a whole head at 8 KiB; the rest of it needs room, too */
@@ -39,6 +40,12 @@ static void put_decided(struct json_writer *w, const struct exchange *x)
     const struct arm *arm = x->arm->arm;
     json_member_string(w, "arm", arm->name);
     json_member_u64(w, "policy", arm->policy_version);
+    json_member_cstr(w, "arm_why", arm_why_name(x->choice.why));
+    if (x->choice.assignment) {
+        json_member_string(w, "assignment", x->choice.assignment->id);
+        json_member_cstr(w, "unit", unit_kind_name(x->choice.unit_kind));
+        json_member_u64(w, "bucket", x->choice.bucket);
+    }
     if (x->target.route)
         json_member_string(w, "route", x->target.route->name);
     if (x->plan.propensity_ppb)

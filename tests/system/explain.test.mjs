@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { chatBody, startFairlead } from './support/fairlead.mjs';
-import { stopAll, temporaryDirectory } from './support/process.mjs';
+import { stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import http2 from 'node:http2';
@@ -166,6 +166,7 @@ test('x-fairlead-explain on an answer, a stream, a refusal; only who may, only w
   const explained = JSON.parse(answer.headers['x-fairlead-explain']);
   assert.equal(explained.arm, 'stable');
   assert.equal(explained.policy, 1);
+  assert.equal(explained.arm_why, 'only');
   assert.equal(explained.route, 'chat');
   assert.deepEqual(explained.attempts.map((a) => [a.m, a.why, a.status]), [[answer.headers['x-fairlead-model'], 'weight', 200]]);
   assert.deepEqual(explained.candidates.map((c) => c.m), ['a/one', 'a/two', 'b/one']);
@@ -248,4 +249,60 @@ test('a secret key by standard input; who may not; nonsense', async () => {
   assert.match(bad.stderr, /broken\.json:2:3: /);
   assert.equal((await explain(['--model', 'chat', '--policy', '1'])).arm.why, 'past');
   assert.equal((await house.cli(['explain', '--key', key.id, '--model', 'chat', '--policy', '9'])).code, 3);
+});
+
+test('a request of the past, by its record', async () => {
+  const answer = await asked('chat', { max_tokens: 7 });
+  const id = answer.headers['x-request-id'];
+  const past = async (...more) => {
+    const { code, stdout, stderr } = await house.cli(['explain', id, ...more]);
+    assert.equal(code, 0, stderr);
+    return stdout;
+  };
+  await waitFor(() => house.records().some((record) => record.request_id === id), { timeoutMs: 30_000, what: 'its record' });
+  const { records, now } = JSON.parse(await past('--json'));
+  assert.equal(records[0].request_id, id);
+  assert.equal(records[0].model, answer.headers['x-fairlead-model']);
+  assert.equal(now.ask.max_output, 7);
+  assert.equal(now.arm.policy_version, 1);
+  assert.equal(now.arm.why, 'past');
+  assert.deepEqual(Object.keys(candidates(now)), ['a/one', 'a/two', 'b/one']);
+  const text = await past();
+  assert.match(text, new RegExp(`^request +${id} at `, 'm'));
+  assert.match(text, /^decided by +policy v1, arm stable, generation \d+; this first choice had a chance of (75|25)\.0%$/m);
+  assert.match(text, /^Such a request now, by the same policy v1 on this node/m);
+
+  // Another policy is live: its own is still held. And without a control plane the node's own files tell.
+  writeFileSync(path.join(house.home, 'other.yaml'), `schema: fairlead/1\nkind: policy\n${policy(house.fakes).replace('a/one: 75, a/two: 25', 'a/two: 1')}`);
+  await house.admin('policy', 'push', path.join(house.home, 'other.yaml'), '--now', '--wait');
+  const later = JSON.parse(await past('--json', '--address', 'ipc:///nowhere/at/all'));
+  assert.equal(later.records.length, 1);
+  assert.equal(later.now.arm.name, 'past');
+  assert.deepEqual(Object.keys(candidates(later.now)), ['a/one', 'a/two', 'b/one']);
+  assert.deepEqual(Object.keys(candidates(await explain(['--model', 'chat']))), ['a/two', 'b/one']);
+
+  const nobody = await house.cli(['explain', 'req_nobody']);
+  assert.equal(nobody.code, 3);
+  assert.match(nobody.stderr, /no record of 'req_nobody'/);
+});
+
+test('the arm that a unit is assigned to is the one that its requests obey', async () => {
+  writeFileSync(path.join(house.home, 'third.yaml'), `schema: fairlead/1\nkind: policy\n${policy(house.fakes).replace('a/one: 75, a/two: 25', 'a/one: 1')}`);
+  await house.admin('policy', 'push', path.join(house.home, 'third.yaml'), '--steps', '50,100', '--hold', '1h', '--unit', 'user', '--wait');
+  const users = Array.from({ length: 22 }, (_, i) => `user-${i}`);
+  const seen = new Set();
+  for (const user of users) {
+    const { arm } = await explain(['--model', 'chat', '--user', user]);
+    const answer = await asked('chat', { user });
+    const told = JSON.parse(answer.headers['x-fairlead-explain']);
+    assert.equal(answer.headers['x-fairlead-arm'], arm.name);
+    assert.deepEqual([told.arm, told.arm_why, told.assignment, told.unit, told.bucket], [arm.name, arm.why, arm.assignment, 'user', arm.bucket]);
+    assert.match(arm.assignment, /^rollout-/);
+    assert.equal(arm.unit_kind, 'user');
+    seen.add(arm.name);
+  }
+  assert.equal(seen.size, 2, 'of so many users some obey either arm: all alike once in two million runs');
+  const { stdout } = await house.cli(['explain', '--key', key.id, '--model', 'chat', '--user', 'user-0']);
+  assert.match(stdout, /^obeys {7}policy v\d, arm \S+: rollout-\d+ (gives it|leaves to it) bucket \d+, which its user falls into; generation/m);
+  await house.admin('rollback', '--wait');
 });
