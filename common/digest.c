@@ -151,6 +151,25 @@ char *random_id(const char *prefix, size_t n, char *out)
     return out;
 }
 
+void letters_put(uint64_t bits, char *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++, bits >>= 5)
+        out[i] = letters[bits & 31];
+}
+
+bool letters_get(const char *text, size_t n, uint64_t *ret_bits)
+{
+    uint64_t bits = 0;
+    for (size_t i = n; i > 0; i--) {
+        const char *found = text[i - 1] ? strchr(letters, text[i - 1]) : NULL;
+        if (!found)
+            return false;
+        bits = bits << 5 | (uint64_t)(found - letters);
+    }
+    *ret_bits = bits;
+    return true;
+}
+
 /* splitmix64 (Steele, Lea, Flood 2014), as Blackman and Vigna advise for seeding. */
 void prng_seed(struct prng *prng, uint64_t seed)
 {

@@ -25,6 +25,10 @@ void random_bytes(void *out, size_t n);
 /* prefix + n characters of [0-9a-z] (no look-alikes: without l, 1, o, 0 ... 32 letters, 5 bits each) and a NUL. out
  * holds strlen(prefix)+n+1. */
 char *random_id(const char *prefix, size_t n, char *out);
+/* The same alphabet for numbers: the lowest 5 * n bits, lowest first, in n letters (12 at most). No NUL. */
+void letters_put(uint64_t bits, char *out, size_t n);
+/* False: a letter of another alphabet is among them. */
+bool letters_get(const char *text, size_t n, uint64_t *ret_bits);
 /* A fast generator for choices (xoshiro256**); seed it from random_bytes, or a constant in tests. */
 struct prng {
     uint64_t s[4];

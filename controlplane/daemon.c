@@ -305,16 +305,63 @@ static void on_evidence(void *user, struct channel_call *call, struct span reque
     arena_release(&arena);
 }
 
+/* A query that takes long: nothing else waits for it. */
+struct apart {
+    uv_work_t work;
+    struct daemon *daemon;
+    struct channel_call *call;
+    struct span request; /* lives until the call is answered */
+    struct caller caller;
+    char name[NAME_BYTES_MAX]; /* the caller's: the roles that lent it may be read anew meanwhile */
+    struct buf reply;
+};
+
+static void run_apart(uv_work_t *work)
+{
+    struct apart *a = work->data;
+    service_execute(&a->daemon->service, a->request, &a->caller, clock_wall_ms(), &a->reply);
+}
+
+static void end_apart(uv_work_t *work, UNUSED int status)
+{
+    struct apart *a = work->data;
+    channel_reply(a->call, buf_span(&a->reply));
+    buf_release(&a->reply);
+    free(a);
+}
+
+/* False: it cannot be had now. */
+static bool begin_apart(struct daemon *d, struct channel_call *call, struct span request, const struct caller *caller)
+{
+    struct apart *a = fault_calloc(1, sizeof(*a));
+    if (!a)
+        return false;
+    *a = (struct apart){ .daemon = d, .call = call, .request = request, .caller = *caller };
+    a->caller.name = span_head(caller->name, sizeof(a->name));
+    if (a->caller.name.len > 0)
+        memcpy(a->name, caller->name.ptr, a->caller.name.len);
+    a->caller.name.ptr = a->name;
+    a->work.data = a;
+    buf_init(&a->reply, FRAME_BYTES_MAX);
+    if (uv_queue_work(&d->loop, &a->work, run_apart, end_apart) == 0)
+        return true;
+    free(a);
+    return false;
+}
+
 static void on_admin(void *user, struct channel_call *call, struct span request, const struct channel_peer *peer)
 {
     struct daemon *d = user;
     struct buf reply = BUF_INIT(FRAME_BYTES_MAX);
     struct caller caller = { .uid = CALLER_UID_UNKNOWN };
     /* Over a network nobody is known: roles go by the peer's uid. */
-    if (peer->local && peer->uid != UINT32_MAX && roles_judge(d->roles, peer->uid, clock_ms(), &caller))
+    if (peer->local && peer->uid != UINT32_MAX && roles_judge(d->roles, peer->uid, clock_ms(), &caller)) {
+        if (service_is_apart(request) && begin_apart(d, call, request, &caller))
+            return;
         service_execute(&d->service, request, &caller, clock_wall_ms(), &reply);
-    else
+    } else {
         service_deny(&d->service, &caller, &reply);
+    }
     channel_reply(call, buf_span(&reply));
     buf_release(&reply);
 }

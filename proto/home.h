@@ -19,7 +19,8 @@
 #define HOME_CONTROL_RECORDS "control/records" /* of all nodes, as they shipped them */
 #define HOME_LOG_DIR         "log"             /* of a detached `fairlead up` */
 #define HOME_NODE_CONFIG     "node.yaml"
-#define HOME_NODE_COPY       "run/node.yaml" /* of the configuration in force; workers read this one */
+#define HOME_NODE_COPY       "run/node.yaml"   /* of the configuration in force; workers read this one */
+#define HOME_FEEDBACK_SECRET "feedback.secret" /* by which request ids are signed; 0600 */
 #define HOME_POLICY          "policy.yaml"
 #define HOME_ROLES           "roles.yaml" /* who may do what on the admin link */
 #define HOME_DIRECTORY       "directory.yaml"

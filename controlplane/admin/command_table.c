@@ -52,4 +52,9 @@ const struct command service_commands[] = {
     { "audit.list", ROLE_VIEWER, false, false, command_audit_list },
     { "backup", ROLE_ADMIN, false, false, command_backup },
 };
+const struct command service_commands_apart[] = {
+    { "records.find", ROLE_VIEWER, false, false, command_records_find },
+    { "costs", ROLE_VIEWER, false, false, command_costs },
+};
+const unsigned service_command_apart_count = ARRAY_LEN(service_commands_apart);
 const unsigned service_command_count = ARRAY_LEN(service_commands);

@@ -55,6 +55,10 @@ enum admin_status command_prices_set(struct command_call *call);
 enum admin_status command_prices_unset(struct command_call *call);
 enum admin_status command_prices_accept(struct command_call *call);
 
+/* commands_records.c: apart */
+enum admin_status command_records_find(struct command_call *call);
+enum admin_status command_costs(struct command_call *call);
+
 /* commands_status.c */
 enum admin_status command_status(struct command_call *call);
 enum admin_status command_nodes_list(struct command_call *call);

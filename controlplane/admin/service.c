@@ -46,13 +46,24 @@ const char *role_name(enum role role)
     return names[role];
 }
 
-static const struct command *find_command(struct span name)
+static const struct command *find_in(const struct command *list, unsigned count, struct span name)
 {
-    for (unsigned i = 0; i < service_command_count; i++) {
-        if (span_eq(name, span_cstr(service_commands[i].name)))
-            return &service_commands[i];
+    for (unsigned i = 0; i < count; i++) {
+        if (span_eq(name, span_cstr(list[i].name)))
+            return &list[i];
     }
     return NULL;
+}
+
+static const struct command *find_apart(struct span name)
+{
+    return find_in(service_commands_apart, service_command_apart_count, name);
+}
+
+static const struct command *find_command(struct span name)
+{
+    const struct command *command = find_in(service_commands, service_command_count, name);
+    return command ? command : find_apart(name);
 }
 
 /* One line of the audit log: who did what, with which arguments (long ones by their length), and how it ended. */
@@ -195,11 +206,13 @@ static enum admin_status execute_mutation(struct command_call *call, const struc
 
 static enum admin_status execute_query(struct command_call *call, const struct command *command)
 {
-    const enum err err = versions_begin(call->service->versions, false);
+    const bool apart = find_apart(call->request->command) != NULL;
+    const enum err err = apart ? OK : versions_begin(call->service->versions, false);
     if (err)
         return command_fail_err(call, "the store cannot be read", err);
     enum admin_status status = command->run(call);
-    versions_abort(call->service->versions);
+    if (!apart)
+        versions_abort(call->service->versions);
     if (status == ADMIN_OK && json_writer_end(call->result) != OK)
         status = command_fail(call, ADMIN_INTERNAL, "the answer is larger than %u bytes", ADMIN_RESULT_BYTES_MAX);
     return status;
@@ -246,6 +259,16 @@ void service_deny(const struct service *service, const struct caller *caller, st
     log_warn("admin.denied", LOG_U64("uid", caller->uid), LOG_SPAN("name", caller->name));
     if (encode_reply(ADMIN_DENIED, message, SPAN(""), reply) != OK)
         buf_clear(reply);
+}
+
+bool service_is_apart(struct span bytes)
+{
+    struct arena arena;
+    struct admin_request *request;
+    arena_init(&arena, COMMAND_ARENA_MAX);
+    const bool apart = wire_decode_admin_request(&arena, bytes, &request) == OK && find_apart(request->command);
+    arena_release(&arena);
+    return apart;
 }
 
 void service_execute(struct service *service, struct span bytes, const struct caller *caller, int64_t now_ms,

@@ -70,6 +70,9 @@ struct command {
 };
 extern const struct command service_commands[];
 extern const unsigned service_command_count;
+/* Queries that take long and read files alone: without a transaction, and nothing of the service but what never changes. */
+extern const struct command service_commands_apart[];
+extern const unsigned service_command_apart_count;
 
 /* Text of an argument; `otherwise` when absent. */
 struct span command_arg(const struct command_call *call, const char *name, struct span otherwise);
@@ -77,6 +80,8 @@ bool command_flag(const struct command_call *call, const char *name); /* "true" 
 enum admin_status command_fail(struct command_call *call, enum admin_status status, const char *fmt, ...)
     PRINTF_LIKE(3, 4);
 
+/* True: service_execute may run this request on another thread. */
+bool service_is_apart(struct span request);
 /* Executes one encoded admin_request and appends the encoded admin_reply. Never fails: what goes wrong is in the reply.
  * Commands see the caller's name as the request's user where it is known; the audit line has name, uid, and the claim
  * where it is another. */

@@ -24,7 +24,8 @@ const char *ledger_endpoint_name(enum endpoint endpoint)
                                          [ENDPOINT_COMPLETIONS] = "completions",
                                          [ENDPOINT_EMBEDDINGS] = "embeddings",
                                          [ENDPOINT_MODELS] = "models",
-                                         [ENDPOINT_MODEL] = "model" };
+                                         [ENDPOINT_MODEL] = "model",
+                                         [ENDPOINT_FEEDBACK] = "feedback" };
     REQUIRE((size_t)endpoint < ARRAY_LEN(names));
     return names[endpoint];
 }

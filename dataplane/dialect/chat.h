@@ -13,7 +13,8 @@ enum endpoint {
     ENDPOINT_COMPLETIONS,
     ENDPOINT_EMBEDDINGS,
     ENDPOINT_MODELS,
-    ENDPOINT_MODEL
+    ENDPOINT_MODEL,
+    ENDPOINT_FEEDBACK /* what a client thinks of an answer: ours, no provider's */
 };
 
 /* What is asked for: read once from the body's index. Spans borrow from body or arena. */

@@ -7,10 +7,9 @@ static const struct {
     enum endpoint endpoint;
     const char *allowed;
 } places[] = {
-    { "/chat/completions", ENDPOINT_CHAT, "POST" },
-    { "/completions", ENDPOINT_COMPLETIONS, "POST" },
-    { "/embeddings", ENDPOINT_EMBEDDINGS, "POST" },
-    { "/models", ENDPOINT_MODELS, "GET, HEAD" },
+    { "/chat/completions", ENDPOINT_CHAT, "POST" }, { "/completions", ENDPOINT_COMPLETIONS, "POST" },
+    { "/embeddings", ENDPOINT_EMBEDDINGS, "POST" }, { "/models", ENDPOINT_MODELS, "GET, HEAD" },
+    { "/feedback", ENDPOINT_FEEDBACK, "POST" },
 };
 
 static int hex_digit(char c)

@@ -1,5 +1,5 @@
 /* openai_chat.h - OpenAI's chat completions, completions, embeddings and models, as a client dialect and as an upstream
- * one.
+ * one; beside them stands our own /v1/feedback.
  *
  * Pure: bytes in, answers out. Source: OpenAI's API reference (chat, completions, embeddings, models, errors) and, for
  * deployments in paths, Azure OpenAI's. Providers that call themselves compatible differ in details: what is

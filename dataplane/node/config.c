@@ -32,6 +32,7 @@ enum setting_kind {
     SETTING_LINK,
     SETTING_ADDRESS,
     SETTING_FILE,
+    SETTING_SOURCE,
     SETTING_LISTENERS,
     SETTING_RESOLVERS,
     SETTING_WORKERS,
@@ -67,6 +68,11 @@ static const struct setting settings[] = {
       "name servers that are asked for providers' addresses: a list of IP[:port] (a libcurl without c-ares, as "
       "Debian's is, "
       "asks the system's for what goes through it: proxies, HTTP/2)" },
+    { "feedback_secret", SETTING_SOURCE, AT(feedback_secret), 0, 0, 0,
+      "file:HOME/" HOME_FEEDBACK_SECRET ", made when missing",
+      "env:NAME or file:PATH: signs request ids, so that only their team gives feedback; the nodes behind one address "
+      "need "
+      "the same" },
     { "workers", SETTING_WORKERS, AT(workers), 0, 1, NODE_WORKERS_MAX, "one per core", "processes that serve" },
     { "records.ship", SETTING_SHARE, AT(records_ship_ppm), SHARE_ALL, 0, SHARE_ALL, NULL,
       "of the units (keys, users) whose records go to the control plane, which judges rollouts and reckons costs by "
@@ -175,6 +181,9 @@ static enum err set_checked_text(const struct setting *setting, char **at, struc
                                setting->name);
     if (setting->kind == SETTING_FILE && span_empty(text))
         return config_complain(ret_message, "%s: the path of a file", setting->name);
+    if (setting->kind == SETTING_SOURCE &&
+        (text.len <= 5 || (!span_starts(text, SPAN("file:")) && (text.len <= 4 || !span_starts(text, SPAN("env:"))))))
+        return config_complain(ret_message, "%s: env:NAME or file:PATH", setting->name);
     return config_set_text(at, text);
 }
 
@@ -216,6 +225,7 @@ static enum err set(const struct setting *setting, struct node_config *config, s
     case SETTING_LINK:
     case SETTING_ADDRESS:
     case SETTING_FILE:
+    case SETTING_SOURCE:
         return set_checked_text(setting, (char **)(void *)((char *)config + setting->offset), text, ret_message);
     case SETTING_LISTENERS:
         return config_listen(config, &text, 1, ret_message);
@@ -541,6 +551,7 @@ void node_config_release(struct node_config *config)
     free(config->operations);
     free(config->ca_file);
     free(config->resolvers);
+    free(config->feedback_secret);
     free(config->source);
     credentials_free(config->credentials);
     *config = (struct node_config){ .home = NULL };

@@ -72,8 +72,9 @@ struct node_config {
     struct listener_config listeners[NODE_LISTENERS_MAX];
     unsigned listener_count;
     char *operations;
-    char *ca_file;   /* NULL: the system's */
-    char *resolvers; /* "127.0.0.1:53,[::1]:53": asked for names instead of the system's; NULL */
+    char *ca_file;         /* NULL: the system's */
+    char *feedback_secret; /* "env:NAME" or "file:PATH"; NULL: the home's (node/feedback_secret.h) */
+    char *resolvers;       /* "127.0.0.1:53,[::1]:53": asked for names instead of the system's; NULL */
     unsigned workers;
     uint64_t records_ship_ppm; /* share of units whose records go to the control plane */
     struct node_limits limits;

@@ -1,6 +1,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "dataplane/node/feedback_secret.h"
 #include "dataplane/node/master_internal.h"
 #include "dataplane/node/metrics.h"
 #include <errno.h>
@@ -176,11 +177,23 @@ static enum err open_supervisor(struct master *m)
                                                                          .events = events });
 }
 
+static enum err prepare_secret(struct master *m)
+{
+    const char *source = m->config->feedback_secret;
+    const enum err err = feedback_secret_prepare(m->config);
+    if (err)
+        log_error("feedback.secret", LOG_STR("from", source ? source : "file:HOME/" HOME_FEEDBACK_SECRET), LOG_ERR(err),
+                  LOG_STR("hint", "the variable or file that feedback_secret names must hold a secret"));
+    return err;
+}
+
 enum err master_open_rooms(struct master *m)
 {
     enum err err = open_changes(m);
     if (!err)
         err = copy_config(m);
+    if (!err)
+        err = prepare_secret(m);
     if (!err)
         err = open_board(m);
     if (!err)

@@ -291,6 +291,7 @@ static enum err read_fields(struct reader *r)
     case ENDPOINT_NONE:
     case ENDPOINT_MODELS:
     case ENDPOINT_MODEL:
+    case ENDPOINT_FEEDBACK:
         break;
     }
     REQUIRE(false && "an endpoint with a body");

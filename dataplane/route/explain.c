@@ -66,6 +66,7 @@ static const char *endpoint_text(enum endpoint endpoint)
     case ENDPOINT_NONE:
     case ENDPOINT_MODELS:
     case ENDPOINT_MODEL:
+    case ENDPOINT_FEEDBACK:
         break;
     }
     return "none";

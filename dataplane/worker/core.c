@@ -72,6 +72,7 @@ enum err core_init(struct core *core, const struct core_options *options)
     random_bytes(&seed, sizeof(seed));
     prng_seed(&core->prng, seed);
     random_bytes(core->ids.s, sizeof(core->ids.s));
+    random_bytes(core->id_key.bytes, sizeof(core->id_key.bytes));
     core_renew_wall(core);
     enum err err = board_attach(options->board_path, &core->board);
     if (err)

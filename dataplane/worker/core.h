@@ -9,6 +9,7 @@
 #include "dataplane/worker/http1.h"
 #include "dataplane/worker/loader.h"
 #include "proto/board.h"
+#include "proto/request_id.h"
 #include <uv.h>
 
 #define CORE_READ_BYTES (64u << 10) /* one read from a client: bounds what one busy client takes of a turn */
@@ -26,10 +27,11 @@ struct core {
     struct loader loader;
     struct upstream_lane *lane;
     struct prng prng;
-    struct prng ids;          /* requests': apart, as clients see them and must not learn what `prng` will choose */
-    struct buf scratch;       /* for the length of one callback */
-    struct arena event_arena; /* the same: what one event of a stream is read with */
-    struct buf lines;         /* an answer's header lines, and its head as the protocol writes it: the same */
+    struct request_id_key id_key; /* of no secret until worker.c gives one: ids of this process alone verify */
+    struct prng ids;              /* requests': apart, as clients see them and must not learn what `prng` will choose */
+    struct buf scratch;           /* for the length of one callback */
+    struct arena event_arena;     /* the same: what one event of a stream is read with */
+    struct buf lines;             /* an answer's header lines, and its head as the protocol writes it: the same */
     struct buf head;
     struct buf
         cipher; /* TLS with clients: records on their way out, and (CORE_READ_BYTES, when first needed) what came */

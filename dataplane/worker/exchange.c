@@ -170,7 +170,7 @@ struct exchange *exchange_begin(struct core *core, struct sink *sink, const stru
     x->head = head;
     x->began_ns = began_ns;
     x->wall_ms = core_wall_ms(core);
-    prng_id(&core->ids, "req_", 24, x->request_id);
+    request_id_make(&core->ids, x->wall_ms, x->request_id);
     exchange_busy(x, began_ns);
     core->retries.active++;
     core_gauge(core, WORKER_REQUESTS_OPEN, 1);

@@ -7,6 +7,7 @@
  *   exchange_settle.c   counters and the record, exactly once
  *   exchange_explain.c  x-fairlead-explain, for those who ask
  *   exchange_models.c   GET /v1/models
+ *   exchange_feedback.c POST /v1/feedback
  *   exchange_shadow.c   the same once more under another arm, for nobody */
 #pragma once
 #include "common/arena.h"
@@ -21,6 +22,7 @@
 #include "dataplane/worker/deadline.h"
 #include "dataplane/worker/exchange.h"
 #include "dataplane/worker/reply.h"
+#include "proto/request_id.h"
 
 #define EXCHANGE_ARENA_BYTES (1u << 20) /* heads, plan, messages: no request needs more; one that does is refused */
 #define EXCHANGE_ASK_BYTES                                                                                             \
@@ -92,12 +94,12 @@ struct exchange {
     const struct http1_head *head;
     struct header_pair *headers;
     struct openai_chat_place place;
-    char request_id[32];
-    bool close;        /* no further request on this connection: our own wish, not the client's */
-    bool head_sent;    /* of a stream */
-    bool early_head;   /* before content, as holding took long: no model could be named */
-    bool content_seen; /* first content has gone to the client: nothing is tried again */
-    bool paused;       /* upstream, because the client is slow */
+    char request_id[REQUEST_ID_BYTES]; /* signed for the team once it is known */
+    bool close;                        /* no further request on this connection: our own wish, not the client's */
+    bool head_sent;                    /* of a stream */
+    bool early_head;                   /* before content, as holding took long: no model could be named */
+    bool content_seen;                 /* first content has gone to the client: nothing is tried again */
+    bool paused;                       /* upstream, because the client is slow */
     unsigned status_sent;
     uint64_t output_bytes, input_bytes;
     struct buf body;
@@ -236,3 +238,7 @@ void exchange_shadows_close(struct core *core);
 
 /* exchange_models.c */
 void exchange_models(struct exchange *x);
+
+/* exchange_feedback.c */
+#define EXCHANGE_FEEDBACK_BYTES (8u << 10) /* a vote is short: nobody buys a large body with it */
+void exchange_feedback(struct exchange *x);

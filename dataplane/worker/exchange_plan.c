@@ -84,6 +84,7 @@ static bool authenticate(struct exchange *x)
         return refuse(x, OUTCOME_BAD_KEY, why);
     }
     x->principal = (struct auth_principal){ .key = x->key, .team = team };
+    request_id_sign(&core->id_key, x->key->team, x->request_id);
     return true;
 }
 
@@ -134,7 +135,9 @@ static bool body_may_come(struct exchange *x)
         if (span_eq_nocase(headers[i].name, SPAN("content-encoding")) &&
             !span_eq_nocase(headers[i].value, SPAN("identity")) && !span_empty(headers[i].value))
             return refuse(x, OUTCOME_BODY_ENCODED, NULL);
-    if (x->head->content_length > 0 && (uint64_t)x->head->content_length > x->core->config->limits.body_bytes)
+    if (x->place.endpoint == ENDPOINT_FEEDBACK)
+        x->body.max = size_min(x->body.max, EXCHANGE_FEEDBACK_BYTES);
+    if (x->head->content_length > 0 && (uint64_t)x->head->content_length > x->body.max)
         return refuse(x, OUTCOME_BODY_TOO_LARGE, NULL);
     return true;
 }
@@ -370,6 +373,10 @@ bool exchange_decide(struct exchange *x)
     if (x->place.endpoint == ENDPOINT_MODELS || x->place.endpoint == ENDPOINT_MODEL) {
         if (choose_arm(x, x->place.model))
             exchange_models(x);
+        return false;
+    }
+    if (x->place.endpoint == ENDPOINT_FEEDBACK) {
+        exchange_feedback(x);
         return false;
     }
     if (!read_ask(x) || (!x->shadow && !choose_arm(x, x->ask.model)))

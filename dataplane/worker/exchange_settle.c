@@ -161,5 +161,6 @@ void exchange_settle(struct exchange *x, enum outcome outcome, const char *error
         count(x, outcome, duration_us);
     if (x->arm_chosen)
         count_in_arm(x, outcome);
-    record(x, outcome, error, duration_us);
+    if (x->place.endpoint != ENDPOINT_FEEDBACK || outcome != OUTCOME_OK) /* its line is the feedback itself */
+        record(x, outcome, error, duration_us);
 }

@@ -1,5 +1,6 @@
 #include "dataplane/worker/worker.h"
 #include "common/log.h"
+#include "dataplane/node/feedback_secret.h"
 #include "dataplane/node/watchdog.h"
 #include "dataplane/worker/backtrace.h"
 #include "dataplane/worker/core.h"
@@ -158,6 +159,15 @@ static bool on_upstream_memory(void *user, size_t before, size_t after)
     return !core_is_full(&w->core);
 }
 
+/* The master has read it at its start. What comes without it is refused, but requests are served. */
+static void take_secret(struct worker *w, const struct node_config *config)
+{
+    const enum err err = feedback_secret_key(config, &w->core.id_key);
+    if (err)
+        log_error("feedback.secret", LOG_ERR(err),
+                  LOG_STR("hint", "no feedback is taken for what this worker answers, until it is replaced"));
+}
+
 static enum err open_core(struct worker *w, const struct worker_options *options)
 {
     const struct node_config *config = options->config;
@@ -191,6 +201,8 @@ static enum err open_core(struct worker *w, const struct worker_options *options
     }
     free(store);
     free(board);
+    if (!err)
+        take_secret(w, config);
     return err;
 }
 

@@ -66,7 +66,7 @@ function watchMost(name) {
 function assertBusy({ status, headers, text, body = text }) {
   assert.equal(status, 503, body);
   assert.match(headers['retry-after'], /^\d+$/);
-  assert.match(headers['x-request-id'], /^req_\w{24}$/);
+  assert.match(headers['x-request-id'], /^req_\w{31}$/);
   assert.match(headers.date, / GMT$/);
   assert.equal(headers['content-type'], 'application/json');
   const { error } = JSON.parse(body);

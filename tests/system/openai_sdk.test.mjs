@@ -59,7 +59,7 @@ describe('answers', () => {
     assert.match(data.choices[0].message.content, /^alpha: /);
     assert.equal(data.usage.completion_tokens, 5);
     assert.equal(response.headers.get('x-fairlead-model'), 'one/m');
-    assert.match(data._request_id, /^req_[a-z0-9]{24}$/);
+    assert.match(data._request_id, /^req_[a-z0-9]{31}$/);
     assert.equal(upHeaders(await lastUp()).authorization, undefined);
   });
 

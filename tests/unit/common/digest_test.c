@@ -136,6 +136,19 @@ static void units_are_uniform(void **state UNUSED)
         assert_in_range(counts[i], 9600, 10400); /* four standard deviations; the seed is fixed */
 }
 
+static void letters_there_and_back(void **state UNUSED)
+{
+    char text[12];
+    uint64_t bits = 0;
+    letters_put(UINT64_C(0xfedcba987654321), text, sizeof(text));
+    assert_true(letters_get(text, sizeof(text), &bits));
+    assert_true(bits == UINT64_C(0xfedcba987654321));
+    letters_put(33, text, 2);
+    assert_memory_equal(text, "33", 2); /* 1 and 1: the lowest bits first */
+    assert_false(letters_get("2l", 2, &bits));
+    assert_false(letters_get("2\0", 2, &bits));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +159,7 @@ int main(void)
         cmocka_unit_test(random_ids),
         cmocka_unit_test(generator_vectors),
         cmocka_unit_test(units_are_uniform),
+        cmocka_unit_test(letters_there_and_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -659,6 +659,63 @@ static void commits_that_fail(void **state)
     }
 }
 
+/* ---- records ---- */
+
+#define WHEN "{\"time\":\"2026-11-22T10:45:0"
+
+static const char recorded[] = WHEN
+    "0.000Z\",\"request_id\":\"r1\",\"team\":\"a\",\"model\":\"p/x\",\"outcome\":\"ok\",\"usage\":{\"input\":10,"
+    "\"output\":5},\"cost_list_nano_usd\":70,\"cost_nano_usd\":60}\n" WHEN
+    "1.000Z\",\"request_id\":\"r2\",\"team\":\"b\",\"model\":\"p/"
+    "x\",\"outcome\":\"error\",\"cost_nano_usd\":100}\n" WHEN
+    "2.000Z\",\"request_id\":\"r3\",\"team\":\"a\",\"model\":\"p/y\",\"outcome\":\"ok\",\"cost_nano_usd\":1}\n" WHEN
+    "3.000Z\",\"request_id\":\"r4\",\"kind\":\"shadow\",\"of\":\"r1\",\"outcome\":\"ok\",\"cost_nano_usd\":7}\n" WHEN
+    "4.000Z\",\"request_id\":\"r1\",\"kind\":\"feedback\",\"metric\":\"feedback\",\"score\":1}\n" WHEN
+    "5.000Z\",\"request_id\":\"r5\",\"team\":\"r1\",\"outcome\":\"ok\"}\n";
+
+static void records_are_found_and_added_up(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/fl-service-records-XXXXXX", command[64];
+    struct recordstore *records;
+    assert_int_equal(ASK("costs"), ADMIN_UNAVAILABLE);
+    assert_int_equal(ASK("records.find", "id", "r1"), ADMIN_UNAVAILABLE);
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(recordstore_open(dir, 0, &records), OK);
+    assert_int_equal(
+        recordstore_append(records, &(struct recordstore_batch){ .node = SPAN("n"),
+                                                                 .segment = SPAN("records-20261122T104500.123Z.jsonl"),
+                                                                 .to = sizeof(recorded) - 1,
+                                                                 .lines = span_cstr(recorded) }),
+        OK);
+    service.records = records;
+    assert_int_equal(ASK("records.find", "id", "r1"), ADMIN_OK); /* newest first; a team of that name is no request */
+    const size_t vote = span_find(reply->result, SPAN("\"metric\"")), shadow = span_find(reply->result, SPAN("\"r4\"")),
+                 request = span_find(reply->result, SPAN("\"usage\""));
+    assert_true(vote < shadow && shadow < request && request != SIZE_MAX);
+    assert_false(result_has("r5"));
+    assert_int_equal(ASK("records.find", "id", "r9"), ADMIN_NOT_FOUND);
+    says("no record of 'r9'");
+    assert_int_equal(ASK("records.find", "id", "r\"1"), ADMIN_INVALID);
+    assert_int_equal(ASK("costs", "by", "team,model"), ADMIN_OK);
+    assert_true(result_has("\"rows\":[{\"team\":\"b\",\"model\":\"p/x\",\"requests\":1,\"errors\":1,"));
+    assert_true(result_has("{\"team\":\"a\",\"model\":\"p/x\",\"requests\":1,\"errors\":0,\"estimated\":0,"
+                           "\"input_tokens\":10,\"cached_tokens\":0,\"output_tokens\":5,\"list_nano_usd\":70,"
+                           "\"charged_nano_usd\":60}"));
+    assert_true(result_has("\"shadow\":{\"requests\":1,") && !result_has("\"rest\""));
+    assert_int_equal(ASK("costs", "by", "day,policy"), ADMIN_OK);
+    assert_true(result_has("{\"day\":\"2026-11-22\",\"policy\":\"v0\",\"requests\":4,"));
+    assert_int_equal(ASK("costs", "since_ms", "1795344302000"), ADMIN_OK); /* 10:45:02 */
+    assert_true(result_has("{\"team\":\"a\",\"requests\":1,") && !result_has("\"b\""));
+    assert_int_equal(ASK("costs", "by", "team,team"), ADMIN_INVALID);
+    assert_int_equal(ASK("costs", "by", "tea"), ADMIN_INVALID);
+    says("--by: 'tea' is none of team, model");
+    assert_int_equal(ASK("costs", "since_ms", "today"), ADMIN_INVALID);
+    recordstore_close(records);
+    (void)snprintf(command, sizeof(command), "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1)
@@ -682,6 +739,7 @@ int main(int argc, char **argv)
         TEST(long_audit_lines),
         TEST(backups),
         TEST(commits_that_fail),
+        TEST(records_are_found_and_added_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,6 +44,7 @@ static void paths_lead_to_endpoints(void **state)
         { "POST", "/embeddings", ENDPOINT_EMBEDDINGS },
         { "GET", "/v1/models", ENDPOINT_MODELS },
         { "HEAD", "/models", ENDPOINT_MODELS },
+        { "POST", "/v1/feedback", ENDPOINT_FEEDBACK },
     };
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         assert_int_equal(place(good[i].method, good[i].target, &p), OK);

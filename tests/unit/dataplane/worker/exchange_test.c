@@ -945,6 +945,117 @@ static void drain_deadline_is_said(void **state)
     rig_stop(&rig);
 }
 
+/* ---- feedback ---- */
+
+/* The status of an answer to this body. */
+static unsigned vote(struct rig *rig, struct client *c, const char *body)
+{
+    uint64_t status = 0;
+    buf_clear(&c->in);
+    ask_extra(rig, c, "/v1/feedback", body, "");
+    UNTIL(rig, has(c, "\r\n\r\n{") && span_ends(buf_span(&c->in), SPAN("}")) | has(c, "true}\n"));
+    assert_int_equal(span_to_u64(span_head(span_skip(buf_span(&c->in), 9), 3), &status), OK);
+    return (unsigned)status;
+}
+
+static void a_team_votes_on_its_own_requests(void **state UNUSED)
+{
+    struct rig rig = { .port = 0 };
+    struct arena arena;
+    char id[REQUEST_ID_BYTES], body[256];
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    request_id_make(&rig.core.ids, 1764000000000, id);
+    request_id_sign(&rig.core.id_key, SPAN("research"), id);
+    (void)snprintf(body, sizeof(body), "{\"request_id\":\"%s\",\"score\":0.5,\"metric\":\"thumbs\",\"comment\":{}}",
+                   id);
+    assert_int_equal(vote(&rig, c, body), 202);
+    struct record read = only_record(&rig, &arena);
+    assert_int_equal(read.kind, RECORD_FEEDBACK);
+    assert_true(span_eq(read.request_id, span_cstr(id)) && span_eq(read.team, SPAN("research")));
+    assert_true(span_eq(read.metric, SPAN("thumbs")) && read.score > 0.49 && read.score < 0.51);
+    arena_release(&arena);
+    (void)snprintf(body, sizeof(body), "{\"request_id\":\"%s\",\"score\":false}", id);
+    assert_int_equal(vote(&rig, c, body), 202);
+    read = only_record(&rig, &arena);
+    assert_true(span_eq(read.metric, SPAN("feedback")) && read.score < -0.99);
+    arena_release(&arena);
+    assert_int_equal(rig.lane.count, 0);
+    rig_stop(&rig);
+}
+
+/* Also: the id that an answer carried is signed for its team. */
+static void nobody_else_votes(void **state UNUSED)
+{
+    struct rig rig = { .port = 0 };
+    char id[REQUEST_ID_BYTES], body[256];
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    static const char *const bad[] = {
+        "",
+        "[]",
+        "{\"score\":1}",
+        "{\"request_id\":7,\"score\":1}",
+        "{\"request_id\":\"req_1\",\"score\":1}",
+        "{\"request_id\":\"req_1\",\"request_id\":\"req_1\",\"score\":1}",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(vote(&rig, c, bad[i]), 400);
+    request_id_make(&rig.core.ids, 1764000000000, id);
+    request_id_sign(&rig.core.id_key, SPAN("sales"), id);
+    (void)snprintf(body, sizeof(body), "{\"request_id\":\"%s\",\"score\":1}", id);
+    assert_int_equal(vote(&rig, c, body), 403);
+    assert_true(has(c, "not_your_request"));
+    const size_t at = span_find(buf_span(&c->in), SPAN("x-request-id: "));
+    const struct span mine = span_head(span_skip(buf_span(&c->in), at + 14), strlen(id));
+    assert_int_equal(request_id_verify(&rig.core.id_key, SPAN("research"), mine), OK);
+    request_id_sign(&rig.core.id_key, SPAN("research"), id);
+    static const char *const wrong[] = { "\"score\":2",
+                                         "\"score\":\"1\"",
+                                         "\"score\":null",
+                                         "\"score\":1,\"metric\":\"\"",
+                                         "\"score\":1,\"metric\":\"a b\"",
+                                         "\"score\":1,\"metric\":3",
+                                         "\"metric\":\"a\"" };
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        (void)snprintf(body, sizeof(body), "{\"request_id\":\"%s\",%s}", id, wrong[i]);
+        assert_int_equal(vote(&rig, c, body), 400);
+    }
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 6 + 1 + 7);
+    assert_null(strstr(buf_cstr(&out), "\"kind\""));
+    buf_release(&out);
+    rig_stop(&rig);
+}
+
+static void a_vote_is_short_and_is_kept_or_refused(void **state UNUSED)
+{
+    static char long_body[8192]; /* as a vote may have */
+    struct rig rig = { .port = 0 };
+    char id[REQUEST_ID_BYTES], body[256];
+    rig_start(&rig, true);
+    struct client *c = rig_client(&rig);
+    request_id_make(&rig.core.ids, 1764000000000, id);
+    request_id_sign(&rig.core.id_key, SPAN("research"), id);
+    (void)snprintf(body, sizeof(body), "{\"request_id\":\"%s\",\"score\":1}", id);
+    fault_arm(FAULT_RECORD, 0, 1);
+    assert_int_equal(vote(&rig, c, body), 503);
+    fault_disarm_all();
+    assert_int_equal(vote(&rig, c, body), 202);
+    memset(long_body, ' ', sizeof(long_body) - 1);
+    char text[256];
+    (void)snprintf(text, sizeof(text),
+                   "POST /v1/feedback HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nTransfer-Encoding: "
+                   "chunked\r\n\r\n2000\r\n",
+                   rig.key);
+    buf_clear(&c->in);
+    say(c, text);
+    say(c, long_body);
+    say(c, " \r\n1\r\n \r\n0\r\n\r\n");
+    UNTIL(&rig, has(c, "HTTP/1.1 413 "));
+    rig_stop(&rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -970,6 +1081,9 @@ int main(void)
         cmocka_unit_test(deadline_covers_all_attempts),
         cmocka_unit_test(whole_answers_pass_byte_by_byte),
         cmocka_unit_test(a_refusal_in_words_is_a_refusal),
+        cmocka_unit_test(a_team_votes_on_its_own_requests),
+        cmocka_unit_test(nobody_else_votes),
+        cmocka_unit_test(a_vote_is_short_and_is_kept_or_refused),
         cmocka_unit_test(whole_failures_in_200_fail_over),
         cmocka_unit_test(odd_content_types_are_left_out),
         cmocka_unit_test(an_empty_answer_by_limit_passes),
