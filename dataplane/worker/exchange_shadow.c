@@ -226,7 +226,7 @@ static void begin(struct core *core, struct exchange_shadow *s)
     s->table = NULL;
     buf_init(&s->body, 0);
     buf_init(&x->answer, SHADOW_ANSWER_BYTES);
-    prng_id(&core->ids, "req_", 24, x->request_id);
+    request_id_make(&core->ids, core_wall_ms(core), x->request_id);
     x->wall_ms = core_wall_ms(core);
     x->began_ns = clock_ns();
     exchange_busy(x, x->began_ns);
