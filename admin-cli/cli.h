@@ -173,6 +173,13 @@ int run_shadow_stop(struct cli *cli);
 int run_teams_apply(struct cli *cli); /* commands_directory.c */
 int run_teams_diff(struct cli *cli);
 int run_teams_list(struct cli *cli);
+/* A new key, made here: only its hash leaves this process. */
+#define KEY_TEXT_BYTES 47u /* "fl-", 43 characters of 5 bits each, and a NUL */
+struct key_secret {
+    char text[KEY_TEXT_BYTES];
+    char hash[SHA256_HEX + 1];
+};
+void key_secret_make(struct key_secret *secret, struct call *call); /* adds hash and hint to the call */
 int run_keys_create(struct cli *cli);
 int run_keys_list(struct cli *cli);
 int run_keys_rotate(struct cli *cli);
@@ -219,11 +226,14 @@ int run_context_show(struct cli *cli);
 int run_context_use(struct cli *cli);
 int run_context_add(struct cli *cli);
 int run_context_remove(struct cli *cli);
-int run_init(struct cli *cli); /* init.c */
+/* Writes the home's first files from what is found. */
+int init_files(struct cli *cli); /* init.c */
+int run_init(struct cli *cli);
 /* Pid of who holds a lock in the home; 0 when nobody does. */
 long cli_holder(const struct cli *cli, const char *lock); /* up.c */
 int run_up(struct cli *cli);
 int run_down(struct cli *cli);
+int run_dev(struct cli *cli);        /* dev.c */
 int run_completion(struct cli *cli); /* docs.c */
 int run_man(struct cli *cli);
 int run_help(struct cli *cli);

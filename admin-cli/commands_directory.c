@@ -91,14 +91,9 @@ int run_teams_list(struct cli *cli)
 
 /* ---- keys ---- */
 
-struct secret {
-    char text[sizeof(KEY_PREFIX) + KEY_RANDOM_CHARS];
-    char hash[SHA256_HEX + 1];
-};
-
-/* Made here and shown here: only its hash leaves this process. */
-static void make_secret(struct secret *secret, struct call *call)
+void key_secret_make(struct key_secret *secret, struct call *call)
 {
+    _Static_assert(sizeof(KEY_PREFIX) + KEY_RANDOM_CHARS == KEY_TEXT_BYTES, "the whole key");
     random_id(KEY_PREFIX, KEY_RANDOM_CHARS, secret->text);
     const struct sha256 hash = sha256_of(span_cstr(secret->text));
     hex_encode(hash.bytes, SHA256_BYTES, secret->hash);
@@ -107,7 +102,7 @@ static void make_secret(struct secret *secret, struct call *call)
 }
 
 static int print_new_key(struct cli *cli, const struct admin_reply *reply, const struct json_index *ix,
-                         const struct secret *secret)
+                         const struct key_secret *secret)
 {
     static const struct column fields[] = { { "id", "id", COLUMN_TEXT },
                                             { "team", "team", COLUMN_TEXT },
@@ -133,14 +128,14 @@ static int print_new_key(struct cli *cli, const struct admin_reply *reply, const
 int run_keys_create(struct cli *cli)
 {
     struct call call = { .command = "keys.create", .is_change = true };
-    struct secret secret;
+    struct key_secret secret;
     const struct admin_reply *reply;
     struct json_index ix;
     call_arg_cstr(&call, "team", cli_default(cli, "team"));
     call_option(cli, &call, "routes");
     call_option(cli, &call, "expires");
     call_option(cli, &call, "tag");
-    make_secret(&secret, &call);
+    key_secret_make(&secret, &call);
     const int code = call_ask(cli, &call, &reply, &ix);
     return code == EXIT_GOOD ? print_new_key(cli, reply, &ix, &secret) : code;
 }
@@ -148,12 +143,12 @@ int run_keys_create(struct cli *cli)
 int run_keys_rotate(struct cli *cli)
 {
     struct call call = { .command = "keys.rotate", .is_change = true };
-    struct secret secret;
+    struct key_secret secret;
     const struct admin_reply *reply;
     struct json_index ix;
     call_arg_cstr(&call, "id", cli_arg(cli, 0));
     call_option(cli, &call, "overlap");
-    make_secret(&secret, &call);
+    key_secret_make(&secret, &call);
     const int code = call_ask(cli, &call, &reply, &ix);
     if (code == EXIT_GOOD && !cli->json && !cli->dry_run)
         fprintf(stderr, SPAN_FMT "\n", SPAN_ARG(reply->message));

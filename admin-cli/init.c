@@ -406,7 +406,7 @@ static void print_next(const struct cli *cli)
     free(usual);
 }
 
-int run_init(struct cli *cli)
+int init_files(struct cli *cli)
 {
     struct files f = { .providers = BUF_INIT(TEXT_BYTES_MAX),
                        .models = BUF_INIT(TEXT_BYTES_MAX),
@@ -435,13 +435,19 @@ int run_init(struct cli *cli)
                         cli->home);
     if (code == EXIT_GOOD)
         code = write_all(cli, &f);
-    if (code == EXIT_GOOD)
-        print_next(cli);
     buf_release(&f.providers);
     buf_release(&f.models);
     buf_release(&f.members);
     buf_release(&f.node);
     buf_release(&f.names);
     buf_release(&presets);
+    return code;
+}
+
+int run_init(struct cli *cli)
+{
+    const int code = init_files(cli);
+    if (code == EXIT_GOOD)
+        print_next(cli);
     return code;
 }

@@ -115,7 +115,7 @@ static const struct opt explain_options[] = {
 };
 static const struct opt changes_options[] = {
     { "since", 0, OPT_TEXT, "TIME", "from this long ago until now (default: 30m)" },
-    { "follow", 'f', OPT_FLAG, NULL, "go on printing what happens, until interrupted" },
+    { "follow", 0, OPT_FLAG, NULL, "go on printing what happens, until interrupted" },
 };
 static const struct opt audit_options[] = {
     { "since", 0, OPT_TEXT, "TIME", "all of this long ago until now (30m, 7d), instead of the newest" },
@@ -157,6 +157,13 @@ static const struct opt up_options[] = {
       "open the admin socket to this group; HOME/roles.yaml says who of them may do what" },
     { "detach", 'd', OPT_FLAG, NULL, "go to the background once everything is ready; logs go to HOME/log" },
 };
+static const struct opt dev_options[] = {
+    { "listen", 0, OPT_TEXT, "ADDR:PORT", "where clients ask (default: 127.0.0.1:4000)" },
+    { "operations", 0, OPT_TEXT, "ADDR:PORT", "/metrics, /livez, /readyz (default: 127.0.0.1:4001)" },
+    { "workers", 0, OPT_TEXT, "N", "worker processes (default: one per core)" },
+    { "prices", 0, OPT_TEXT, "FILE_OR_URL", "catalog for the price feed (default: the shipped book)" },
+    { "yes", 'y', OPT_FLAG, NULL, "do not ask whether a first policy shall be written" },
+};
 static const struct opt upgrade_options[] = {
     { "binary", 0, OPT_TEXT, "PATH",
       "the program to become (default: the one that stands where the node's came from)" },
@@ -184,6 +191,20 @@ const struct cli_command cli_commands[] = {
       .brief = "run control plane, prober, price feed and a node on this machine",
       .more = "Runs in the foreground until interrupted, or with --detach in the background. What crashes is started "
               "again. Running it twice is harmless." },
+    { .path = "dev",
+      .arguments = "[FILE]",
+      .args_most = 1,
+      .local = true,
+      .nowhere = true,
+      OPTIONS(dev_options),
+      .run = run_dev,
+      .brief = "a Fairlead of one's own in the foreground: a key, reload on save, a line for each request",
+      .more =
+          "FILE is the policy (default: policy.yaml here; a first one is offered where there is none). It is pushed "
+          "whenever it, or another YAML file beside it, is saved; when something is wrong with it that is printed, "
+          "and what was live stays live. A node.yaml beside it is taken; without one, keys of providers come from "
+          "the environment as `fairlead init` finds them. Everything else lies in .fairlead beside FILE, or where "
+          "--home says. Ctrl-C ends it all." },
     { .path = "down", .arguments = "", .local = true, .run = run_down, .brief = "stop everything that `up` started" },
     { .path = "reload",
       .arguments = "",

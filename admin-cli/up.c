@@ -1,7 +1,7 @@
 /* up and down: the programs of one machine, started together, watched, started again when they crash, stopped together.
  */
-#include "admin-cli/cli.h"
 #include "admin-cli/detach.h"
+#include "admin-cli/house.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -19,24 +19,12 @@
 #define STOP_LIMIT_MS    45000u /* the node's drain takes up to 30 s; a supervisor stops its house in that time */
 #define RESTART_PAUSE_MS 500u   /* grows to 16 times that while it keeps crashing */
 #define POLL_MS          50
-#define ARGS_MAX         16u
 #define ODD_LIMIT_MS     2000u /* a node that refuses or waits for adoption is given this long, then it is told */
 
 extern char **environ;
 
-struct part {                /* one program of the house */
-    const char *name, *lock; /* program and its lock in the home, which tells its pid */
-    char *args[ARGS_MAX];
-    unsigned arg_count;
-    pid_t pid; /* ours; 0: not running, or another supervisor's that we watch by its lock */
-    uint64_t started_ms, start_at_ms;
-    unsigned crashes;
-};
-
 #define HOME_LISTEN     HOME_RUN "/listen" /* written by the node: where it listens */
 #define HOME_OPERATIONS HOME_RUN "/operations"
-
-enum { PART_CONTROL, PART_NODE, PART_PROBER, PART_PRICEFEED, PARTS };
 
 static volatile sig_atomic_t stop_asked;
 
@@ -62,40 +50,42 @@ long cli_holder(const struct cli *cli, const char *lock)
     return pid;
 }
 
-static void add_arg(struct part *part, const char *name, const char *value)
+static void add_arg(struct house_part *part, const char *name, const char *value)
 {
-    REQUIRE(part->arg_count + 3 < ARGS_MAX);
+    REQUIRE(part->arg_count + 3 < HOUSE_ARGS_MAX);
     if (!value)
         return;
     part->args[part->arg_count++] = (char *)(uintptr_t)name;
     part->args[part->arg_count++] = (char *)(uintptr_t)value;
 }
 
-static void describe_parts(const struct cli *cli, struct part *parts)
+void house_describe(const struct cli *cli, struct house_part *parts, int output)
 {
     const char *prices = opts_text(&cli->given, "prices", NULL);
     const char *listen = opts_text(&cli->given, "listen", NULL);
     const char *operations = opts_text(&cli->given, "operations", NULL);
-    parts[PART_CONTROL] = (struct part){ .name = "fairlead-controlplane", .lock = HOME_CONTROL_LOCK };
-    parts[PART_NODE] = (struct part){ .name = "fairlead-dataplane", .lock = HOME_NODE_LOCK };
-    parts[PART_PROBER] = (struct part){ .name = "fairlead-prober", .lock = HOME_PROBER_LOCK };
-    parts[PART_PRICEFEED] = (struct part){ .name = "fairlead-pricefeed", .lock = HOME_PRICEFEED_LOCK };
-    for (unsigned i = 0; i < PARTS; i++) {
+    parts[HOUSE_CONTROL] = (struct house_part){ .name = "fairlead-controlplane", .lock = HOME_CONTROL_LOCK };
+    parts[HOUSE_NODE] = (struct house_part){ .name = "fairlead-dataplane", .lock = HOME_NODE_LOCK };
+    parts[HOUSE_PROBER] = (struct house_part){ .name = "fairlead-prober", .lock = HOME_PROBER_LOCK };
+    parts[HOUSE_PRICEFEED] = (struct house_part){ .name = "fairlead-pricefeed", .lock = HOME_PRICEFEED_LOCK };
+    for (unsigned i = 0; i < HOUSE_PARTS; i++) {
+        parts[i].output = output;
         parts[i].args[parts[i].arg_count++] = (char *)(uintptr_t)parts[i].name;
         add_arg(&parts[i], "--home", cli->home);
     }
-    add_arg(&parts[PART_CONTROL], "--admin-group", opts_text(&cli->given, "admin-group", NULL));
-    add_arg(&parts[PART_NODE], "--listen", listen);
-    add_arg(&parts[PART_NODE], "--operations", operations);
-    add_arg(&parts[PART_NODE], "--workers", opts_text(&cli->given, "workers", NULL));
+    add_arg(&parts[HOUSE_CONTROL], "--admin-group", opts_text(&cli->given, "admin-group", NULL));
+    add_arg(&parts[HOUSE_NODE], "--listen", listen);
+    add_arg(&parts[HOUSE_NODE], "--operations", operations);
+    add_arg(&parts[HOUSE_NODE], "--workers", opts_text(&cli->given, "workers", NULL));
     if (prices)
-        add_arg(&parts[PART_PRICEFEED], strstr(prices, "://") ? "--url" : "--file", prices);
+        add_arg(&parts[HOUSE_PRICEFEED], strstr(prices, "://") ? "--url" : "--file", prices);
 }
 
-static int start_part(struct part *part)
+static int start_part(struct house_part *part)
 {
     char *program = cli_program(part->name);
     posix_spawnattr_t attributes;
+    posix_spawn_file_actions_t actions;
     sigset_t none, usual;
     part->args[part->arg_count] = NULL;
     sigemptyset(&none);
@@ -103,13 +93,19 @@ static int start_part(struct part *part)
     sigaddset(&usual, SIGINT);
     sigaddset(&usual, SIGTERM);
     posix_spawnattr_init(&attributes);
+    posix_spawn_file_actions_init(&actions);
+    if (part->output >= 0) {
+        posix_spawn_file_actions_adddup2(&actions, part->output, 1);
+        posix_spawn_file_actions_adddup2(&actions, part->output, 2);
+    }
     /* A group of its own: an interrupt from the terminal reaches us alone, and we stop the house in order. */
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setpgroup(&attributes, 0);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setsigdefault(&attributes, &usual);
-    const int rc = program ? posix_spawnp(&part->pid, program, NULL, &attributes, part->args, environ) : ENOMEM;
+    const int rc = program ? posix_spawnp(&part->pid, program, &actions, &attributes, part->args, environ) : ENOMEM;
     posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
     free(program);
     part->started_ms = clock_ms();
     if (rc != 0) {
@@ -121,7 +117,7 @@ static int start_part(struct part *part)
 
 /* ---- readiness ---- */
 
-static char *read_line(const struct cli *cli, const char *relative)
+char *house_line(const struct cli *cli, const char *relative)
 {
     char *path = file_join(cli->home, relative);
     struct buf text = BUF_INIT(4096);
@@ -136,7 +132,7 @@ static char *read_line(const struct cli *cli, const char *relative)
     return line;
 }
 
-static bool reap(struct part *parts, bool restart);
+static bool reap(struct house_part *parts, bool restart);
 
 /* The control plane's status without a word when it does not answer: it may be starting. Resets the arena. */
 static bool look(struct cli *cli, struct json_index *ret)
@@ -152,7 +148,7 @@ static bool look(struct cli *cli, struct json_index *ret)
 
 /* Waits until the control plane answers; false when it cannot be had in time or we are to stop. parts: NULL when they
  * are another supervisor's. */
-static bool wait_control(struct cli *cli, struct part *parts)
+static bool wait_control(struct cli *cli, struct house_part *parts)
 {
     const uint64_t start = clock_ms();
     struct json_index ix;
@@ -229,14 +225,14 @@ static enum serving node_serving(const struct cli *cli, const struct json_index 
 
 /* Waits until this machine's node listens and serves what is live. A node that listens but cannot serve it is up all
  * the same, and told about: it serves its last good table, or can be helped only while the house runs. */
-static bool wait_serving(struct cli *cli, struct part *parts)
+static bool wait_serving(struct cli *cli, struct house_part *parts)
 {
     const uint64_t start = clock_ms();
     bool bound = false;
     while (!stop_asked && clock_ms() - start < READY_LIMIT_MS) {
         struct json_index ix;
-        char *listening = read_line(cli, HOME_LISTEN);
-        bound = listening != NULL && (!parts || parts[PART_NODE].pid || cli_holder(cli, HOME_NODE_LOCK));
+        char *listening = house_line(cli, HOME_LISTEN);
+        bound = listening != NULL && (!parts || parts[HOUSE_NODE].pid || cli_holder(cli, HOME_NODE_LOCK));
         free(listening);
         if (bound && look(cli, &ix)) {
             const enum serving serving = node_serving(cli, &ix);
@@ -258,14 +254,14 @@ static bool wait_serving(struct cli *cli, struct part *parts)
 
 /* Takes note of ended children. False when one of the two that must run ended while starting up (restart not yet asked
  * for). */
-static bool reap(struct part *parts, bool restart)
+static bool reap(struct house_part *parts, bool restart)
 {
     bool fine = true;
     int status;
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-        for (unsigned i = 0; i < PARTS; i++) {
-            struct part *part = &parts[i];
+        for (unsigned i = 0; i < HOUSE_PARTS; i++) {
+            struct house_part *part = &parts[i];
             if (part->pid != pid)
                 continue;
             part->pid = 0;
@@ -275,22 +271,19 @@ static bool reap(struct part *parts, bool restart)
             if (!stop_asked)
                 log_warn("part.ended", LOG_STR("program", part->name), LOG_I64("pid", pid),
                          LOG_I64("status", WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status)));
-            if (!restart && (i == PART_CONTROL || i == PART_NODE))
+            if (!restart && (i == HOUSE_CONTROL || i == HOUSE_NODE))
                 fine = false;
         }
     }
     return fine;
 }
 
-static void watch(struct cli *cli, struct part *parts)
+void house_watch(const struct cli *cli, struct house_part *parts)
 {
-    while (!stop_asked) {
-        reap(parts, true);
-        for (unsigned i = 0; i < PARTS && !stop_asked; i++) {
-            if (parts[i].pid == 0 && clock_ms() >= parts[i].start_at_ms && cli_holder(cli, parts[i].lock) == 0)
-                start_part(&parts[i]);
-        }
-        poll(NULL, 0, 200);
+    reap(parts, true);
+    for (unsigned i = 0; i < HOUSE_PARTS && !stop_asked; i++) {
+        if (parts[i].pid == 0 && clock_ms() >= parts[i].start_at_ms && cli_holder(cli, parts[i].lock) == 0)
+            start_part(&parts[i]);
     }
 }
 
@@ -325,17 +318,15 @@ static bool stop_one(const struct cli *cli, const char *name, const char *lock, 
     return false;
 }
 
-/* The node first, so that no request is cut; the control plane last, so that the others can say goodbye. parts: NULL
- * when none is ours. */
-static bool stop_house(const struct cli *cli, const struct part *parts)
+bool house_stop(const struct cli *cli, const struct house_part *parts)
 {
     static const struct {
         const char *name, *lock;
         unsigned part;
-    } order[] = { { "fairlead-dataplane", HOME_NODE_LOCK, PART_NODE },
-                  { "fairlead-prober", HOME_PROBER_LOCK, PART_PROBER },
-                  { "fairlead-pricefeed", HOME_PRICEFEED_LOCK, PART_PRICEFEED },
-                  { "fairlead-controlplane", HOME_CONTROL_LOCK, PART_CONTROL } };
+    } order[] = { { "fairlead-dataplane", HOME_NODE_LOCK, HOUSE_NODE },
+                  { "fairlead-prober", HOME_PROBER_LOCK, HOUSE_PROBER },
+                  { "fairlead-pricefeed", HOME_PRICEFEED_LOCK, HOUSE_PRICEFEED },
+                  { "fairlead-controlplane", HOME_CONTROL_LOCK, HOUSE_CONTROL } };
     bool stopped = true;
     for (size_t i = 0; i < ARRAY_LEN(order); i++)
         stopped = stop_one(cli, order[i].name, order[i].lock, parts ? parts[order[i].part].pid : 0) && stopped;
@@ -346,7 +337,7 @@ static bool stop_house(const struct cli *cli, const struct part *parts)
 
 static void print_ready(struct cli *cli)
 {
-    char *api = read_line(cli, HOME_LISTEN), *operations = read_line(cli, HOME_OPERATIONS);
+    char *api = house_line(cli, HOME_LISTEN), *operations = house_line(cli, HOME_OPERATIONS);
     const size_t len = api ? strcspn(api, " ") : 0; /* "127.0.0.1:8443 tls", "unix:/run/api.sock" */
     const bool local = api && strncmp(api, "unix:", 5) == 0, tls = api && strncmp(api + len, " tls", 4) == 0;
     struct json_index ix;
@@ -386,26 +377,26 @@ static void tell_unheeded(const struct cli *cli, const char *const *names, size_
 static void tell_running(const struct cli *cli, unsigned part)
 {
     static const char *const of_node[] = { "listen", "operations", "workers" }, *const of_feed[] = { "prices" };
-    if (part == PART_NODE)
+    if (part == HOUSE_NODE)
         tell_unheeded(cli, of_node, ARRAY_LEN(of_node), "the node");
-    if (part == PART_PRICEFEED)
+    if (part == HOUSE_PRICEFEED)
         tell_unheeded(cli, of_feed, ARRAY_LEN(of_feed), "the price feed");
 }
 
-static int bring_up(struct cli *cli, struct part *parts)
+int house_bring_up(struct cli *cli, struct house_part *parts)
 {
-    for (unsigned i = 0; i < PARTS; i++) {
+    for (unsigned i = 0; i < HOUSE_PARTS; i++) {
         if (cli_holder(cli, parts[i].lock) != 0) { /* left by a supervisor that died: watched by its lock */
             log_info("part.running", LOG_STR("program", parts[i].name));
             tell_running(cli, i);
             continue;
         }
-        if (i == PART_NODE)
+        if (i == HOUSE_NODE)
             forget_addresses(cli);
         if (start_part(&parts[i]) != 0)
             return cli_fail(cli, EXIT_FAILED, "%s cannot be started; is it installed beside this program?",
                             parts[i].name);
-        if (i == PART_CONTROL && !wait_control(cli, parts))
+        if (i == HOUSE_CONTROL && !wait_control(cli, parts))
             return stop_asked ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "the control plane did not come up");
     }
     bool live = false;
@@ -418,25 +409,38 @@ static int bring_up(struct cli *cli, struct part *parts)
     return EXIT_GOOD;
 }
 
-static int supervise(struct cli *cli)
+void house_take_signals(void)
 {
-    struct part parts[PARTS];
     const struct sigaction action = { .sa_handler = on_stop };
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL); /* the terminal went */
     signal(SIGPIPE, SIG_IGN);
+}
+
+bool house_stop_asked(void)
+{
+    return stop_asked != 0;
+}
+
+static int supervise(struct cli *cli)
+{
+    struct house_part parts[HOUSE_PARTS];
+    house_take_signals();
     log_setup("up", LOG_LEVEL_INFO, LOG_FORMAT_TEXT);
-    describe_parts(cli, parts);
-    const int code = bring_up(cli, parts);
+    house_describe(cli, parts, -1);
+    const int code = house_bring_up(cli, parts);
     if (code == EXIT_GOOD && !stop_asked) {
         if (!detach_tell(EXIT_GOOD))
             print_ready(cli);
-        watch(cli, parts);
+        while (!stop_asked) {
+            house_watch(cli, parts);
+            poll(NULL, 0, 200);
+        }
     }
     if (!detach_is_child() && stop_asked)
         fprintf(stderr, "fairlead: stopping; streams under way may finish\n");
-    const bool stopped = stop_house(cli, parts);
+    const bool stopped = house_stop(cli, parts);
     (void)detach_tell(code != EXIT_GOOD ? code : EXIT_FAILED); /* stopped before it was up */
     return code != EXIT_GOOD ? code : stopped ? EXIT_GOOD : EXIT_FAILED;
 }
@@ -444,8 +448,8 @@ static int supervise(struct cli *cli)
 /* `up` where it is up: what the options name is pushed. */
 static int up_again(struct cli *cli, long pid)
 {
-    tell_running(cli, PART_NODE);
-    tell_running(cli, PART_PRICEFEED);
+    tell_running(cli, HOUSE_NODE);
+    tell_running(cli, HOUSE_PRICEFEED);
     if (!wait_control(cli, NULL))
         return cli_fail(cli, EXIT_UNREACHABLE,
                         "another `fairlead up` (pid %ld) holds %s, but its control plane does not answer", pid,
@@ -461,8 +465,7 @@ static int up_again(struct cli *cli, long pid)
     return EXIT_GOOD;
 }
 
-/* The home made, its name final. */
-static int make_home(struct cli *cli)
+int house_make_home(struct cli *cli)
 {
     char path[PATH_MAX];
     if (strlen(cli->home) + sizeof("/" HOME_EVIDENCE_SOCKET) > IPC_PATH_BYTES_MAX)
@@ -484,16 +487,22 @@ static int make_home(struct cli *cli)
     return EXIT_GOOD;
 }
 
+enum err house_lock(const struct cli *cli, int *ret_fd, long *ret_pid)
+{
+    char *lock = file_join(cli->home, HOME_UP_LOCK);
+    const enum err err = lock ? file_lock(lock, ret_fd, ret_pid) : ERR_NOMEM;
+    free(lock);
+    return err;
+}
+
 int run_up(struct cli *cli)
 {
     long pid = 0;
     int fd = -1;
-    int code = make_home(cli);
+    int code = house_make_home(cli);
     if (code != EXIT_GOOD)
         return code;
-    char *lock = file_join(cli->home, HOME_UP_LOCK);
-    const enum err err = lock ? file_lock(lock, &fd, &pid) : ERR_NOMEM;
-    free(lock);
+    const enum err err = house_lock(cli, &fd, &pid);
     if (err == ERR_CONFLICT)
         return up_again(cli, pid);
     if (err)
@@ -584,7 +593,7 @@ int run_down(struct cli *cli)
                   cli_holder(cli, HOME_NODE_LOCK) || cli_holder(cli, HOME_PROBER_LOCK) ||
                   cli_holder(cli, HOME_PRICEFEED_LOCK);
     bool stopped = stop_one(cli, "fairlead up", HOME_UP_LOCK, 0);
-    stopped = stop_house(cli, NULL) && stopped; /* what a dead supervisor left */
+    stopped = house_stop(cli, NULL) && stopped; /* what a dead supervisor left */
     was_up = stop_orphans(cli) || was_up;
     stopped = stop_guests(cli, &was_up) && stopped;
     if (!was_up)
