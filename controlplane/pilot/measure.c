@@ -46,9 +46,11 @@ static bool ttft(const struct record *r, enum outcome outcome, double *ret)
         return false;
     if (r->ttft_us > 0)
         *ret = (double)first_content_us(r) / 1000;
+    else if (outcome == OUTCOME_OK && !r->stream)
+        *ret = (double)r->total_us / 1000;
     else
         *ret = INFINITY;
-    return r->ttft_us > 0 || outcome == OUTCOME_ERROR || outcome == OUTCOME_CANCELLED;
+    return isfinite(*ret) || outcome == OUTCOME_ERROR || outcome == OUTCOME_CANCELLED;
 }
 
 static bool speed(const struct record *r, enum outcome outcome, double *ret)

@@ -7,8 +7,8 @@
  *
  *   errors     1: no answer, a broken-off one, or a refusal (4xx) after the body was read: what a policy no longer serves
  *              is harm too, and clients' own mistakes fall on all arms alike. Limits (402, 429 of ours) say nothing.
- *   ttft       ms from the first attempt's start to first content, earlier failed attempts included; INFINITY where none
- *              ever came (failed, timed out, or the client gave up waiting).
+ *   ttft       ms from the first attempt's start to first content, earlier failed attempts included; the whole answer's
+ *              where it is not streamed; INFINITY where none ever came (failed, timed out, or the client gave up waiting).
  *   speed      output tokens per second after the first one, of streams with at least MEASURE_SPEED_TOKENS.
  *   cost       nano-dollars charged, of what was answered at all.
  *   refusals   1: refused by a content filter or by the model, or an empty answer; not of embeddings.
