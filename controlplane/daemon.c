@@ -54,6 +54,7 @@ struct daemon {
     bool decide_now;
     bool decide_failed;   /* the last time: the timer tries again, not every tick */
     bool prices_unstored; /* the last try failed */
+    bool held_unstored;   /* likewise, of weights */
     bool pilot_lost;      /* what is stored could not be read the last time */
     bool stopping;
     int lock_fd;
@@ -148,6 +149,24 @@ static enum err store_prices(struct daemon *d)
     return versions_commit(d->versions);
 }
 
+/* What weights are held while arms are compared, for a restart in the middle of it. */
+static enum err store_held(struct daemon *d)
+{
+    struct buf blob = BUF_INIT(FRAME_BYTES_MAX);
+    enum err err = evidence_held_export(d->learned, &blob);
+    if (!err)
+        err = versions_begin(d->versions, true);
+    if (!err) {
+        err = versions_blob_put(d->versions, SPAN("held_weights"), buf_span(&blob));
+        if (err)
+            versions_abort(d->versions);
+        else
+            err = versions_commit(d->versions);
+    }
+    buf_release(&blob);
+    return err;
+}
+
 static void decide(struct daemon *d, int64_t now_ms)
 {
     struct arena arena;
@@ -165,6 +184,12 @@ static void decide(struct daemon *d, int64_t now_ms)
             log_error("evidence.store", LOG_ERR(err));
     }
     nodes_watch(d->nodes, now_ms);
+    if (evidence_held_unstored(d->learned) || d->held_unstored) {
+        err = store_held(d);
+        d->held_unstored = err != OK;
+        if (err)
+            log_error("weights.store", LOG_ERR(err));
+    }
     d->decided_at_ms = now_ms;
     d->decide_now = false;
     arena_release(&arena);
@@ -588,6 +613,9 @@ static enum err open_rooms(struct daemon *d)
             err = evidence_import(d->learned, blob);
         if (err == ERR_NOT_FOUND)
             err = OK;
+        if (versions_blob_get(d->versions, &arena, SPAN("held_weights"), &blob) == OK &&
+            evidence_held_import(d->learned, blob) != OK)
+            log_warn("weights.import", LOG_STR("hint", "weights of arms that are compared are held anew"));
         versions_abort(d->versions);
     }
     arena_release(&arena);

@@ -13,6 +13,7 @@ enum err evidence_state_new(struct evidence_state **ret)
     if (!state)
         return ERR_NOMEM;
     arena_init(&state->head_arena, HEAD_ARENA_MAX);
+    arena_init(&state->restored_arena, 0);
     if (prices_new(&state->prices) != OK || probes_new(&state->probes) != OK ||
         telemetry_new(&state->telemetry) != OK) {
         evidence_state_free(state);
@@ -37,6 +38,7 @@ void evidence_state_free(struct evidence_state *state)
     for (uint32_t i = 0; i < state->followed_count; i++)
         followed_free(state->followed[i]);
     arena_release(&state->head_arena);
+    arena_release(&state->restored_arena);
     free(state->models);
     free(state->verdicts);
     prices_free(state->prices);
@@ -149,8 +151,9 @@ static enum err find_tiers(const struct evidence_state *state, struct followed *
             *t = (struct followed_tier){ .route = route, .tier = i };
             t->weights_ppm = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, uint32_t);
             t->told_ppm = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, uint32_t);
+            t->held_ppm = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, uint32_t);
             t->last = ARENA_ARRAY(&f->arena, route->tiers[i].member_count, struct weights_outcome);
-            if (!t->weights_ppm || !t->told_ppm || !t->last)
+            if (!t->weights_ppm || !t->told_ppm || !t->held_ppm || !t->last)
                 return ERR_NOMEM;
             begin_weights(state, f, t);
             memcpy(t->told_ppm, t->weights_ppm, route->tiers[i].member_count * sizeof *t->told_ppm);

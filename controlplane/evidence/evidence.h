@@ -66,6 +66,13 @@ MUST_CHECK enum err
 evidence_weights_reset(struct evidence_state *state,
                        struct span route); /* back to the policy's prior; empty: all. ERR_NOT_FOUND */
 
+/* While a head has assignments, weights of scored tiers are held in all arms, as the evidence had them when the comparison
+ * began; what is down gets 0 all the same. So that a restart changes nothing in the middle of it: true when what is held
+ * has not been exported yet; the blob; and reading it at start. ERR_CORRUPT, ERR_NOMEM: weights are held anew. */
+bool evidence_held_unstored(const struct evidence_state *state);
+MUST_CHECK enum err evidence_held_export(struct evidence_state *state, struct buf *out);
+MUST_CHECK enum err evidence_held_import(struct evidence_state *state, struct span blob);
+
 /* -- looking: each writes one JSON value. Times in ms since 1970, 0: never; prices in US dollars per million tokens, as
  * numbers -- */
 

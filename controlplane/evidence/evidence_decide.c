@@ -213,7 +213,7 @@ static bool any_stirs(const struct followed *f, const struct tier *tier)
     return false;
 }
 
-static void decide_tier(const struct followed *f, struct followed_tier *t)
+static void decide_tier(struct evidence_state *state, const struct followed *f, struct followed_tier *t)
 {
     struct weights_member members[TIER_MEMBERS_MAX];
     struct weights_outcome outcome[TIER_MEMBERS_MAX];
@@ -230,9 +230,10 @@ static void decide_tier(const struct followed *f, struct followed_tier *t)
         members[i].was = t->last[i].excluded;
     }
     weights_decide(tier, members, tier->member_count, t->weights_ppm, outcome);
+    const bool held = evidence_hold_tier(state, f, t, members, outcome);
     t->still = !t->frozen;
     for (uint32_t i = 0; i < tier->member_count; i++) {
-        if (t->frozen)
+        if (t->frozen && !held)
             outcome[i].weight_ppm = t->weights_ppm[i];
         t->still &= outcome[i].weight_ppm == t->weights_ppm[i] && outcome[i].excluded == t->last[i].excluded;
         t->weights_ppm[i] = outcome[i].weight_ppm;
@@ -273,7 +274,8 @@ static bool fill_weights(struct arena *arena, const struct followed *f, const st
                          struct tier_weights *w)
 {
     const uint32_t members = t->route->tiers[t->tier].member_count;
-    *w = (struct tier_weights){ .artifact = f->hash, .tier = t->tier, .frozen = t->frozen, .count = members };
+    *w =
+        (struct tier_weights){ .artifact = f->hash, .tier = t->tier, .frozen = t->frozen || t->held, .count = members };
     w->route = arena_dup(arena, t->route->name);
     w->weights_ppm = ARENA_ARRAY(arena, members, uint32_t);
     if (!w->route.ptr || !w->weights_ppm)
@@ -286,10 +288,11 @@ static enum err decide_weights(struct evidence_state *state, struct arena *arena
 {
     size_t count = 0;
     find_frozen(state, now_ms);
+    evidence_hold_begin(state);
     for (uint32_t i = 0; i < state->followed_count; i++) {
         const struct followed *f = state->followed[i];
         for (uint32_t k = 0; k < f->tier_count; k++) {
-            decide_tier(f, &f->tiers[k]);
+            decide_tier(state, f, &f->tiers[k]);
             evidence_tell_weights(state, f, &f->tiers[k], now_ms);
             count += !is_prior(&f->tiers[k]);
         }

@@ -17,7 +17,9 @@ struct followed_tier {
     uint32_t *weights_ppm;        /* sums to WEIGHT_WHOLE */
     uint32_t *told_ppm;           /* as an event told them last, or as they began */
     struct weights_outcome *last; /* of the last decision; for people, and what was excluded */
+    uint32_t *held_ppm;           /* while arms are compared: what weights_ppm is but for who is down */
     bool frozen;
+    bool held;
     bool still; /* the last decision changed nothing: with the same facts, neither would the next */
 };
 /* What weights are made of, for one model of one artifact, as of the last decision. */
@@ -54,6 +56,8 @@ struct evidence_mark { /* prober and price feed */
 };
 #define EVIDENCE_MARKS 16u /* probers and feeds; the one heard least recently is forgotten */
 
+#define HELD_KEY_BYTES 256u
+
 struct evidence_state {
     struct prices *prices;
     struct probes *probes;
@@ -71,7 +75,21 @@ struct evidence_state {
     int64_t now_ms; /* of the last call that said so */
     bool significant;
     const struct event_sink *sink; /* or NULL */
+    /* evidence_hold.c */
+    char held_key[HELD_KEY_BYTES]; /* which comparison of arms runs; "": none */
+    bool held_unstored;
+    char restored_key[HELD_KEY_BYTES]; /* what was held before a restart */
+    struct arena restored_arena;
+    struct tier_weights *restored;
+    uint32_t restored_count;
 };
+
+/* Before tiers are decided: notices that a comparison begins, changes, or ends. */
+void evidence_hold_begin(struct evidence_state *state);
+/* While arms are compared: sets the outcome's weights to what is held (with the first call: where they would be heading
+ * by the evidence of now), less who is down. False: nothing is compared, outcome is untouched. */
+bool evidence_hold_tier(struct evidence_state *state, const struct followed *f, struct followed_tier *t,
+                        const struct weights_member *members, struct weights_outcome *outcome);
 
 /* The override of this kind in force for a provider or model (or, FREEZE, a route); NULL: none. */
 const struct override *evidence_override(const struct evidence_state *state, enum override_kind kind,

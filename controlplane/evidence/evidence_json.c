@@ -199,7 +199,7 @@ static void put_tier(const struct followed *f, const struct route *route, uint32
     json_member_string(w, "route", route->name);
     json_member_u64(w, "tier", index + 1);
     json_member_cstr(w, "prefer", prefer_name(tier->prefer));
-    json_member_bool(w, "frozen", t && t->frozen);
+    json_member_bool(w, "frozen", t && (t->frozen || t->held));
     json_key(w, SPAN("members"));
     json_array_open(w);
     for (uint32_t i = 0; i < tier->member_count; i++)

@@ -2,6 +2,7 @@
 #include "common/arena.h"
 #include "common/fault.h"
 #include "controlplane/evidence/telemetry.h"
+#include "controlplane/policy/prior.h"
 #include "proto/wire.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -537,6 +538,109 @@ static void models_told(void **state)
     buf_release(&out);
 }
 
+/* A head whose arms are compared by an assignment of this name. */
+static enum err follow_compared(const char *id, struct override *overrides, uint32_t count)
+{
+    struct arm arms[] = { { .name = SPAN("stable"), .policy_version = 1, .artifact = artifact->hash },
+                          { .name = SPAN("canary"), .policy_version = 2, .artifact = artifact->hash } };
+    struct bucket_range range = { .arm = 1, .count = 500 };
+    struct assignment assignment = { .id = span_cstr(id), .ranges = &range, .range_count = 1 };
+    const struct head head = { .epoch = 1,
+                               .generation = 2,
+                               .arms = arms,
+                               .arm_count = 2,
+                               .assignments = &assignment,
+                               .assignment_count = 1,
+                               .overrides = overrides,
+                               .override_count = count,
+                               .why = SPAN(""),
+                               .by = SPAN("") };
+    return evidence_follow(evidence, &artifact, 1, &head);
+}
+
+static void set_price(const char *name, int64_t nano)
+{
+    const struct price price = { .known = PRICE_INPUT | PRICE_OUTPUT, .input = nano, .output = nano };
+    assert_int_equal(evidence_price_set(evidence, span_cstr(name), &price, T0, SPAN("ann")), OK);
+}
+
+/* Of tier 1 of "chat", once it stands still; members are sorted by name: groq, mine, openai. */
+static void settled(int64_t *now_ms, uint32_t weights[3])
+{
+    const struct evidence *e = NULL;
+    for (int i = 0; i < 40; i++)
+        e = decide(*now_ms += 1000);
+    assert_int_equal(e->weight_count, 1);
+    assert_int_equal(e->weights[0].count, 3);
+    memcpy(weights, e->weights[0].weights_ppm, 3 * sizeof(*weights));
+}
+
+static void weights_are_held_while_arms_are_compared(void **state)
+{
+    (void)state;
+    struct override drain = {
+        .kind = OVERRIDE_DRAIN, .target = SPAN("groq"), .reason = SPAN("r"), .by = SPAN("b"), .set_at_ms = T0
+    };
+    uint32_t before[3], held[3], now[3];
+    int64_t now_ms = T0;
+    struct artifact published = *artifact; /* known again by its hash */
+    published.hash.bytes[0] = 1;
+    artifact = &published;
+    assert_int_equal(follow(NULL, 0), OK);
+    set_price("openai/gpt-4o", 100000000);
+    settled(&now_ms, before);
+    set_price("openai/gpt-4o", 400000000);
+    assert_int_equal(follow_compared("rollout-1", NULL, 0), OK);
+    const struct evidence *e = decide(now_ms += 1000); /* at once to where the evidence of now leads */
+    assert_true(e->weight_count == 0 || e->weights[0].frozen);
+    set_price("groq/llama", 1000000);
+    settled(&now_ms, held);
+    assert_memory_not_equal(held, before, sizeof(held));
+    set_price("groq/llama", 90000000000);
+    settled(&now_ms, now);
+    assert_memory_equal(now, held, sizeof(held)); /* whatever becomes known */
+    /* What is down gets nothing, and its share again afterwards. */
+    assert_int_equal(follow_compared("rollout-1", &drain, 1), OK);
+    settled(&now_ms, now);
+    uint32_t zero = 0, sum = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        zero += now[i] == 0;
+        sum += now[i];
+    }
+    assert_int_equal(zero, 1);
+    assert_int_equal(sum, WEIGHT_WHOLE);
+    assert_int_equal(follow_compared("rollout-1", NULL, 0), OK);
+    settled(&now_ms, now);
+    assert_memory_equal(now, held, sizeof(held));
+    /* A restart in the middle of it changes nothing. */
+    struct buf blob = BUF_INIT(1u << 20), prices = BUF_INIT(1u << 20);
+    const char *why;
+    assert_true(evidence_held_unstored(evidence));
+    assert_int_equal(evidence_held_export(evidence, &blob), OK);
+    assert_false(evidence_held_unstored(evidence));
+    assert_int_equal(evidence_export(evidence, &prices), OK);
+    evidence_state_free(evidence);
+    assert_int_equal(evidence_state_new(&evidence), OK);
+    assert_int_equal(evidence_load_shipped(evidence, span_cstr(book), &why), OK);
+    assert_int_equal(evidence_import(evidence, buf_span(&prices)), OK);
+    assert_int_equal(evidence_held_import(evidence, SPAN("{}")), ERR_CORRUPT);
+    assert_int_equal(evidence_held_import(evidence, buf_span(&blob)), OK);
+    assert_int_equal(follow_compared("rollout-1", NULL, 0), OK);
+    settled(&now_ms, now);
+    assert_memory_equal(now, held, sizeof(held));
+    /* The next comparison begins with the evidence of its own time, and afterwards they move again. */
+    assert_int_equal(follow_compared("rollout-2", NULL, 0), OK);
+    settled(&now_ms, now);
+    assert_memory_not_equal(now, held, sizeof(held));
+    memcpy(held, now, sizeof(held));
+    assert_int_equal(follow(NULL, 0), OK);
+    set_price("groq/llama", 1000000);
+    settled(&now_ms, now);
+    assert_memory_not_equal(now, held, sizeof(held));
+    buf_release(&blob);
+    buf_release(&prices);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -553,6 +657,7 @@ int main(void)
         TEST(what_changed_is_told),
         TEST(prices_held_back_are_told),
         TEST(overrides_and_resets),
+        TEST(weights_are_held_while_arms_are_compared),
         TEST(one_artifact_in_two_arms),
         TEST(views_are_json),
         TEST(following_survives_no_memory),
