@@ -8,7 +8,8 @@
 #include "common/json.h"
 #include "dataplane/route/select.h"
 
-#define EXPLAIN_RULE_BYTES 512u /* of one rule in words; names are bounded, lists of regions are cut */
+#define EXPLAIN_HEADER     "x-fairlead-explain" /* in requests: asks for it; in responses: a line of JSON */
+#define EXPLAIN_RULE_BYTES 512u                 /* of one rule in words; names are bounded, lists of regions are cut */
 
 struct explain_input { /* all borrowed */
     const struct table *table;

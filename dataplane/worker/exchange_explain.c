@@ -8,14 +8,6 @@
 #define TAIL_BYTES     64u   /* for "more" and the ends of what is open */
 #define ATTEMPTS_BYTES 4096u /* attempts come first; the longest of names must leave the candidates a place */
 
-bool exchange_explain_wanted(const struct exchange *x)
-{
-    for (unsigned i = 0; i < x->head->header_count; i++)
-        if (span_eq_nocase(x->headers[i].name, HEADER))
-            return !span_empty(x->headers[i].value) && !span_eq(x->headers[i].value, SPAN("0"));
-    return false;
-}
-
 /* The newest one may still be running: its row is filled when it ends. */
 static void put_attempt(struct json_writer *w, const struct exchange *x, unsigned i)
 {
@@ -79,7 +71,7 @@ enum err exchange_explain(struct exchange *x, struct buf *out)
     struct buf text = BUF_INIT(TEXT_BYTES_MAX);
     enum err err = write_text(x, &text);
     if (err == OK)
-        err = http1_write_header(out, HEADER, buf_span(&text));
+        err = http1_write_header(out, SPAN(EXPLAIN_HEADER), buf_span(&text));
     buf_release(&text);
     return err == ERR_NOMEM ? err : OK; /* rather an answer without it than none */
 }

@@ -118,7 +118,7 @@ struct exchange {
     struct span asked_model; /* in arena: survives the body */
     struct resolved target;
     struct plan plan; /* `all` is of the first one, as everybody was still to be had */
-    bool explain;     /* the client asked for it, and may */
+    bool explain;     /* the client asked for it by its header, and may */
     uint32_t next_step;
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
@@ -191,7 +191,6 @@ struct live;
 struct select_input exchange_select_input(struct exchange *x, struct live *live);
 
 /* exchange_explain.c */
-bool exchange_explain_wanted(const struct exchange *x); /* by a header; says nothing of whether the team may */
 /* The answer's line of that name, when it is wanted: what is known by now. ERR_NOMEM. */
 MUST_CHECK enum err exchange_explain(struct exchange *x, struct buf *out);
 

@@ -1,6 +1,7 @@
 #include "dataplane/route/admit.h"
 #include "dataplane/route/arms.h"
 #include "dataplane/route/ask.h"
+#include "dataplane/route/explain.h"
 #include "dataplane/worker/exchange_internal.h"
 #include "dataplane/worker/live.h"
 #include "dataplane/worker/stream.h"
@@ -20,6 +21,8 @@ static enum err copy_headers(struct exchange *x)
         x->headers[i] = (struct header_pair){ .name = x->head->headers[i].name, .value = x->head->headers[i].value };
         if (span_eq_nocase(x->headers[i].name, SPAN(ARMS_HEADER)))
             x->forced_arm = x->headers[i].value.ptr ? x->headers[i].value : SPAN("");
+        else if (span_eq_nocase(x->headers[i].name, SPAN(EXPLAIN_HEADER)))
+            x->explain = !span_empty(x->headers[i].value) && !span_eq(x->headers[i].value, SPAN("0"));
     }
     return OK;
 }
@@ -91,7 +94,6 @@ static bool authenticate(struct exchange *x)
 static bool may_explain(struct exchange *x)
 {
     const struct team_view *team = x->principal.team;
-    x->explain = exchange_explain_wanted(x);
     if (!x->explain || !team || team->team->may & TEAM_MAY_EXPLAIN)
         return true;
     x->explain = false;

@@ -567,6 +567,74 @@ static void audit_in_pages(void **state)
 }
 
 /* Lines that are longer than a page all together: none is lost, and each page fits. */
+static unsigned happenings(void)
+{
+    struct json_index ix;
+    assert_int_equal(json_index(&store->arena, reply->result, &json_limits_default, &ix, NULL), OK);
+    return json_count(&ix, json_get(&ix, 0, SPAN("events")));
+}
+
+static const char *since(int64_t ms)
+{
+    return arena_printf(&store->arena, "%lld", (long long)ms);
+}
+
+static void what_happened(void **state)
+{
+    (void)state;
+    assert_int_equal(journal_open(NULL, (struct journal **)(uintptr_t)&service.journal), OK);
+    assert_int_equal(ASK("changes"), ADMIN_OK);
+    assert_int_equal(happenings(), 0);
+    assert_int_equal(push(1), ADMIN_OK);
+    assert_int_equal(ASK("teams.apply", "bundle", directory("  hr: {routes: [chat]}\\n")), ADMIN_OK);
+    assert_int_equal(ASK("keys.create", "team", "hr", "hash", hash_of("k"), "expires", "2h"), ADMIN_OK);
+    assert_int_equal(ASK("providers.drain", "name", "openai", "reason", "rack \"9\"", "expires", "1h"), ADMIN_OK);
+    event_tell(journal_sink((struct journal *)(uintptr_t)service.journal), T0 + 3,
+               &(struct event){ .kind = "health", .where = SPAN("groq/llama"), .what = SPAN("is down") });
+    assert_int_equal(ASK("changes", "since_ms", since(T0)), ADMIN_OK);
+    assert_int_equal(happenings(), 5);
+    assert_true(result_has("\"kind\":\"change\",\"where\":\"providers.drain\""));
+    assert_true(result_has("\"why\":\"rack \\\"9\\\"\",\"by\":\"ann\""));
+    assert_true(result_has("\"where\":\"groq/llama\",\"what\":\"is down\""));
+    const size_t pushed = span_find(reply->result, SPAN("policy.push")),
+                 down = span_find(reply->result, SPAN("is down"));
+    assert_true(pushed < down); /* in order of time */
+    /* Nothing that ends later has ended yet; then both have, also when another head has followed. */
+    now_ms = T0 + 3 * 3600000;
+    assert_int_equal(ASK("providers.drain", "name", "groq", "reason", "x"), ADMIN_OK);
+    assert_int_equal(ASK("providers.undrain", "name", "groq"), ADMIN_OK);
+    assert_int_equal(live()->override_count, 0);
+    assert_int_equal(ASK("changes", "since_ms", since(T0 + 1800000)), ADMIN_OK);
+    assert_int_equal(happenings(), 4);
+    assert_true(result_has("\"kind\":\"expiry\",\"where\":\"openai\",\"what\":\"is free again: its drain expired\""));
+    assert_true(result_has("expired: it is refused from now on"));
+    assert_int_equal(ASK("changes", "since_ms", since(now_ms - 1)), ADMIN_OK);
+    assert_int_equal(happenings(), 0);
+    assert_int_equal(ASK("changes", "since_ms", "soon"), ADMIN_INVALID);
+    journal_close((struct journal *)(uintptr_t)service.journal);
+    service.journal = NULL;
+}
+
+/* Only the newest lines of a long log, and it says how many are left out. */
+static void much_happened(void **state)
+{
+    (void)state;
+    assert_int_equal(versions_begin(store->versions, true), OK);
+    for (int64_t i = 0; i < 5010; i++) {
+        const char *line =
+            arena_printf(&store->arena, "{\"at_ms\":%lld,\"user\":\"ben\",\"command\":\"x\"}", (long long)(T0 + i));
+        assert_int_equal(versions_audit_put(store->versions, span_cstr(line)), OK);
+    }
+    assert_int_equal(versions_commit(store->versions), OK);
+    now_ms = T0 + 6000;
+    assert_int_equal(ASK("changes", "since_ms", since(T0)), ADMIN_OK);
+    assert_int_equal(happenings(), 5000);
+    assert_true(result_has("\"left_out\":10,"));
+    assert_int_equal(ASK("changes", "since_ms", since(T0 + 5000)), ADMIN_OK);
+    assert_int_equal(happenings(), 10);
+    assert_true(result_has("\"left_out\":0,"));
+}
+
 static void long_audit_lines(void **state)
 {
     static char text[240u << 10];
@@ -737,6 +805,8 @@ int main(int argc, char **argv)
         TEST(who_it_was),
         TEST(audit_in_pages),
         TEST(long_audit_lines),
+        TEST(what_happened),
+        TEST(much_happened),
         TEST(backups),
         TEST(commits_that_fail),
         TEST(records_are_found_and_added_up),
