@@ -10,10 +10,11 @@
 #define HEAD_BYTES_MAX               (1u << 20)  /* a head is small: arms and overrides */
 #define EVIDENCE_BYTES_MAX           (16u << 20)
 #define TEAMS_BYTES_MAX              (16u << 20)
-#define DIRECTORY_DELTA_BYTES_MAX    (60u << 20) /* teams and one page of keys; fits a frame */
-#define KEY_RECORD_BYTES_MAX         (64u << 10) /* one key's routes and tags; each request decodes it */
-#define DIRECTORY_PAGE_KEYS          20000u      /* keys in one page of a full resync: bounds the frame */
-#define ARTIFACTS_KEPT               8u          /* per node: rollback without a fetch */
+#define DIRECTORY_DELTA_BYTES_MAX    (60u << 20)           /* teams and one page of keys; fits a frame */
+#define KEY_RECORD_BYTES_MAX         (64u << 10)           /* one key's routes and tags; each request decodes it */
+#define DIRECTORY_PAGE_KEYS          20000u                /* keys in one page of a full resync: bounds the frame */
+#define ARTIFACTS_KEPT               8u                    /* per node: rollback without a fetch */
+#define ARTIFACTS_HELD               (3u * ARTIFACTS_KEPT) /* a head's, the one before it, and what came ahead of the next */
 #define NAME_BYTES_MAX               200u /* a provider, model, route, team or key id; longer ones break tables people read */
 #define PROVIDERS_MAX                1000u
 #define MODELS_MAX                   4000u /* board slots are per model */

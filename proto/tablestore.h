@@ -51,7 +51,7 @@ struct table_change {
  * directory; sequences of another epoch than the head's count as 0 in table_version; evidence not newer ERR_STALE; a
  * delta whose from_seq is not ours ERR_CONFLICT, one (or a full resync) not newer ERR_STALE; a head naming an artifact
  * that is neither stored nor added ERR_NOT_FOUND; ERR_NOSPACE, ERR_IO. Keeps the last ARTIFACTS_KEPT artifacts, those
- * of the head always. Keeps the head before this one for tablestore_revert. */
+ * of the head always; without a head the last ARTIFACTS_HELD, as they may have come ahead of theirs. Keeps the head before this one for tablestore_revert. */
 MUST_CHECK enum err tablestore_apply(struct tablestore *store, const struct table_change *change,
                                      uint64_t allowed_epoch, struct table_version *ret_now);
 /* A head that was served this long is not what crashes workers now: then evidence alone goes back, if it can. */

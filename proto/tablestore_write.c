@@ -308,17 +308,17 @@ static uint32_t needed_by(struct writer *w, struct span key, struct sha256 *hash
     return count;
 }
 
-/* Drops the artifacts longest out of use beyond ARTIFACTS_KEPT, but none of the head or of the one a revert goes back
+/* Drops the artifacts longest out of use beyond `most`, but none of the head or of the one a revert goes back
  * to. */
-static enum err prune_artifacts(struct writer *w)
+static enum err prune_artifacts(struct writer *w, uint32_t most)
 {
     struct state *s = &w->state;
-    if (s->artifact_count <= ARTIFACTS_KEPT)
+    if (s->artifact_count <= most)
         return OK;
     struct sha256 needed[2 * ARTIFACTS_HELD_MAX];
     uint32_t count = needed_by(w, KEY_HEAD, needed, 0, ARTIFACTS_HELD_MAX);
     count = needed_by(w, KEY_HEAD_PREVIOUS, needed, count, 2 * ARTIFACTS_HELD_MAX);
-    for (uint32_t i = s->artifact_count; i-- > 0 && s->artifact_count > ARTIFACTS_KEPT;) {
+    for (uint32_t i = s->artifact_count; i-- > 0 && s->artifact_count > most;) {
         bool keep = false;
         for (uint32_t k = 0; k < count && !keep; k++)
             keep = sha256_eq(&needed[k], &s->artifacts[i]);
@@ -363,7 +363,7 @@ enum err tablestore_apply(struct tablestore *store, const struct table_change *c
     if (!err && change->head)
         err = apply_head(&w, change->head);
     if (!err && (change->head || change->artifact_count > 0))
-        err = prune_artifacts(&w);
+        err = prune_artifacts(&w, change->head ? ARTIFACTS_KEPT : ARTIFACTS_HELD);
     return writer_end(&w, err, ret_now);
 }
 

@@ -50,7 +50,7 @@ static const struct wire_field fetch_request_fields[] = {
     PART_(committed, &version_message),
     PART_(serving, &version_message),
     U32_(workers),
-    HASHES_(artifacts, artifact_count, ARTIFACTS_KEPT * 2), /* a few more than kept, while one is replaced */
+    HASHES_(artifacts, artifact_count, ARTIFACTS_HELD),
     LIST_(nacks, nack_count, NACKS_MAX, &nack_message),
     BOOL_(pinned),
     U64_(adopt_epoch),

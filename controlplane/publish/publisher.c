@@ -101,6 +101,10 @@ static bool holds(const struct fetch_request *request, const struct sha256 *arti
     return false;
 }
 
+/* In one reply: with the head they fit a frame. One of the largest fits alone. */
+#define ARTIFACTS_AT_ONCE_BYTES (FRAME_BYTES_MAX - 2 * HEAD_BYTES_MAX)
+_Static_assert(ARTIFACT_BYTES_MAX <= ARTIFACTS_AT_ONCE_BYTES, "every artifact can be sent");
+
 struct reply_objects {
     struct object items[ARTIFACTS_KEPT + 3];
     uint32_t count;
@@ -114,7 +118,17 @@ static void add(struct reply_objects *objects, enum object_kind kind, uint64_t s
     objects->bytes += bytes.len;
 }
 
-/* The head with those of its artifacts that the node does not hold. */
+static bool added(const struct reply_objects *objects, const struct sha256 *hash)
+{
+    for (uint32_t i = 0; i < objects->count; i++) {
+        if (sha256_eq(&objects->items[i].hash, hash))
+            return true;
+    }
+    return false;
+}
+
+/* The head with those of its artifacts that the node does not hold. When they are too large for one frame, as many as
+ * fit, and not the head: the node keeps them, says so in its next poll, and gets the rest. */
 static enum err add_head(struct publisher *p, struct arena *arena, const struct fetch_request *request,
                          struct reply_objects *objects)
 {
@@ -125,9 +139,11 @@ static enum err add_head(struct publisher *p, struct arena *arena, const struct 
         err = wire_decode_head(arena, bytes, &head, NULL);
     for (uint32_t i = 0; !err && i < head->arm_count && i < ARTIFACTS_KEPT; i++) {
         struct span artifact;
-        if (holds(request, &head->arms[i].artifact))
+        if (holds(request, &head->arms[i].artifact) || added(objects, &head->arms[i].artifact))
             continue;
         err = versions_artifact_get(p->versions, arena, &head->arms[i].artifact, &artifact);
+        if (!err && objects->count > 0 && objects->bytes + artifact.len > ARTIFACTS_AT_ONCE_BYTES)
+            return OK;
         if (!err)
             add(objects, OBJECT_ARTIFACT, 0, artifact);
     }

@@ -206,7 +206,7 @@ static void finish(struct replica *r, bool applied, bool refused)
 static void apply_staged(struct replica *r)
 {
     struct staged *s = r->staged;
-    const bool anything = s->head || s->evidence || s->directory;
+    const bool anything = s->head || s->evidence || s->directory || s->artifact_count > 0;
     enum err err = OK;
     if (anything) {
         err = apply(r, s);

@@ -21,7 +21,8 @@ static void label_teams(struct board *board, const struct teams *teams)
 enum err replica_label_staged(struct replica *r, const struct staged *s)
 {
     enum err err = OK;
-    for (uint32_t i = 0; i < s->artifact_count && !err; i++) {
+    for (uint32_t i = 0; s->head && i < s->artifact_count && !err;
+         i++) { /* those ahead of their head are not judged yet */
         struct arena arena;
         struct artifact *artifact;
         arena_init(&arena, LOOK_ARENA_MAX);

@@ -168,6 +168,22 @@ static void check_arms(struct replica *r, struct staged *s)
     tablestore_end(r->options.store);
 }
 
+/* Artifacts without a head that is taken: nobody needs them, unless none came with them. Then they are sent ahead of a
+ * head that they do not fit beside, and those that are new are kept. */
+static void keep_ahead(struct replica *r, struct staged *s, bool head_came)
+{
+    uint64_t txn;
+    uint32_t kept = 0;
+    struct span bytes;
+    if (s->artifact_count > 0 && !head_came && !r->pinned && tablestore_begin(r->options.store, &txn) == OK) {
+        for (uint32_t i = 0; i < s->artifact_count; i++)
+            if (tablestore_object(r->options.store, OBJECT_ARTIFACT, &s->artifacts[i].hash, &bytes) == ERR_NOT_FOUND)
+                s->artifacts[kept++] = s->artifacts[i];
+        tablestore_end(r->options.store);
+    }
+    s->artifact_count = kept;
+}
+
 /* Refused before, and nothing has changed since: only the leave to take another epoch does. */
 static bool still_refused(const struct replica *r, const struct object *object, uint64_t adopted_epoch)
 {
@@ -184,12 +200,14 @@ static bool still_refused(const struct replica *r, const struct object *object, 
 enum err replica_stage(struct replica *r, const struct fetch_reply *reply, struct staged *s)
 {
     static const enum object_kind order[] = { OBJECT_ARTIFACT, OBJECT_HEAD, OBJECT_EVIDENCE, OBJECT_DIRECTORY };
+    bool head_came = false;
     *s = (struct staged){ .artifact_count = 0 };
     for (size_t k = 0; k < ARRAY_LEN(order); k++) {
         for (uint32_t i = 0; i < reply->object_count; i++) {
             const struct object *object = &reply->objects[i];
             if (object->kind != order[k])
                 continue;
+            head_came = head_came || object->kind == OBJECT_HEAD;
             if (still_refused(r, object, reply->adopted_epoch)) {
                 s->refused = true;
                 continue;
@@ -209,8 +227,8 @@ enum err replica_stage(struct replica *r, const struct fetch_reply *reply, struc
     }
     check_arms(r, s);
     if (!s->head) {
-        s->artifact_count = 0; /* nobody needs them */
-        if (s->allowed_epoch)  /* what came with that head belongs to its epoch */
+        keep_ahead(r, s, head_came);
+        if (s->allowed_epoch) /* what came with that head belongs to its epoch */
             s->evidence = s->directory = NULL;
         s->allowed_epoch = 0;
     }

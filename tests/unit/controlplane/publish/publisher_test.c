@@ -120,6 +120,39 @@ static void held_until_there_is_something(void **state)
     publisher_tick(publisher, 1000000);
 }
 
+/* Three arms over two artifacts that do not fit one frame together. */
+static void large_artifacts_come_one_by_one(void **state)
+{
+    struct store *s = *state;
+    struct arm arms[3] = { { .name = SPAN("stable") }, { .name = SPAN("canary") }, { .name = SPAN("same") } };
+    struct head head = { .arms = arms, .arm_count = 3, .by = SPAN("b"), .why = SPAN("w") };
+    const size_t bytes = FRAME_BYTES_MAX / 2;
+    char *text = calloc(1, bytes);
+    struct sha256 held[2];
+    begin(s, true);
+    for (unsigned i = 0; i < 2; i++) {
+        text[0] = (char)('a' + i);
+        held[i] = sha256_of(span_of(text, bytes));
+        assert_int_equal(versions_artifact_put(s->versions, &held[i], span_of(text, bytes)), OK);
+        arms[i].artifact = arms[2].artifact = held[i];
+    }
+    free(text);
+    assert_int_equal(versions_head_put(s->versions, &head), OK);
+    commit(s);
+    refresh();
+    struct fetch_request r = request_of(1, 0, 0, 0);
+    r.artifacts = held;
+    for (unsigned i = 0; i < 3; i++) {
+        r.artifact_count = i;
+        fetch(i, &r, 0);
+        assert_int_equal(answered[i], 1);
+        assert_int_equal(replies[i]->object_count, i == 1 ? 2 : 1);
+        assert_int_equal(object_of(i, OBJECT_HEAD) != NULL, i > 0);
+        if (i < 2)
+            assert_true(sha256_eq(&object_of(i, OBJECT_ARTIFACT)->hash, &held[i]));
+    }
+}
+
 static void answered_when_time_is_up(void **state)
 {
     struct fetch_request r = request_of(1, 0, 0, 0);
@@ -348,6 +381,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(held_until_there_is_something),
+        TEST(large_artifacts_come_one_by_one),
         TEST(answered_when_time_is_up),
         TEST(only_what_is_lacking),
         TEST(pinned_nodes_keep_their_head),

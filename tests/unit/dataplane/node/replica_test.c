@@ -280,6 +280,38 @@ static void refuses_a_head_without_its_artifact(void **state)
     assert_int_equal(w->replica.committed.generation, 1);
 }
 
+/* Two arms whose artifacts come one by one, as they do not fit a frame together. */
+static void keeps_artifacts_for_a_head_to_come(void **state)
+{
+    struct world *w = *state;
+    put_first(w);
+    struct object objects[] = { sample_artifact(&w->arena, 2), sample_artifact(&w->arena, 3), { .kind = 0 } };
+    struct arm arms[] = { { .name = SPAN("stable"), .artifact = objects[0].hash },
+                          { .name = SPAN("canary"), .policy_version = 3, .artifact = objects[1].hash } };
+    struct bucket_range range = { .arm = 1, .count = 100 };
+    struct assignment assignment = { .id = SPAN("rollout-1"), .ranges = &range, .range_count = 1 };
+    const struct head head = {
+        .epoch = 1, .generation = 2, .arms = arms, .arm_count = 2, .assignments = &assignment, .assignment_count = 1
+    };
+    struct buf bytes = BUF_INIT(HEAD_BYTES_MAX);
+    assert_int_equal(wire_encode_head(&head, &bytes), OK);
+    objects[2] = wire_object(OBJECT_HEAD, 2, sample_bytes(&w->arena, &bytes));
+    serve(w, objects, 1, 0);
+    RUN_UNTIL(w, w->commits == 2 && w->held); /* asked again at once, and told what is there */
+    assert_int_equal(w->request->artifact_count, 2);
+    assert_int_equal(w->request->committed.generation, 1);
+    unsigned polls = w->polls;
+    serve(w, objects, 1, 0); /* known: no commit, and no hot loop */
+    RUN_UNTIL(w, w->polls > polls && w->held);
+    assert_int_equal(w->commits, 2);
+    serve(w, objects + 1, 2, 0);
+    RUN_UNTIL(w, w->commits == 3 && w->held);
+    assert_int_equal(w->request->committed.generation, 2);
+    assert_int_equal(w->request->nack_count, 0);
+    assert_int_equal(w->replica.arm_count, 2);
+    assert_int_equal(w->replica.policy_versions[1], 3);
+}
+
 static void waits_for_adoption(void **state)
 {
     struct world *w = *state;
@@ -396,6 +428,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(refuses_the_corrupt, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_what_fails_its_test, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_a_head_without_its_artifact, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(keeps_artifacts_for_a_head_to_come, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waits_for_adoption, set_up, tear_down),
         cmocka_unit_test_setup_teardown(takes_pages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_epoch_ends_a_resync, set_up, tear_down),
