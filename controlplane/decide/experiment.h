@@ -1,39 +1,39 @@
 /* experiment.h - does an arm do harm, judged by unit, however often somebody looks. Pure: no clock, no I/O.
  *
- * Units (keys, users, ...) are what the hash assigns, so units are what is compared: a key with a million requests is one
- * observation, not a million, and its bursts hurt nobody's arithmetic. For each unit and guard there is a mean x and the
- * number of requests n; units weigh n / (n + EXPERIMENT_WEIGHT_HALF), so that one with few requests says little and a heavy one never more than one
- * unit. All of it is judged by the only randomness that is really known, the assignment itself:
+ * Units (keys, users, ...) are what the hash assigns, so units are what is compared: a key with a million requests is
+ * one observation, not a million, and its bursts cannot fake an effect. For each unit and guard there is a mean x and
+ * the number of requests n. Units weigh w = n / (n + EXPERIMENT_WEIGHT_HALF): one with few requests says little, and a
+ * heavy one never more than one unit. All is judged by the only randomness that is really known, the assignment:
  *
- *   Harm, two-sided difference: the randomisation test (sequence.h). If the arm changes nothing, each unit would have
- *     shown the same whichever arm it fell to, so the sum over the arm's units of d = w (x - mean) has a known distribution,
- *     whatever the units, their traffic, bursts, or days look like. Its tail is computed, not simulated: a look
- *     needs tails of 1e-5, which is a million permutations. A t interval (what was tried first: Welch with
- *     effective units, linearised variance) is wrong by factors in such tails where an arm of 5% has ten units with skewed values.
- *   Relative metrics: treated values divided by (1 + tolerance), then the same test. Where the arms' spreads differ the
- *     test is studentised by the larger variance (Chung, Romano, Annals of Statistics 41 (2013)), so that an arm that only spreads costs wider is not
- *     called dearer.
+ *   Harm, or any difference: the randomisation test (sequence.h). If the arm changes nothing, each unit would have shown
+ *     the same whichever arm it fell to, so the sum of d = w (x - mean) over the arm's units has a known distribution,
+ *     whatever the units, their traffic, bursts or days look like. Its tail is computed, not simulated: a look needs
+ *     tails of 1e-4 and less, too many permutations; and a t interval would lean on the normal shape of exactly such
+ *     tails, where an arm of 5% has ten units with skewed values.
+ *   Relative metrics: treated values divided by (1 + tolerance), then the same test. Where the arms' spreads differ it is
+ *     studentised by the larger variance (Chung, Romano, Annals of Statistics 41, 2013), so that an arm that only spreads
+ *     costs wider is not called dearer.
  *   TTFT: the share of a unit's requests over a threshold, the arms' thresholds in the ratio (1 + tolerance), set so that
- *     1 - quantile of both together lies above; the same test of equal shares. Values stand in buckets of factor
- *     2^(1/EXPERIMENT_BUCKETS_PER_OCTAVE); censored ones (INFINITY) are above every threshold.
- *   Shares against a tolerance, and their intervals: Chernoff's bound with effective requests and the spread between units as dispersion.
- *     It is honest where no error was seen at all.
- *   Intervals are the hypotheses not rejected (relative ones: studentised, so they stay open while units are too few).
+ *     1 - quantile of both together lies above; then the test of equal shares. (Sequences for quantiles by counting what
+ *     lies above: Howard, Ramdas, Bernoulli 28, 2022; there for independent values, here by unit.) Values stand in buckets
+ *     of factor 2^(1/EXPERIMENT_BUCKETS_PER_OCTAVE); censored ones (INFINITY) are above every threshold.
+ *   Shares against a tolerance, and their intervals: Chernoff's bound, with effective requests, and how much units differ
+ *     as dispersion. Honest where not a single error was seen.
+ *   Other intervals are the hypotheses that are not rejected; an end stays open while units are too few to set it.
  *
  * Looks: one when the requests of all arms together have grown by half since the last one, so that the moment depends
- * neither on outcomes nor on arms. Each look of an arm and guard spends some (sequence_spend) of its part of alpha (parts are equal: guards times
- * treated arms). The union bound makes everything true at all looks at once; asking in between changes nothing. Against mixture
- * sequences (Waudby-Smith et al., arXiv:2103.06476) this costs some 10 to 30% of width and needs no
- * model of time: a unit's mean moves as its traffic grows, which those sequences do not allow. Unit-level variance: Deng,
- * Knoblich, Lu, KDD 2018.
+ * neither on outcomes nor on arms. Each spends some (sequence_spend) of the part of alpha that an arm and guard has; parts
+ * are equal. By the union bound everything holds at all looks together, and asking in between changes nothing. The z that
+ * this asks for is about that of a normal mixture (Waudby-Smith et al., arXiv:2103.06476), without its model of time: a
+ * unit's mean moves as its traffic grows. Variance by unit: Deng, Knoblich, Lu, KDD 2018.
  *
- * What is claimed: with no effect at all, alpha holds over all guards, arms and looks (tests/bench/aa measures it). The
- * p-value tests the tolerance (one-sided) or no difference (two-sided), and is corrected for all of that: it may be compared with alpha
- * as it stands.
+ * What is claimed: with no effect, alpha holds over all guards, arms and looks; tests/bench/aa measures it, and what is
+ * found when. The p-value tests the tolerance (one-sided) or no difference (two-sided) and is corrected for all of that:
+ * compare it with alpha as it stands.
  *
- * Memory: EXPERIMENT_UNITS_MAX units are told apart. When more come, units of an arm are put together by hash into cells, as many for each
- * arm as its share of the units asks for, and the cells are compared instead: nothing is left out, and cells are as
- * independent as units are. Not thread-safe. */
+ * Memory: EXPERIMENT_UNITS_MAX units are told apart. When more come, an arm's units are put together by hash into cells,
+ * as many for each arm as its share of the units asks for, and cells are compared instead: nothing is left out, and cells
+ * are as independent as units are. Not thread-safe, asking neither (there is one scratch). */
 #pragma once
 #include "common/base.h"
 #include "common/err.h"
@@ -42,8 +42,8 @@
 #define EXPERIMENT_ARMS_MAX   SEQUENCE_ARMS_MAX
 #define EXPERIMENT_GUARDS_MAX 12u /* alpha is split over guards: with more of them none would be found */
 #define EXPERIMENT_UNITS_MAX                                                                                           \
-    8192u /* 6 MB with a TTFT guard and 30 ms a look; a flood of forged user names must not cost more */
-#define EXPERIMENT_UNITS_LEAST        5.0 /* effective, in each arm: fewer say more about who they are than about the arm */
+    8192u /* 7 MB with one TTFT guard, and 15 ms a look: what a flood of made-up user names may cost */
+#define EXPERIMENT_UNITS_LEAST        5.0 /* effective, in each arm: fewer speak of who they are, not of the arm */
 #define EXPERIMENT_WEIGHT_HALF        20.0
 #define EXPERIMENT_LOOK_FIRST         100u
 #define EXPERIMENT_LOOK_GROWTH        1.5
@@ -65,8 +65,7 @@ enum metric {
 };
 const char *metric_name(enum metric metric); /* "errors", "ttft", ... */
 bool metric_of(const char *name, enum metric *ret);
-bool metric_is_absolute(
-    enum metric metric); /* changes are differences (shares and feedback); else relative (0.2 = 20% more) */
+bool metric_is_absolute(enum metric metric);  /* changes are differences, not relative: shares, feedback */
 bool metric_less_is_harm(enum metric metric); /* speed, feedback */
 
 struct guard {
@@ -94,8 +93,9 @@ struct observation {
     uint32_t guard_mask;  /* whose values are set */
     const double *values; /* by guard. Shares: 0 or 1 */
 };
-/* ERR_INVALID: no such arm, NaN, or a value outside its metric's range: nothing of it counts. ERR_NOMEM: likewise. A unit that was seen in
- * another arm first counts there, as a stray (a unit cannot change arms within a stage: someone's hash is wrong). */
+/* ERR_INVALID: no such arm, NaN, or a value outside its metric's range: nothing of it counts. ERR_NOMEM: likewise. A unit
+ * that was seen in another arm first counts there, as a stray (a unit cannot change arms within a stage: somebody's hash
+ * is wrong); after folding units are no longer known, and it counts where it says. */
 MUST_CHECK enum err experiment_add(struct experiment *e, const struct observation *o);
 struct experiment_counts {
     uint64_t requests, strays, refused;
@@ -129,22 +129,21 @@ struct judgement {
 void experiment_judge(const struct experiment *e, uint32_t arm, uint32_t guard, struct judgement *ret);
 
 struct ratio_check {
-    bool
-        mismatch; /* arms did not get the units they should have: what is seen is not what was assigned; trust no judgement */
+    bool mismatch; /* what is seen is not what was assigned (lost records, a wrong hash): trust no judgement */
     double p_value;
     uint64_t units[EXPERIMENT_ARMS_MAX]; /* distinct, of the first EXPERIMENT_UNITS_MAX */
 };
 void experiment_ratio(const struct experiment *e, struct ratio_check *ret);
 
-/* Gross harm, without waiting for a look: see experiment.c for the thresholds. Needs a guard on errors or refusals. Writes the reason. */
+/* Gross harm, without waiting for a look (thresholds: experiment.c). Needs a guard on errors or refusals. Writes why. */
 bool experiment_tripwire(const struct experiment *e, uint32_t arm, char *why, size_t why_bytes);
 
-/* How many more requests (of all arms, mixed as so far) until a change of this size (as in struct judgement, any sign) would be found with
- * probability 0.8, if units go on coming and asking as they did. */
+/* How many more requests (of all arms, mixed as so far) until a change of this size (as in struct judgement, any sign)
+ * would be found with probability 0.8, if units go on coming and asking as they did. */
 enum needed {
     NEEDED_KNOWN,
     NEEDED_UNKNOWN, /* no look yet, or too few units to say */
-    NEEDED_NEVER /* these units differ too much from each other: more of their requests do not help. Another unit would */
+    NEEDED_NEVER    /* units differ too much for more of their requests to help; another unit might */
 };
 enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t guard, double change,
                               uint64_t *ret_requests_more);

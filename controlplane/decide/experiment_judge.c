@@ -375,7 +375,7 @@ enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t
     if (!(effect > 0) || !isfinite(effect))
         return NEEDED_UNKNOWN;
     struct components c = components_of(&s, effect);
-    /* Units come with requests as they came between the last two looks: all (unit request) or none (all keys are known). */
+    /* Units come with requests as between the last two looks: from none (all keys are known) to all (unit: request). */
     double share = before->requests > 0 && now->requests > before->requests
                        ? log(now->units / before->units) / log(now->requests / before->requests)
                        : 0;

@@ -15,8 +15,8 @@ struct world_setting {
     /* The baseline's rate of errors. */
     double errors_base;
 };
-/* Units other than requests are sticky (one arm for the whole experiment), Zipf-distributed in traffic, come in bursts and by the
- * time of day, and each has its own rate of errors, TTFT, speed, cost and moods. Incidents hit both arms. */
+/* Units other than requests are sticky (one arm for the whole experiment), Zipf-distributed in traffic, come in bursts
+ * and by the time of day, and each has its own rate of errors, TTFT, speed, cost and moods. Incidents hit both arms. */
 struct world;
 struct world *world_new(const struct world_setting *setting, uint64_t seed);
 void world_free(struct world *world);

@@ -40,6 +40,27 @@ static void test_false_alarms(void **state)
     }
 }
 
+/* Where there is an effect: the intervals hold it, at every look. */
+static void test_intervals(void **state)
+{
+    (void)state;
+    for (uint32_t effect = WORLD_ERRORS; effect <= WORLD_TTFT; effect++) {
+        struct world_setting setting = { .units = 60,
+                                         .requests = 3 * REQUESTS,
+                                         .treated = 0.5,
+                                         .errors = effect == WORLD_ERRORS ? 2 : 1,
+                                         .ttft = effect == WORLD_TTFT ? 1.5 : 1,
+                                         .errors_base = 0.1 };
+        uint32_t missed = 0;
+        for (uint32_t i = 0; i < EXPERIMENTS; i++) {
+            struct world_outcome o;
+            world_play(&setting, 5000 + i, &world_guards[effect], 1, true, &o);
+            missed += o.missed[0];
+        }
+        assert_true(missed <= EXPERIMENTS / 10); /* two sides at 5% each */
+    }
+}
+
 static void test_power(void **state)
 {
     (void)state;
@@ -68,6 +89,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_false_alarms),
+        cmocka_unit_test(test_intervals),
         cmocka_unit_test(test_power),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -344,6 +344,34 @@ static void test_scale(void **state)
     assert_true(fabs(js[0].change - 1e-4) < 5e-5);
 }
 
+/* An arm that only spreads costs wider is not dearer; the randomisation test, not studentised, would say so four
+ * times in ten. */
+static void test_wider_is_not_dearer(void **state)
+{
+    (void)state;
+    const struct guard guard = { .metric = METRIC_COST };
+    struct experiment_options options = {
+        .arms = 2, .shares = { 9, 1 }, .guards = &guard, .guard_count = 1, .alpha = 0.05
+    };
+    uint32_t harm = 0;
+    for (uint32_t round = 0; round < 100; round++) {
+        struct experiment *e;
+        prng_seed(&prng, 300 + round);
+        assert_int_equal(experiment_new(&options, &e), OK);
+        for (uint32_t i = 0; i < 1000; i++) {
+            uint64_t unit = prng_u64(&prng);
+            uint32_t arm = unit % 10 == 0;
+            double value = 1 + (arm ? 0.9 : 0.1) * (prng_unit(&prng) < 0.5 ? 1 : -1);
+            struct observation o = { .arm = arm, .unit = unit, .guard_mask = 1, .values = &value };
+            assert_int_equal(experiment_add(e, &o), OK);
+            (void)experiment_look(e);
+        }
+        harm += judge(e, 1, 0).verdict == VERDICT_HARM;
+        experiment_free(e);
+    }
+    assert_true(harm <= 8);
+}
+
 static void gross(struct experiment *e, uint32_t n, uint32_t units, double bad0, double bad1)
 {
     double values[GUARDS] = { 0 };
@@ -498,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_stray),
         cmocka_unit_test(test_folding),
         cmocka_unit_test(test_scale),
+        cmocka_unit_test(test_wider_is_not_dearer),
         cmocka_unit_test(test_tripwire),
         cmocka_unit_test(test_ratio),
         cmocka_unit_test(test_needed),
