@@ -104,8 +104,8 @@ bool conn_refuse(struct conn *conn, enum outcome outcome, const char *message)
 {
     struct buf *lines = &conn->core->lines;
     struct buf body = BUF_INIT(64u << 10);
-    char id[32];
-    random_id("req_", 24, id);
+    char id[REQUEST_ID_BYTES];
+    request_id_make(&conn->core->ids, core_wall_ms(conn->core), id);
     const struct reply_error error = { .outcome = outcome, .message = message };
     buf_clear(lines);
     enum err err = http1_write_header(lines, SPAN("x-request-id"), span_cstr(id));

@@ -157,8 +157,8 @@ void h2_refuse(struct h2_stream *s, enum err err)
                    s->head.why ? s->head.why : "");
     const struct reply_error error = { .outcome = outcome, .message = outcome == OUTCOME_MALFORMED ? text : NULL };
     struct buf body = BUF_INIT(64u << 10), lines = BUF_INIT(4096);
-    char id[32];
-    random_id("req_", 24, id);
+    char id[REQUEST_ID_BYTES];
+    request_id_make(&s->h2->core->ids, core_wall_ms(s->h2->core), id);
     enum err failed = http1_write_header(&lines, SPAN("x-request-id"), span_cstr(id));
     if (failed == OK)
         failed = reply_error_lines(&error, &lines);

@@ -26,8 +26,8 @@ static enum err write_text(struct core *core, struct buf *out)
     const struct reply_error error = { .outcome = OUTCOME_BUSY,
                                        .message = "This gateway has as many connections as it takes. Try again soon." };
     struct buf body = BUF_INIT(4096);
-    char id[32];
-    random_id("req_", 24, id);
+    char id[REQUEST_ID_BYTES];
+    request_id_make(&core->ids, core_wall_ms(core), id);
     buf_clear(&core->lines);
     enum err err = http1_write_header(&core->lines, SPAN("x-request-id"), span_cstr(id));
     if (err == OK)
