@@ -105,6 +105,7 @@ int run_policy_push(struct cli *cli)
     if (code != EXIT_GOOD)
         return code;
     render_outcome(cli, reply, &ix);
+    simulate_after_push(cli, &ix);
     return call_wait_if_asked(cli, &ix);
 }
 

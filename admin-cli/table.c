@@ -38,6 +38,11 @@ static const struct opt push_options[] = {
     { "now", 0, OPT_FLAG, NULL, "to 100% at once, whatever the policy's rollout says" },
     { "again", 0, OPT_FLAG, NULL, "push content that was rolled back before" },
     { "expect", 0, OPT_TEXT, "VERSION", "refuse unless this version is live now (for CI)" },
+    { "no-simulate", 0, OPT_FLAG, NULL, "do not show what the last hour's requests would have met under it" },
+};
+static const struct opt simulate_options[] = {
+    { "since", 0, OPT_TEXT, "TIME", "requests of this long ago until now (default: 24h)" },
+    { "limit", 0, OPT_TEXT, "N", "only the newest so many (default: 1000000)" },
 };
 static const struct opt watch_option[] = {
     { "watch", 0, OPT_FLAG, NULL, "show it again every second until it ends" },
@@ -249,6 +254,20 @@ const struct cli_command cli_commands[] = {
       .brief = "what a file, or a version, would change for requests",
       .more =
           "With a file or one version: against the live version. With two versions: the second against the first." },
+    { .path = "simulate",
+      .arguments = "VERSION|FILE",
+      .args_least = 1,
+      .args_most = 1,
+      OPTIONS(simulate_options),
+      .run = run_simulate,
+      .brief = "decide recorded requests again under another policy",
+      .more =
+          "The requests that nodes recorded and shipped are decided again by the live policy and by a stored version "
+          "or "
+          "a file, with the same code that serves them and with evidence, overrides and teams as they are now. Shown: "
+          "how many would go elsewhere and where, the expected cost, time to first token and failures with 95% "
+          "intervals (doubly robust: what was recorded, corrected by the recorded probability of each choice), who "
+          "would newly be refused and why, and the slowest new path. Nothing is changed. Ctrl-C cancels." },
     { .path = "policy push",
       .arguments = "FILE",
       .args_least = 1,

@@ -9,6 +9,7 @@
 #include "controlplane/admin/service.h"
 #include "controlplane/evidence/recordstore.h"
 #include "controlplane/journal/journal.h"
+#include "controlplane/jobs/simulations.h"
 #include "proto/channel.h"
 #include "proto/home.h"
 #include "proto/snapshot.h"
@@ -44,6 +45,7 @@ struct daemon {
     struct publisher *publisher;
     struct pilot *pilot;
     struct recordstore *records; /* NULL: it cannot be used, and nodes keep theirs */
+    struct simulations *simulations;
     struct service service;
     struct roles *roles;
     char *roles_path;
@@ -624,6 +626,15 @@ static enum err open_rooms(struct daemon *d)
     return err;
 }
 
+/* Without them everything else still works. */
+static void open_simulations(struct daemon *d)
+{
+    const struct simulations_options options = { .loop = &d->loop, .home = d->options->home };
+    const enum err err = simulations_new(&options, &d->simulations);
+    if (err)
+        log_error("simulations.open", LOG_ERR(err));
+}
+
 static enum err open_links(struct daemon *d)
 {
     const struct daemon_options *o = d->options;
@@ -713,6 +724,7 @@ int daemon_run(const struct daemon_options *options)
     if (status == 0 && open_rooms(d) != OK)
         status = 1;
     if (status == 0) {
+        open_simulations(d);
         d->service = (struct service){ .versions = d->versions,
                                        .evidence = d->learned,
                                        .nodes = d->nodes,
@@ -720,6 +732,7 @@ int daemon_run(const struct daemon_options *options)
                                        .pilot = d->pilot,
                                        .records = d->records,
                                        .journal = d->journal,
+                                       .simulations = d->simulations,
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
                                        .changed = on_changed,
@@ -732,6 +745,7 @@ int daemon_run(const struct daemon_options *options)
         notify_say(&d->manager, "READY=1\nSTATUS=publishing");
         uv_run(&d->loop, UV_RUN_DEFAULT);
     }
+    simulations_close(d->simulations);
     publisher_free(d->publisher); /* answers the polls that are held, while their links still live */
     if (d->fetch)
         channel_server_close(d->fetch);

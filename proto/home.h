@@ -18,6 +18,7 @@
 #define HOME_RECORDS         "records"         /* JSON-lines segments */
 #define HOME_CONTROL_RECORDS "control/records" /* of all nodes, as they shipped them */
 #define HOME_LOG_DIR         "log"             /* of a detached `fairlead up` */
+#define HOME_SIMULATIONS     "run/simulations" /* a directory for each that runs */
 #define HOME_NODE_CONFIG     "node.yaml"
 #define HOME_NODE_COPY       "run/node.yaml"   /* of the configuration in force; workers read this one */
 #define HOME_FEEDBACK_SECRET "feedback.secret" /* by which request ids are signed; 0600 */

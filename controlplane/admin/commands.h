@@ -75,6 +75,11 @@ enum admin_status command_changes(struct command_call *call);
 /* commands_doctor.c */
 enum admin_status command_doctor(struct command_call *call);
 
+/* commands_simulate.c */
+enum admin_status command_simulate_start(struct command_call *call);
+enum admin_status command_simulate_poll(struct command_call *call);
+enum admin_status command_simulate_cancel(struct command_call *call);
+
 /* Shared. Fails with the library's word for it; disk-full is said as such. */
 enum admin_status command_fail_err(struct command_call *call, const char *what, enum err err);
 /* The result of a refused check: {"diagnostics":{...}} and a message that leads with the first error. */

@@ -31,6 +31,7 @@ struct link_refusals {
     uint64_t fetch, evidence, admin;
 };
 
+struct simulations;
 struct service {
     struct versions *versions;
     struct evidence_state *evidence;
@@ -39,6 +40,7 @@ struct service {
     struct pilot *pilot;
     const struct journal *journal;     /* what happened lately; NULL: nobody keeps it */
     const struct recordstore *records; /* NULL: none is kept */
+    struct simulations *simulations;   /* NULL: none can run */
     int64_t started_at_ms;
     const char *home;
     void (*changed)(void *user); /* after a commit that nodes must hear of: head, directory or evidence */

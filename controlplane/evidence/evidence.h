@@ -46,6 +46,13 @@ bool evidence_significant(const struct evidence_state *state);
 MUST_CHECK enum err evidence_decide(struct evidence_state *state, struct arena *arena, int64_t now_ms,
                                     uint32_t lifetime_ms, struct evidence **ret);
 
+/* Adds to *evidence the weights that the scored tiers of an artifact that is not live would come to with what is known
+ * now (not step by step, as live ones move). A tier that is the same in `live` gets what it has there. Changes nothing in
+ * the state. ERR_NOMEM, ERR_TOO_MANY. */
+MUST_CHECK enum err evidence_foresee(const struct evidence_state *state, struct arena *arena,
+                                     const struct artifact *live, const struct artifact *artifact, int64_t now_ms,
+                                     struct evidence *evidence);
+
 /* -- prices -- */
 /* The book as policies see it now (set, feed, shipped). Borrowed; valid until the next change of state. */
 const struct policy_book *evidence_book(const struct evidence_state *state);

@@ -310,6 +310,11 @@ enum err publisher_refresh(struct publisher *p)
     return err;
 }
 
+struct span publisher_evidence_bytes(const struct publisher *p)
+{
+    return p->evidence_seq ? buf_span(&p->evidence) : SPAN("");
+}
+
 enum err publisher_evidence(struct publisher *p, uint64_t seq, struct span bytes)
 {
     buf_clear(&p->evidence);

@@ -21,6 +21,7 @@ void publisher_free(struct publisher *publisher); /* answers what still waits, w
 MUST_CHECK enum err publisher_refresh(struct publisher *publisher);
 /* New evidence to publish; bytes are copied. */
 MUST_CHECK enum err publisher_evidence(struct publisher *publisher, uint64_t seq, struct span bytes);
+struct span publisher_evidence_bytes(const struct publisher *publisher); /* the latest; empty: none; until the next */
 /* One fetch request from the link. Answers through the callback now or later, always exactly once. wall_ms: for people,
  * who ask when a node was seen; now_ms: monotonic, for deadlines, so that a clock that is set neither holds polls for
  * hours nor answers them all at once. */

@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define RECORD_FILES_MAX 100000u /* a directory of something else must not take the memory */
+#define RECORD_SOURCES_MAX 100000u /* a directory of something else must not take the memory */
 
 enum err files_read(const char *dir, const char *name, size_t bytes_max, struct buf *out)
 {
@@ -17,28 +17,28 @@ enum err files_read(const char *dir, const char *name, size_t bytes_max, struct 
     return err == ERR_NOT_FOUND ? OK : err;
 }
 
-static enum err add(struct record_files *files, unsigned *room, char *path, const struct stat *st)
+static enum err add(struct record_sources *files, unsigned *room, char *path, const struct stat *st)
 {
-    if (files->count == RECORD_FILES_MAX)
+    if (files->count == RECORD_SOURCES_MAX)
         return ERR_TOO_MANY;
     if (files->count == *room) {
         const unsigned more = *room ? *room * 2 : 64;
-        struct record_file *items = fault_realloc(files->items, more * sizeof(*items));
+        struct record_source *items = fault_realloc(files->items, more * sizeof(*items));
         if (!items)
             return ERR_NOMEM;
         files->items = items;
         *room = more;
     }
     files->items[files->count++] =
-        (struct record_file){ .path = path,
-                              .bytes = (uint64_t)st->st_size,
-                              .changed_ms = (int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000 };
+        (struct record_source){ .path = path,
+                                .bytes = (uint64_t)st->st_size,
+                                .changed_ms = (int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000 };
     files->bytes += (uint64_t)st->st_size;
     return OK;
 }
 
 /* Takes path. */
-static enum err look_at(struct record_files *files, unsigned *room, char *path, int64_t since_ms)
+static enum err look_at(struct record_sources *files, unsigned *room, char *path, int64_t since_ms)
 {
     struct stat st;
     enum err err = OK;
@@ -54,7 +54,7 @@ static enum err look_at(struct record_files *files, unsigned *room, char *path, 
     return err;
 }
 
-static enum err look_into(struct record_files *files, unsigned *room, const char *dir, int64_t since_ms)
+static enum err look_into(struct record_sources *files, unsigned *room, const char *dir, int64_t since_ms)
 {
     DIR *d = opendir(dir);
     enum err err = OK;
@@ -69,16 +69,16 @@ static enum err look_into(struct record_files *files, unsigned *room, const char
 
 static int newest_first(const void *a, const void *b)
 {
-    const struct record_file *x = a, *y = b;
+    const struct record_source *x = a, *y = b;
     if (x->changed_ms != y->changed_ms)
         return x->changed_ms < y->changed_ms ? 1 : -1;
     return strcmp(y->path, x->path);
 }
 
-enum err record_files_find(const char *const *paths, unsigned count, int64_t since_ms, struct record_files *ret,
-                           const char **ret_path)
+enum err record_sources_find(const char *const *paths, unsigned count, int64_t since_ms, struct record_sources *ret,
+                             const char **ret_path)
 {
-    struct record_files files = { .items = NULL };
+    struct record_sources files = { .items = NULL };
     unsigned room = 0;
     enum err err = OK;
     for (unsigned i = 0; i < count && !err; i++) {
@@ -92,7 +92,7 @@ enum err record_files_find(const char *const *paths, unsigned count, int64_t sin
             err = look_at(&files, &room, strdup(paths[i]), since_ms);
     }
     if (err) {
-        record_files_release(&files);
+        record_sources_release(&files);
         return err;
     }
     if (files.count > 1)
@@ -101,15 +101,15 @@ enum err record_files_find(const char *const *paths, unsigned count, int64_t sin
     return OK;
 }
 
-void record_files_release(struct record_files *files)
+void record_sources_release(struct record_sources *files)
 {
     for (unsigned i = 0; i < files->count; i++)
         free(files->items[i].path);
     free(files->items);
-    *files = (struct record_files){ .items = NULL };
+    *files = (struct record_sources){ .items = NULL };
 }
 
-enum err record_lines_open(const struct record_file *file, struct record_lines *ret)
+enum err record_lines_open(const struct record_source *file, struct record_lines *ret)
 {
     struct stat st;
     struct record_lines lines = { .bytes = 0 };

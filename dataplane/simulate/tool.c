@@ -63,7 +63,7 @@ static enum err take_line(struct run *r, struct arena *scratch, struct span line
     return record.time_ms < r->options->since_ms ? OK : simulate_take(r->simulate, &record);
 }
 
-static enum err take_file(struct run *r, struct arena *scratch, const struct record_file *file)
+static enum err take_file(struct run *r, struct arena *scratch, const struct record_source *file)
 {
     struct record_lines lines;
     struct span line;
@@ -85,7 +85,7 @@ static enum err take_file(struct run *r, struct arena *scratch, const struct rec
     return err;
 }
 
-static enum err take_all(struct run *r, const struct record_files *files)
+static enum err take_all(struct run *r, const struct record_sources *files)
 {
     struct arena scratch;
     enum err err = OK;
@@ -153,19 +153,19 @@ int simulate_tool(const struct simulate_tool_options *options)
     struct run r = { .options = options,
                      .limit =
                          options->limit && options->limit < SIMULATE_ROWS_MAX ? options->limit : SIMULATE_ROWS_MAX };
-    struct record_files files = { .items = NULL };
+    struct record_sources files = { .items = NULL };
     const char *why = NULL;
     int status;
     if (begin(options->dir, &r.simulate, &why))
         return fail(why ? why : "the simulation's files cannot be used");
-    enum err err = record_files_find(options->records, options->record_count, options->since_ms, &files, &why);
+    enum err err = record_sources_find(options->records, options->record_count, options->since_ms, &files, &why);
     if (err) {
         status = fail(err == ERR_NOMEM ? err_name(err) : why);
     } else {
         err = take_all(&r, &files);
         status = err ? fail(err_name(err)) : report(&r);
     }
-    record_files_release(&files);
+    record_sources_release(&files);
     simulate_free(r.simulate);
     return status;
 }
