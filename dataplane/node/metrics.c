@@ -507,10 +507,15 @@ static void tables_json(struct json_writer *w, const struct replica *r)
 {
     version_json(w, "committed", &r->committed);
     version_json(w, "serving", &r->serving);
-    json_key(w, SPAN("policy_versions"));
+    json_key(w, SPAN("arms"));
     json_array_open(w);
-    for (uint32_t i = 0; i < r->arm_count; i++)
-        json_put_u64(w, r->policy_versions[i]);
+    for (uint32_t i = 0; i < r->arm_count; i++) {
+        json_object_open(w);
+        json_member_string(w, "arm", r->arms[i].name);
+        json_member_u64(w, "version", r->arms[i].policy_version);
+        json_member_decimal(w, "share", r->arms[i].share, 4);
+        json_object_close(w);
+    }
     json_array_close(w);
     json_member_bool(w, "pinned", r->pinned);
     json_member_bool(w, "control_connected", r->contact);

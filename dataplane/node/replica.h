@@ -62,10 +62,14 @@ struct replica {
     unsigned nack_count;
     uint64_t nacks_by_kind[OBJECT_DIRECTORY + 1], applies, reverts;
     char incarnation[32];
-    struct arena names_arena; /* credentials that the present artifacts name */
+    struct arena names_arena; /* credentials that the present artifacts name, and the arms' names */
     struct span_list credentials;
     int64_t evidence_expires_at_ms; /* 0: none */
-    uint32_t policy_versions[ARTIFACTS_KEPT], arm_count;
+    struct replica_arm {
+        struct span name;
+        uint32_t policy_version, share; /* of ASSIGNMENT_BUCKETS, for all routes */
+    } arms[ARMS_MAX];
+    uint32_t arm_count;
 };
 
 /* Puts labels of what is stored on the board and its version on the board; begins to poll. ERR_NOMEM, errors of

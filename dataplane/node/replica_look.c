@@ -1,5 +1,6 @@
 #include "common/log.h"
 #include "dataplane/node/replica_internal.h"
+#include "proto/head.h"
 #include "proto/wire.h"
 
 #define LOOK_ARENA_MAX ((size_t)512 << 20) /* one artifact, decoded */
@@ -80,7 +81,11 @@ static enum err look_at_artifacts(struct replica *r, const struct head *head)
             label_artifact(r->options.board, artifact);
             err = gather_credentials(r, artifact, names, &count);
         }
-        r->policy_versions[i] = head->arms[i].policy_version;
+        r->arms[i] = (struct replica_arm){ .name = arena_dup(&r->names_arena, head->arms[i].name),
+                                           .policy_version = head->arms[i].policy_version,
+                                           .share = head_share(head_assignment_of_all(head), i) };
+        if (!err && !r->arms[i].name.ptr)
+            err = ERR_NOMEM;
         r->arm_count = i + 1;
         arena_release(&arena);
     }

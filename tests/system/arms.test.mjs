@@ -160,6 +160,8 @@ test('a header and the key are units, too', async () => {
   const arms = (as) => inTurn(tenants, async (tenant) => (await ask({}, { as, headers: { 'x-tenant': tenant } })).arm);
   const first = await arms(key);
   assert.ok(new Set(first).size === 2, `${first}`);
+  assert.match((await house.cli(['status'])).stdout, /v1 50% \+ v2 50%/);
+  assert.deepEqual((await house.status()).arms, [{ arm: 'stable', version: 1, share: 0.5 }, { arm: 'canary', version: 2, share: 0.5 }]);
   assert.deepEqual(await arms(stranger), first, 'whichever key they come with');
   const none = await inTurn(tenants, async () => (await ask()).arm);
   assert.equal(new Set(none).size, 1, 'without the header it is the key');

@@ -309,7 +309,10 @@ static void keeps_artifacts_for_a_head_to_come(void **state)
     assert_int_equal(w->request->committed.generation, 2);
     assert_int_equal(w->request->nack_count, 0);
     assert_int_equal(w->replica.arm_count, 2);
-    assert_int_equal(w->replica.policy_versions[1], 3);
+    assert_int_equal(w->replica.arms[0].share, ASSIGNMENT_BUCKETS - 100);
+    assert_int_equal(w->replica.arms[1].policy_version, 3);
+    assert_int_equal(w->replica.arms[1].share, 100);
+    assert_true(span_eq(w->replica.arms[1].name, SPAN("canary")));
 }
 
 static void waits_for_adoption(void **state)
