@@ -338,7 +338,7 @@ routes:
     const held = file('held.yaml', `schema: fairlead/1\nkind: policy\n${policy(house.fakes, 'balanced')}\n`);
     await expect(cli(['policy', 'push', held, '--hold']), code.good, /v3 is stored, not live/);
     assert.equal(await live(), 1);
-    await expect(cli(['policy', 'list']), code.good, [/^VERSION +STATE +PUSHED/m, /^ +3 +stored/m, /^ +2 +rolled back/m, /^ +1 +live/m]);
+    await expect(cli(['policy', 'list']), code.good, [/^VERSION +STATE +SHARE +PUSHED/m, /^ +3 +stored/m, /^ +2 +rolled back/m, /^ +1 +live/m]);
   });
 
   test('a policy that is wrong', async () => {
