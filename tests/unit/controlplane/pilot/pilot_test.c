@@ -206,7 +206,7 @@ static void steps_to_the_end(void **state)
     assert_int_equal(head_share(&head->assignments[0], 1), 2000);
     assert_int_equal(rollout()->generation, head->generation);
     assert_false(tick(2000)); /* time alone is not enough */
-    traffic(2000, 5, 0); /* with a tick now and then */
+    traffic(2000, 5, 0);      /* with a tick now and then */
     assert_int_equal(rollout()->step, 1);
     assert_int_equal(rollout()->generation, generation());
     audit_has("\"command\":\"rollout.step\"");
