@@ -229,7 +229,9 @@ int run_context_remove(struct cli *cli);
 /* Writes the home's first files from what is found. */
 int init_files(struct cli *cli); /* init.c */
 int run_init(struct cli *cli);
-int run_simulate(struct cli *cli); /* commands_simulate.c */
+int run_policy_test(struct cli *cli); /* commands_policy_test.c */
+int run_replay(struct cli *cli);      /* commands_replay.c */
+int run_simulate(struct cli *cli);    /* commands_simulate.c */
 /* A bounded simulation of what was pushed; result: the push's. Never fails. */
 void simulate_after_push(struct cli *cli, const struct json_index *result);
 /* Pid of who holds a lock in the home; 0 when nobody does. */

@@ -40,6 +40,14 @@ static const struct opt push_options[] = {
     { "expect", 0, OPT_TEXT, "VERSION", "refuse unless this version is live now (for CI)" },
     { "no-simulate", 0, OPT_FLAG, NULL, "do not show what the last hour's requests would have met under it" },
 };
+static const struct opt replay_options[] = {
+    { "to", 0, OPT_TEXT, "URL", "where the API is: http://127.0.0.1:4000" },
+    { "key", 0, OPT_TEXT, "KEY", "a key of that instance, or - for one on standard input (default: $FAIRLEAD_KEY)" },
+    { "since", 0, OPT_TEXT, "TIME", "this home's records of this long ago until now, instead of FILE" },
+    { "speed", 0, OPT_TEXT, "FACTOR", "2x is twice the recorded pace (default: 1x)" },
+    { "limit", 0, OPT_TEXT, "N", "only the first N requests" },
+    { "model", 0, OPT_TEXT, "NAME", "ask for this instead of what was recorded (of a CSV trace: chat)" },
+};
 static const struct opt simulate_options[] = {
     { "since", 0, OPT_TEXT, "TIME", "requests of this long ago until now (default: 24h)" },
     { "limit", 0, OPT_TEXT, "N", "only the newest so many (default: 1000000)" },
@@ -254,6 +262,36 @@ const struct cli_command cli_commands[] = {
       .brief = "what a file, or a version, would change for requests",
       .more =
           "With a file or one version: against the live version. With two versions: the second against the first." },
+    { .path = "policy test",
+      .arguments = "FILE",
+      .args_least = 1,
+      .args_most = 1,
+      .local = true,
+      OPTIONS(check_options),
+      .run = run_policy_test,
+      .brief = "hold a policy against the assertions beside it, offline",
+      .more =
+          "For CI. FILE is YAML of `kind: tests` that names its policy and directory (policy.yaml and directory.yaml "
+          "beside it, where it does not). Each test is a request (team, model, endpoint, stream, tools, images, audio, "
+          "json, input_tokens, max_output, choices) and what is expected of every model that may serve it, first or "
+          "after a failure: status, reason, route, models, never, region, cost_at_most_usd, and first, the exact "
+          "shares of first choices. The policy is compiled as a push would, and decided by the data plane's own code. "
+          "Exit code 1 when a test fails; each failing assertion is told with its file, line and column. See "
+          "deploy/examples/tests.yaml." },
+    { .path = "replay",
+      .arguments = "[FILE]",
+      .args_least = 0,
+      .args_most = 1,
+      .local = true,
+      OPTIONS(replay_options),
+      .run = run_replay,
+      .brief = "send recorded requests at their own pace to a running instance",
+      .more =
+          "FILE holds record lines, or a public Azure LLM inference trace (TIMESTAMP,ContextTokens,GeneratedTokens); - "
+          "is "
+          "standard input. --since takes the records of this home. Prompts are made up, of the recorded size. Requests "
+          "are sent when their time has come, whatever becomes of the answers. Ctrl-C ends it with the summary. Every "
+          "request costs what it costs: send to a test instance, or mean it." },
     { .path = "simulate",
       .arguments = "VERSION|FILE",
       .args_least = 1,

@@ -33,6 +33,10 @@ static const struct opt options[] = {
     { "check-policy", 0, OPT_TEXT, "FILE",
       "check a policy or directory file with its includes, print what is wrong, then exit" },
     { "bundle", 0, OPT_TEXT, "FILE", "print a policy file with its includes as one JSON bundle, then exit" },
+    { "compile", 0, OPT_TEXT, "FILE",
+      "compile a policy file for `fairlead-dataplane --decide`, print what is wrong, then exit" },
+    { "directory", 0, OPT_TEXT, "FILE", "with --compile: the teams" },
+    { "to", 0, OPT_TEXT, "DIR", "with --compile: where the compiled files go" },
     { "presets", 0, OPT_FLAG, NULL, "print the providers that Fairlead knows as JSON, then exit" },
     { "restore", 0, OPT_TEXT, "DIR", "put a backup in place of the home's store, then exit" },
     { "json", 0, OPT_FLAG, NULL, "with --check-policy: print JSON" },
@@ -149,6 +153,9 @@ int main(int argc, char **argv)
                           opts_flag(&given, "json"));
     if (opts_text(&given, "bundle", NULL))
         return tool_bundle(opts_text(&given, "bundle", NULL));
+    if (opts_text(&given, "compile", NULL) && opts_text(&given, "to", NULL))
+        return tool_compile(opts_text(&given, "compile", NULL), opts_text(&given, "directory", NULL),
+                            opts_text(&given, "to", NULL), opts_text(&given, "prices", NULL));
     if (opts_flag(&given, "presets"))
         return tool_presets();
     return run(&given);

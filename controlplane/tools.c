@@ -9,6 +9,8 @@
 #include "controlplane/policy/presets.h"
 #include "controlplane/publish/restore.h"
 #include "proto/home.h"
+#include "proto/simulation.h"
+#include "proto/wire.h"
 #include <limits.h>
 #include <unistd.h>
 
@@ -153,6 +155,86 @@ int tool_bundle(const char *file)
     buf_release(&text);
     buf_release(&bundle);
     arena_release(&arena);
+    return status;
+}
+
+/* ---- compile ---- */
+
+static enum err put_file(const char *dir, const char *name, const struct buf *bytes)
+{
+    char *path = file_join(dir, name);
+    const enum err err = path ? file_write_atomic(path, buf_span(bytes), 0600) : ERR_NOMEM;
+    free(path);
+    return err;
+}
+
+static enum err load_teams(struct arena *arena, const struct policy *policy, const char *directory,
+                           const struct artifact *artifact, struct diags *diags, struct teams *ret)
+{
+    const struct policy *from = policy;
+    const struct teams *teams;
+    enum err err = directory ? policy_load(arena, &policy_files, span_cstr(directory), diags, &from) : OK;
+    if (!err && policy_has_directory(from)) {
+        err = policy_teams(arena, from, artifact, diags, &teams);
+        if (!err)
+            *ret = *teams;
+    }
+    return err;
+}
+
+static enum err compile(struct arena *arena, const char *file, const char *directory, const char *to,
+                        const struct policy_book *book, struct diags *diags)
+{
+    struct buf bytes = BUF_INIT(FRAME_BYTES_MAX);
+    const struct policy *policy;
+    const struct artifact *artifact;
+    struct directory_delta delta = { .epoch = 1, .to_seq = 1, .full = true, .has_teams = true };
+    enum err err = policy_load(arena, &policy_files, span_cstr(file), diags, &policy);
+    if (!err && !policy_has_policy(policy)) {
+        diag_at(diags, DIAG_ERROR, file, 1, 1, "no `kind: policy` document in it");
+        err = ERR_INVALID;
+    }
+    if (!err)
+        err = policy_compile(arena, policy, book, 0, diags, &artifact);
+    if (!err)
+        err = load_teams(arena, policy, directory, artifact, diags, &delta.teams);
+    if (!err)
+        err = wire_encode_artifact(artifact, &bytes);
+    if (!err)
+        err = put_file(to, SIMULATION_CANDIDATE, &bytes);
+    buf_clear(&bytes);
+    if (!err)
+        err = wire_encode_directory_delta(&delta, &bytes);
+    if (!err)
+        err = put_file(to, SIMULATION_DIRECTORY, &bytes);
+    buf_release(&bytes);
+    return err;
+}
+
+int tool_compile(const char *file, const char *directory, const char *to, const char *prices_file)
+{
+    struct arena arena;
+    struct diags diags;
+    struct buf text = BUF_INIT(1u << 20);
+    struct evidence_state *state = NULL;
+    enum err err = evidence_state_new(&state);
+    if (!err)
+        err = load_book(state, prices_file);
+    if (err) {
+        evidence_state_free(state);
+        return 2;
+    }
+    arena_init(&arena, POLICY_ARENA_MAX);
+    diags_init(&diags, &arena);
+    struct policy_book book = *evidence_book(state);
+    book.now_ms = clock_wall_ms();
+    err = compile(&arena, file, directory, to, &book, &diags);
+    if (diags_text(&diags, &text) == OK)
+        (void)fwrite(buf_span(&text).ptr, 1, text.len, stderr);
+    const int status = !err && !diags_bad(&diags) ? 0 : !err || err == ERR_INVALID ? 1 : trouble("compiling", err);
+    buf_release(&text);
+    arena_release(&arena);
+    evidence_state_free(state);
     return status;
 }
 

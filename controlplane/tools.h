@@ -6,7 +6,10 @@
 
 int tool_check(const char *file, const char *prices_file, bool json);
 int tool_bundle(const char *file); /* the bundle on stdout, diagnostics on stderr */
-int tool_presets(void);            /* JSON on stdout */
+/* A policy and a directory (NULL: the policy's own file may hold one) into the files of proto/simulation.h in `to`, as a
+ * push would compile them; diagnostics on stderr. */
+int tool_compile(const char *file, const char *directory, const char *to, const char *prices_file);
+int tool_presets(void); /* JSON on stdout */
 /* Puts the store of a backup in place of home's (kept aside) and raises the epoch, so that nodes take it only after
  * `nodes adopt`. Refuses while a control plane runs. */
 int tool_restore(const char *home, const char *backup_dir);

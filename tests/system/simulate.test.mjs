@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { chatBody, startFairlead } from './support/fairlead.mjs';
-import { stopAll, waitFor } from './support/process.mjs';
+import { repository, run, startProcess, stopAll, temporaryDirectory, waitFor } from './support/process.mjs';
 
 const REQUESTS = Number(process.env.FAIRLEAD_SIMULATED ?? 480);
 const KEYS = 12; // units
@@ -134,5 +134,80 @@ describe('simulate', () => {
     assert.equal((await house.cli(['simulate', '99'])).code, 3);
     assert.equal((await house.cli(['simulate', '1', '--since', 'soon'])).code, 2);
     await waitFor(() => readdirSync(path.join(house.home, 'run/simulations')).length === 0);
+  });
+
+  test('replay sends what was recorded, at its pace', async () => {
+    const before = house.records().length;
+    const replay = (...args) => house.cli(['replay', '--to', house.api, '--key', keys[0], '--json', ...args]);
+    const recordedAgain = await replay('--since', '1h', '--limit', '40', '--speed', '4x');
+    assert.equal(recordedAgain.code, 0, recordedAgain.stderr);
+    const summary = JSON.parse(recordedAgain.stdout);
+    assert.equal(summary.sent, 40);
+    assert.equal(summary.answered, 40);
+    const trace = path.join(house.home, 'trace.csv');
+    writeFileSync(trace, 'TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.0000000,374,44\n2023-11-16 18:17:03.5000000,396,109\n');
+    const csv = await replay(trace);
+    assert.equal(csv.code, 0, csv.stderr);
+    assert.equal(JSON.parse(csv.stdout).good + JSON.parse(csv.stdout).server_errors, 2);
+    assert.ok(JSON.parse(csv.stdout).elapsed_ms >= 500, 'the second request has its time');
+    const records = await waitFor(() => {
+      const now = house.records().slice(before);
+      return now.length === 42 && now;
+    });
+    assert.equal(records.at(-1).features.max_output, 109);
+    assert.equal(records.at(-1).features.input_tokens, 396);
+    assert.equal((await house.cli(['replay', trace])).code, 2); // no --to
+  });
+
+  test('Ctrl-C ends a replay with its summary', async () => {
+    const trace = path.join(house.home, 'slow.csv');
+    writeFileSync(trace, '2023-11-16 18:17:03.0000000,10,5\n2023-11-16 23:17:03.0000000,10,5\n');
+    const before = house.records().length;
+    const child = await startProcess('fairlead', ['replay', trace, '--to', house.api, '--home', house.home], { env: { FAIRLEAD_KEY: keys[0] } });
+    await waitFor(() => house.records().length > before); // the first was answered, the next is due in five hours
+    child.child.kill('SIGINT');
+    await child.exited;
+    assert.match(child.stdout, /^1 requests in [\d.]+ s/m);
+  });
+});
+
+describe('policy test', () => {
+  const example = path.join(repository, 'deploy/examples/tests.yaml');
+  const check = (file, ...more) => run('fairlead', ['policy', 'test', file, ...more]);
+
+  test('the example beside the example policy passes, offline', async () => {
+    const { code, stdout, stderr } = await check(example);
+    assert.equal(code, 0, stdout + stderr);
+    assert.match(stdout, /^ok {3}hr stays in the EU$/m);
+    assert.match(stdout, /^4 passed, 0 failed$/m);
+  });
+
+  test('what fails is told with its place, and the exit code is 1', async () => {
+    const file = path.join(temporaryDirectory('fl-tests-'), 'wrong.yaml');
+    const examples = path.dirname(example);
+    writeFileSync(
+      file,
+      `schema: fairlead/1\nkind: tests\npolicy: ${examples}/policy.yaml\ndirectory: ${examples}/directory.yaml\ntests:\n` +
+        '  - name: shares\n    request: {team: product, model: chat}\n    expect:\n      first: {azure-we/gpt-4o: 60%}\n' +
+        '  - name: EU\n    request: {team: product, model: chat}\n    expect: {region: eu}\n' +
+        '  - name: fine\n    request: {team: nobody, model: chat}\n    expect: {status: unknown_team}\n',
+    );
+    const { code, stdout } = await check(file);
+    assert.equal(code, 1);
+    assert.ok(stdout.includes(`FAIL shares\n  ${file}:9:32: azure-we/gpt-4o: azure-we/gpt-4o is the first choice for 70.00%\n`), stdout);
+    assert.match(stdout, /^FAIL EU\n.*wrong\.yaml:12:22: region: openai\/\S+ may serve it, in region us$/m);
+    assert.match(stdout, /^ok {3}fine\n1 passed, 2 failed$/m);
+    const json = JSON.parse((await check(file, '--json')).stdout);
+    assert.deepEqual([json.passed, json.failed, json.tests[0].failures[0].line], [1, 2, 9]);
+  });
+
+  test('a policy that does not compile fails with its own message', async () => {
+    const dir = temporaryDirectory('fl-tests-');
+    writeFileSync(path.join(dir, 'policy.yaml'), 'schema: fairlead/1\nkind: policy\nproviders:\n  a: {preset: nonsense}\n');
+    writeFileSync(path.join(dir, 't.yaml'), 'schema: fairlead/1\nkind: tests\ntests:\n  - {name: n, request: {team: t, model: m}, expect: {status: ok}}\n');
+    const { code, stderr } = await check(path.join(dir, 't.yaml'));
+    assert.equal(code, 1);
+    assert.match(stderr, /policy\.yaml:4:.*nonsense/);
+    assert.equal((await check(path.join(dir, 'none.yaml'))).code, 3);
   });
 });
