@@ -102,6 +102,12 @@ MUST_CHECK enum err json_decimal_text(struct span text, int scale, int64_t *ret)
  * JSON_QUOTED_MAX(text.len) bytes. Returns how many were written. */
 #define JSON_QUOTED_MAX(bytes) (6 * (bytes) + 2)
 size_t json_quote(struct span text, char *out);
+/* The same of as much of the text's beginning as fits into `room` bytes (2 at least), quotes included; no character is
+ * cut in two. *ret_taken: bytes of the text that were taken. */
+size_t json_quote_some(struct span text, size_t room, char *out, size_t *ret_taken);
+/* The text without the beginning of a character that its end cuts in two. What is no UTF-8 may lose up to
+ * three bytes. */
+struct span json_whole_characters(struct span text);
 
 /* Writer: appends to a buf; commas and colons are placed by it. Errors stick: check once with json_writer_end.
  * struct json_writer w; json_writer_init(&w, buf); json_object_open(&w); json_key(&w, SPAN("a")); json_put_u64(&w, 1);

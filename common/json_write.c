@@ -158,6 +158,47 @@ size_t json_quote(struct span text, char *out)
     return (size_t)(to - out);
 }
 
+size_t json_quote_some(struct span text, size_t room, char *out, size_t *ret_taken)
+{
+    const unsigned char *const begin = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = begin + text.len;
+    const unsigned char *at = begin;
+    REQUIRE(room >= 2);
+    char *to = out, *const last = out + room - 1; /* the closing quote's place, at the latest */
+    *to++ = '"';
+    while (at < end) {
+        const size_t run = size_min((size_t)(json_plain_run(at, end) - at), (size_t)(last - to));
+        memcpy(to, at, run);
+        to += run;
+        at += run;
+        if (at == end || to == last)
+            break;
+        char special[6];
+        const unsigned char *behind = at;
+        const size_t length = (size_t)(write_special(&behind, end, special) - special);
+        if (length > (size_t)(last - to))
+            break;
+        memcpy(to, special, length);
+        to += length;
+        at = behind;
+    }
+    *to++ = '"';
+    *ret_taken = (size_t)(at - begin);
+    return (size_t)(to - out);
+}
+
+struct span json_whole_characters(struct span text)
+{
+    const unsigned char *const end = (const unsigned char *)text.ptr + text.len;
+    for (size_t back = 1; back <= 3 && back <= text.len; back++) {
+        const unsigned char lead = end[-(ptrdiff_t)back];
+        if ((lead & 0xC0) == 0x80)
+            continue; /* the character begins further in front */
+        const size_t length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+        return length > back ? span_head(text, text.len - back) : text;
+    }
+    return text;
+}
+
 static void put_quoted(struct json_writer *w, struct span text)
 {
     const unsigned char *at = (const unsigned char *)(text.ptr ? text.ptr : ""), *end = at + text.len;

@@ -235,6 +235,16 @@ void units_put_padded(uint64_t value, size_t digits, char *out)
     }
 }
 
+char *units_format_share(uint32_t ppm, char *out)
+{
+    int n = snprintf(out, UNITS_TEXT_BYTES, "%u.%04u", ppm / 10000, ppm % 10000);
+    while (out[n - 1] == '0')
+        n--;
+    n -= out[n - 1] == '.';
+    memcpy(out + n, "%", 2);
+    return out;
+}
+
 char *units_format_usd(int64_t nano, char *out)
 {
     const uint64_t dollar = UINT64_C(1000000000);

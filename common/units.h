@@ -21,4 +21,5 @@ void units_put_padded(uint64_t value, size_t digits, char *out);
 /* Shortest exact text ("3s", "1m30s", "250ms"); out >= UNITS_TEXT_BYTES; returns out. */
 #define UNITS_TEXT_BYTES 32
 char *units_format_duration(uint64_t ms, char *out);
-char *units_format_usd(int64_t nano, char *out); /* "0.000123", at least two decimals, no trailing zeros beyond */
+char *units_format_share(uint32_t ppm, char *out); /* exact: "12%", "0.05%" */
+char *units_format_usd(int64_t nano, char *out);   /* "0.000123", at least two decimals, no trailing zeros beyond */

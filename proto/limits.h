@@ -26,6 +26,8 @@
 #define ASSIGNMENT_RANGES_MAX        64u /* in one: a request walks them; arms grow by one range each and seldom by two */
 #define ASSIGNED_ROUTES_MAX          1000u /* in one assignment or shadow; more are all of them */
 #define SHADOWS_MAX                  4u    /* one request never becomes more than this many others */
+#define CONTENT_TEAMS_MAX            100u /* whose words are recorded: an exception, and each request looks through it */
+#define CONTENT_BYTES_MAX            4096u /* of a prompt, of an answer: both stand in one line of the records */
 #define OVERRIDES_MAX                1000u
 #define TEAMS_MAX                    100000u
 #define ATTEMPTS_MAX                 8u /* one request never costs more upstream calls than this */

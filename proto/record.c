@@ -228,6 +228,8 @@ static enum err read_kind(const struct json_index *ix, uint32_t token, struct re
         record->kind = RECORD_SHADOW;
     else if (json_string_eq(ix, token, SPAN("feedback")))
         record->kind = RECORD_FEEDBACK;
+    else if (json_string_eq(ix, token, SPAN("content")))
+        record->kind = RECORD_CONTENT;
     else
         return ERR_UNSUPPORTED;
     return OK;

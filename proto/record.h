@@ -14,7 +14,9 @@ struct arena;
 #define RECORD_LINE_MAX                                                                                                \
     8192u /* a slot of the nodes' record ring: one request cannot push out many others, nor one line fill a batch */
 
-enum record_kind { RECORD_REQUEST, RECORD_SHADOW, RECORD_FEEDBACK };
+/* CONTENT: a prompt and its answer, cut, of a team for which the policy turns that on. record_read gives who and when;
+ * the texts are for people alone (`fairlead records --content`). */
+enum record_kind { RECORD_REQUEST, RECORD_SHADOW, RECORD_FEEDBACK, RECORD_CONTENT };
 
 struct record_attempt {
     struct span model, why, error; /* error: "" when it served */
@@ -27,7 +29,7 @@ struct record {
     enum record_kind kind;
     int64_t time_ms; /* wall, when the head was read */
     struct span request_id, node;
-    struct span of; /* a shadow's: the request that it repeats */
+    struct span of; /* a shadow's: the request that it repeats; a content's: its own */
     struct span key_id, team, asked, route, model, endpoint;
     bool stream;
     uint64_t epoch, generation;
@@ -57,6 +59,14 @@ struct record {
     struct span metric;
     double score; /* -1 to 1 */
 };
+
+/* Whether a line of ours holds a prompt and an answer, told without reading it: these words cannot stand in a text, whose
+ * quotes are escaped. */
+#define RECORD_CONTENT_MARK "\"kind\":\"content\""
+static inline bool record_is_content(struct span line)
+{
+    return span_find(line, SPAN(RECORD_CONTENT_MARK)) != SIZE_MAX;
+}
 
 /* One line, without its newline. Spans borrow from line, or from scratch, which the caller resets between lines.
  * ERR_SYNTAX: no JSON object, or larger than any line of ours. ERR_INVALID: no time or request_id, or a member of a

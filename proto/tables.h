@@ -170,6 +170,12 @@ struct alias {
     struct span name;
     struct span target; /* a route or provider/model, checked at compile time */
 };
+/* Whose prompts and answers the records keep, besides what decisions need. Nobody's, unless a policy says so. */
+struct recorded_content {
+    struct span_list teams; /* sorted; empty: nobody's */
+    uint32_t share_ppm;     /* of their requests */
+    uint32_t bytes;         /* of the prompt, and of the answer; CONTENT_BYTES_MAX */
+};
 struct artifact {
     uint32_t schema;
     uint64_t requires;       /* feature bits that a node must know */
@@ -184,6 +190,7 @@ struct artifact {
     uint32_t route_count;
     struct alias *aliases; /* sorted by name */
     uint32_t alias_count;
+    struct recorded_content content;
 };
 
 /* ---- head: which artifacts are live, and what operators decided ---- */

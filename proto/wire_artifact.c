@@ -184,6 +184,29 @@ static const struct wire_field alias_fields[] = { ID_(name), ID_(target) };
 static const struct wire_message alias_message =
     WIRE_MESSAGE("alias", alias_fields, struct alias, wire__alias__descriptor, NULL);
 
+static bool sorted(const struct span_list *names)
+{
+    return wire_ascending(names->items, names->count, sizeof *names->items, 0);
+}
+
+static const char *content_check(const void *plain)
+{
+    const struct recorded_content *c = plain;
+    if (c->share_ppm > PPM)
+        return "a share of more than everything";
+    if (c->bytes > CONTENT_BYTES_MAX)
+        return "more bytes than a record holds";
+    return sorted(&c->teams) ? NULL : "teams are not sorted or not unique";
+}
+
+#define P struct recorded_content
+#define W Wire__RecordedContent
+static const struct wire_field content_fields[] = { TEXTS_(teams, CONTENT_TEAMS_MAX), U32_(share_ppm), U32_(bytes) };
+#undef P
+#undef W
+static const struct wire_message content_message =
+    WIRE_MESSAGE("content", content_fields, struct recorded_content, wire__recorded_content__descriptor, content_check);
+
 static const char *routes_in_range(const struct artifact *a)
 {
     for (uint32_t r = 0; r < a->route_count; r++)
@@ -220,6 +243,7 @@ static const struct wire_field artifact_fields[] = {
     LIST_(models, model_count, MODELS_MAX, &model_message),
     LIST_(routes, route_count, ROUTES_MAX, &route_message),
     LIST_(aliases, alias_count, ROUTES_MAX, &alias_message),
+    PART_(content, &content_message),
 };
 #undef P
 #undef W
@@ -281,11 +305,6 @@ static const struct wire_field range_fields[] = { U32_(arm), U32_(first), U32_(c
 #undef W
 static const struct wire_message range_message =
     WIRE_MESSAGE("range", range_fields, struct bucket_range, wire__bucket_range__descriptor, NULL);
-
-static bool sorted(const struct span_list *names)
-{
-    return wire_ascending(names->items, names->count, sizeof *names->items, 0);
-}
 
 static bool is_header_name(struct span s)
 {

@@ -185,14 +185,13 @@ static enum admin_status push_known(struct command_call *call, struct apply *a, 
     return ADMIN_OK;
 }
 
-static enum admin_status push_new(struct command_call *call, struct apply *a, struct candidate *c)
+static enum admin_status push_new(struct command_call *call, struct apply *a, struct candidate *c,
+                                  const struct artifact *before)
 {
-    struct artifact *before;
     uint32_t count = 0;
     struct version_record *record = ARENA_NEW(call->arena, struct version_record);
-    enum err err = record ? command_live_artifact(call, a->head, &before) : ERR_NOMEM;
-    if (err)
-        return command_fail_err(call, "reading the live artifact", err);
+    if (!record)
+        return command_fail_err(call, "storing the version", ERR_NOMEM);
     enum admin_status status = store_version(call, c, record);
     if (status == ADMIN_OK && !command_flag(call, "store"))
         status = go_live(call, a, c, record, false);
@@ -203,7 +202,7 @@ static enum admin_status push_new(struct command_call *call, struct apply *a, st
     if (status != ADMIN_OK)
         return status;
     put_push_result(call, record, a, true);
-    err = candidate_put_changes(call, before, c->artifact, &count);
+    const enum err err = candidate_put_changes(call, before, c->artifact, &count);
     candidate_put_diagnostics(call, c);
     return err ? command_fail_err(call, "comparing", err) : ADMIN_OK;
 }
@@ -225,11 +224,16 @@ enum admin_status command_policy_push(struct command_call *call)
         status = candidate_compile(call, numbers.version_last + 1, &c);
     if (status != ADMIN_OK)
         return status;
+    struct artifact *before;
+    err = command_live_artifact(call, a.head, &before);
+    if (err)
+        return command_fail_err(call, "reading the live artifact", err);
+    policy_warn_content(c.policy, before, c.artifact, &c.diags);
     err = versions_find_hash(call->service->versions, call->arena, policy_hash(c.policy), &known);
     if (err && err != ERR_NOT_FOUND)
         return command_fail_err(call, "looking for the same content", err);
     json_object_open(call->result);
-    status = err ? push_new(call, &a, &c) : push_known(call, &a, known, &c);
+    status = err ? push_new(call, &a, &c, before) : push_known(call, &a, known, &c);
     if (status == ADMIN_OK)
         json_object_close(call->result);
     return status;

@@ -217,5 +217,7 @@ void pilot_taken(void *user, const struct record *record)
         take_vote(pilot, &pilot->rollout, record);
         take_vote(pilot, &pilot->experiment, record);
         return;
+    case RECORD_CONTENT: /* for people */
+        return;
     }
 }

@@ -95,6 +95,7 @@ enum err policy_compile(struct arena *arena, const struct policy *policy, const 
         compile_routes(&c, artifact);
     if (!c.failed)
         compile_aliases(&c, artifact);
+    compile_records(&c, artifact);
     warn_of_nothing(&c);
     if (c.failed || diags->failed)
         return ERR_NOMEM;

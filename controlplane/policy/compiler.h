@@ -1,7 +1,7 @@
 /* compiler.h - what the compiler's files share. Private to this folder.
  *
  * compile.c runs the steps in order: providers (provider.c), models with wildcards and prices (model.c), routes and
- * aliases (route.c). Each reports what is wrong and goes on, so that one run finds everything. */
+ * aliases (route.c), what the records keep (records.c). Each reports what is wrong and goes on, so that one run finds everything. */
 #pragma once
 #include "common/strmap.h"
 #include "controlplane/policy/fields.h"
@@ -54,6 +54,7 @@ void compile_models(struct compiler *c);
 void compile_order(struct compiler *c, struct artifact *artifact);
 void compile_routes(struct compiler *c, struct artifact *artifact);
 void compile_aliases(struct compiler *c, struct artifact *artifact);
+void compile_records(struct compiler *c, struct artifact *artifact);
 
 /* The model of this name; one that only a wildcard allows is made. NULL: there is none, and with `report` the reason is
  * said. */

@@ -53,6 +53,9 @@
 /* Larger ones say nothing that smaller ones cannot. */
 #define OBJECTIVE_MOST 1000u
 
+/* Of a prompt and of an answer, where their recording is on: both fit into a record's line with nearly every byte kept. */
+#define DEFAULT_CONTENT_BYTES 2048u
+
 /* No timeout longer than a day: it is a slip of a unit ("30000s"). */
 #define TIMEOUT_MOST_MS 86400000u
 /* Retention is counted in days; a century is a slip. */

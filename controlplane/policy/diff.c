@@ -66,13 +66,8 @@ static void put_duration(struct facts *f, const char *label, uint32_t ms)
 
 static const char *share_text(struct arena *scratch, uint32_t ppm)
 {
-    char text[32];
-    int n = snprintf(text, sizeof text, "%u.%04u", ppm / 10000, ppm % 10000);
-    while (n > 0 && text[n - 1] == '0')
-        text[--n] = '\0';
-    if (n > 0 && text[n - 1] == '.')
-        text[--n] = '\0';
-    return arena_printf(scratch, "%s%%", text);
+    char text[UNITS_TEXT_BYTES];
+    return arena_printf(scratch, "%s", units_format_share(ppm, text));
 }
 
 static void put_share(struct facts *f, const char *label, uint32_t ppm)
@@ -436,6 +431,46 @@ static void compare_kind(struct differ *d, const struct kind *kind, const struct
     }
 }
 
+static void put_content(struct differ *d, const struct recorded_content *before, const struct recorded_content *after,
+                        struct span team)
+{
+    const char *what = arena_printf(d->arena, "content of team " SPAN_FMT, SPAN_ARG(team));
+    const char *share = share_text(d->arena, after ? after->share_ppm : 0);
+    if (before && after) {
+        arena_reset(&d->scratch);
+        struct facts old = { .scratch = &d->scratch }, new = { .scratch = &d->scratch };
+        put_share(&old, "recorded share", before->share_ppm);
+        put_share(&new, "recorded share", after->share_ppm);
+        put_number(&old, "recorded bytes", before->bytes);
+        put_number(&new, "recorded bytes", after->bytes);
+        if (what)
+            compare_facts(d, what, &old, &new);
+        d->failed |= !what;
+    } else if (after) {
+        add_change(d, "added", what,
+                   what && share ? arena_printf(d->arena, "%s is now recorded: %s", what, share) : NULL);
+    } else {
+        add_change(d, "removed", what, what ? arena_printf(d->arena, "%s is no longer recorded", what) : NULL);
+    }
+}
+
+/* Team by team, as that is whom it concerns; a share of nothing records nobody. */
+static void compare_content(struct differ *d, const struct recorded_content *before,
+                            const struct recorded_content *after)
+{
+    const uint32_t before_count = before->share_ppm ? before->teams.count : 0;
+    const uint32_t after_count = after->share_ppm ? after->teams.count : 0;
+    for (uint32_t b = 0, a = 0; (b < before_count || a < after_count) && !d->failed;) {
+        const int order = b == before_count  ? 1
+                          : a == after_count ? -1
+                                             : span_cmp(before->teams.items[b], after->teams.items[a]);
+        put_content(d, order <= 0 ? before : NULL, order >= 0 ? after : NULL,
+                    order <= 0 ? before->teams.items[b] : after->teams.items[a]);
+        b += order <= 0;
+        a += order >= 0;
+    }
+}
+
 static enum err finish(struct differ *d, struct policy_changes *ret)
 {
     arena_release(&d->scratch);
@@ -453,6 +488,7 @@ enum err policy_diff(struct arena *arena, const struct artifact *before, const s
     arena_init(&d.scratch, SCRATCH_BYTES_MAX);
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         compare_kind(&d, &kinds[i], before ? before : &nothing, after);
+    compare_content(&d, before ? &before->content : &nothing.content, &after->content);
     return finish(&d, ret_changes);
 }
 

@@ -82,9 +82,10 @@ static enum err put_section(struct arena *arena, struct buf *out, const char *na
     return err;
 }
 
+/* `records` came later: a policy without it keeps the hash that it had. */
 static enum err put_policy(struct arena *arena, struct buf *out, const struct policy *p)
 {
-    enum err err = buf_append_cstr(out, "m6:");
+    enum err err = buf_append_cstr(out, p->records ? "m7:" : "m6:");
     if (!err)
         err = put_section(arena, out, "aliases", &p->aliases);
     if (!err)
@@ -95,6 +96,10 @@ static enum err put_policy(struct arena *arena, struct buf *out, const struct po
         err = put_section(arena, out, "models", &p->models);
     if (!err)
         err = put_section(arena, out, "providers", &p->providers);
+    if (!err && p->records)
+        err = put_text(out, SPAN("records"));
+    if (!err && p->records)
+        err = put_node(arena, out, p->records);
     if (!err)
         err = put_text(out, SPAN("rollout"));
     if (!err)

@@ -167,8 +167,8 @@ static enum err take_include(struct loader *l, const struct yaml_node *document,
 
 static enum err take_policy(struct loader *l, const struct yaml_node *document, struct span path)
 {
-    static const char *const known[] = { "schema", "kind",    "include", "defaults", "providers",
-                                         "models", "aliases", "routes",  "rollout",  NULL };
+    static const char *const known[] = { "schema",  "kind",   "include", "defaults", "providers", "models",
+                                         "aliases", "routes", "rollout", "records",  NULL };
     struct policy *p = l->policy;
     fields_check(l->diags, document, "a policy", known);
     if (!p->has_policy)
@@ -176,6 +176,7 @@ static enum err take_policy(struct loader *l, const struct yaml_node *document, 
     p->has_policy = true;
     take_once(l, &p->defaults, yaml_get(document, "defaults"));
     take_once(l, &p->rollout, yaml_get(document, "rollout"));
+    take_once(l, &p->records, yaml_get(document, "records"));
     enum err err = section_merge(l, &p->providers, document, "providers", "provider");
     if (!err)
         err = section_merge(l, &p->models, document, "models", "model");

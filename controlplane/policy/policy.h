@@ -110,6 +110,10 @@ MUST_CHECK enum err policy_diff(struct arena *arena, const struct artifact *befo
                                 struct policy_changes *ret_changes);
 MUST_CHECK enum err policy_teams_diff(struct arena *arena, const struct teams *before, const struct teams *after,
                                       struct policy_changes *ret_changes);
+/* One warning for each team whose prompts and answers `after` records and `before` (NULL: nothing) did not, or less of.
+ * To be said by whoever brings `after` live: it writes personal data. */
+void policy_warn_content(const struct policy *policy, const struct artifact *before, const struct artifact *after,
+                         struct diags *diags);
 /* "+ ", "- " or "~ " and the line; [{"kind","what","text"}]. */
 MUST_CHECK enum err policy_changes_text(const struct policy_changes *changes, struct buf *out);
 void policy_changes_json(const struct policy_changes *changes, struct json_writer *w);

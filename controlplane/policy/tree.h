@@ -20,6 +20,7 @@ struct policy {
     struct section teams;
     const struct yaml_node *defaults;        /* NULL: none */
     const struct yaml_node *rollout;         /* NULL: none */
+    const struct yaml_node *records;         /* NULL: none */
     const struct yaml_node *policy_document; /* the first one, as a place for what concerns the whole */
     const struct yaml_node *directory_document;
     struct span hash;

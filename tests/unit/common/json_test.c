@@ -488,6 +488,46 @@ static void a_string_is_measured_without_an_index(void **state UNUSED)
             fail_msg("row %zu: %zu", i, json_string_length(rows[i].text));
 }
 
+static void as_much_is_quoted_as_fits(void **state UNUSED)
+{
+    /* 7 plain bytes, then two, two, six, three, four and (no UTF-8) three bytes of output */
+    static const char text[] = "abcdefg\"\n\x01\xe2\x82\xac\xf0\x9f\x98\x80\xff";
+    static const size_t steps[][2] = { { 7, 7 }, { 1, 2 }, { 1, 2 }, { 1, 6 }, { 3, 3 }, { 4, 4 }, { 1, 3 } };
+    char whole[JSON_QUOTED_MAX(sizeof text)], out[JSON_QUOTED_MAX(sizeof text)];
+    const struct span all = span_of(text, sizeof text - 1);
+    const size_t length = json_quote(all, whole);
+    for (size_t room = 2; room <= length + 3; room++) {
+        size_t taken, in = 0, quoted = 0;
+        for (size_t i = 0; i < ARRAY_LEN(steps) && quoted + steps[i][1] + 2 <= room; i++) {
+            in += steps[i][0];
+            quoted += steps[i][1];
+        }
+        if (quoted == 0 && room < 9) /* within the plain ones */
+            in = quoted = room - 2;
+        memset(out, '#', sizeof out);
+        assert_int_equal(json_quote_some(all, room, out, &taken), quoted + 2);
+        assert_int_equal(taken, in);
+        assert_memory_equal(out, whole, quoted + 1);
+        assert_true(out[quoted + 1] == '"' && out[quoted + 2] == '#');
+    }
+    size_t taken;
+    assert_int_equal(json_quote_some(SPAN(""), 2, out, &taken), 2);
+}
+
+static void a_cut_character_is_left_out(void **state UNUSED)
+{
+    static const struct {
+        const char *text;
+        size_t left;
+    } cases[] = { { "", 0 },          { "a", 1 },
+                  { "a\xc3", 1 },     { "a\xc3\xa9", 3 },
+                  { "a\xe2\x82", 1 }, { "a\xe2\x82\xac", 4 },
+                  { "\xf0", 0 },      { "\xf0\x9f\x98", 0 },
+                  { "\x80\x80", 2 },  { "\xf0\x9f\x98\x80", 4 } };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        assert_int_equal(json_whole_characters(span_cstr(cases[i].text)).len, cases[i].left);
+}
+
 static void a_text_is_quoted_as_the_writer_does(void **state UNUSED)
 {
     static const struct span texts[] = { { "", 0 },
@@ -600,6 +640,8 @@ int main(void)
         TEST(writer_places_the_marks),
         TEST(a_string_is_measured_without_an_index),
         TEST(a_text_is_quoted_as_the_writer_does),
+        TEST(as_much_is_quoted_as_fits),
+        TEST(a_cut_character_is_left_out),
         TEST(writer_writes_decimals_exactly),
         TEST(writer_errors_stick),
     };

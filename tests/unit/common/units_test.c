@@ -179,6 +179,10 @@ static void money(void **state UNUSED)
 static void formatted_money_reads_back(void **state UNUSED)
 {
     char text[UNITS_TEXT_BYTES];
+    assert_string_equal(units_format_share(0, text), "0%");
+    assert_string_equal(units_format_share(1, text), "0.0001%");
+    assert_string_equal(units_format_share(15000, text), "1.5%");
+    assert_string_equal(units_format_share(1000000, text), "100%");
     assert_string_equal(units_format_usd(0, text), "0.00");
     assert_string_equal(units_format_usd(123000, text), "0.000123");
     assert_string_equal(units_format_usd(1, text), "0.000000001");

@@ -174,7 +174,13 @@ static inline struct artifact *wire_sample_artifact(struct arena *arena, struct 
                             .provider_count = 2 + sample_below(prng, 3),
                             .model_count = 2 + sample_below(prng, 6),
                             .route_count = 2 + sample_below(prng, 6),
-                            .alias_count = 2 + sample_below(prng, 3) };
+                            .alias_count = 2 + sample_below(prng, 3),
+                            .content = { .share_ppm = sample_below(prng, 1000001),
+                                         .bytes = sample_below(prng, CONTENT_BYTES_MAX + 1) } };
+    struct span *teams = SAMPLE_ARRAY(arena, 2, struct span);
+    teams[0] = sample_name(arena, prng, "team", 0);
+    teams[1] = sample_name(arena, prng, "team", 1);
+    a->content.teams = (struct span_list){ .items = teams, .count = sample_below(prng, 3) };
     a->providers = SAMPLE_ARRAY(arena, a->provider_count, struct provider);
     a->models = SAMPLE_ARRAY(arena, a->model_count, struct model);
     a->routes = SAMPLE_ARRAY(arena, a->route_count, struct route);

@@ -274,6 +274,17 @@ static void an_artifact_with_a_broken_promise_is_refused(void **state)
     a->aliases[1].name = a->aliases[0].name;
     REFUSED(b, a, ERR_INVALID, "aliases");
 
+    static const struct span teams[] = { { "b", 1 }, { "a", 1 } };
+    a = sample(b);
+    a->content.teams = (struct span_list){ .items = teams, .count = 2 };
+    REFUSED(b, a, ERR_INVALID, "teams are not sorted");
+    a->content.teams.count = 1;
+    a->content.share_ppm = 1000001;
+    REFUSED(b, a, ERR_INVALID, "a share of more than everything");
+    a->content.share_ppm = 1;
+    a->content.bytes = CONTENT_BYTES_MAX + 1;
+    REFUSED(b, a, ERR_INVALID, "more bytes than a record holds");
+
     a = sample(b);
     a->routes[1].tiers[0].members[0].model = a->model_count;
     REFUSED(b, a, ERR_INVALID, "names no model");

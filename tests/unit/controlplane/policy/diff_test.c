@@ -107,6 +107,70 @@ static void test_first_version_and_json(void **state)
                         "[{\"kind\":\"added\",\"what\":\"provider azure\",\"text\":\"provider azure added\"}]");
 }
 
+#define RECORDS(text) BASE "records: {content: " text "}\n"
+
+static const char *between(struct fixture *f, const char *before, const char *after)
+{
+    struct policy_changes changes;
+    const struct artifact *a = compile_text(f, before), *b = compile_text(f, after);
+    assert_int_equal(policy_diff(&f->arena, a, b, &changes), OK);
+    return changes_shown(f, &changes);
+}
+
+static void test_content(void **state)
+{
+    struct fixture *f = *state;
+    const struct artifact *a = compile_text(f, RECORDS("{teams: [law, hr], share: 0.5%, bytes: 1KiB}"));
+    assert_true(a->content.teams.count == 2 && span_eq(a->content.teams.items[0], SPAN("hr")));
+    assert_true(a->content.share_ppm == 5000 && a->content.bytes == 1024);
+    a = compile_text(f, BASE);
+    assert_true(a->content.teams.count == 0 && a->content.share_ppm == 0 && a->content.bytes == 0);
+
+    assert_string_equal(between(f, BASE, RECORDS("{teams: [law, hr], share: 1%}")),
+                        "+ content of team hr is now recorded: 1%\n+ content of team law is now recorded: 1%\n");
+    assert_string_equal(
+        between(f, RECORDS("{teams: [law, hr], share: 1%}"), RECORDS("{teams: [law], share: 2%, bytes: 4KiB}")),
+        "- content of team hr is no longer recorded\n~ content of team law: recorded share 1% -> 2%\n"
+        "~ content of team law: recorded bytes 2048 -> 4096\n");
+    assert_string_equal(between(f, RECORDS("{teams: [law], share: 1%}"), RECORDS("{teams: [law], share: 0%}")),
+                        "- content of team law is no longer recorded\n");
+    assert_string_equal(between(f, BASE, RECORDS("{teams: [law], share: 0%}")), "");
+    assert_int_equal(f->diags.warnings, 0);
+}
+
+/* How many warnings going from one to the other brings. */
+static uint32_t warned(struct fixture *f, const char *before, const char *after)
+{
+    const struct artifact *old = before ? compile_text(f, before) : NULL, *new = compile_text(f, after);
+    const struct policy *policy = load_text(f, after);
+    diags_init(&f->diags, &f->arena);
+    policy_warn_content(policy, old, new, &f->diags);
+    assert_int_equal(f->diags.errors, 0);
+    return f->diags.warnings;
+}
+
+static void test_content_is_warned_of(void **state)
+{
+    struct fixture *f = *state;
+    const char *one = RECORDS("{teams: [law], share: 1%}");
+    assert_int_equal(warned(f, NULL, RECORDS("{teams: [law, hr], share: 1%}")), 2);
+    assert_int_equal(warned(f, BASE, one), 1);
+    assert_string_equal(f->diags.items[0].message,
+                        "personal data: a part of team law's prompts and answers is written to the nodes' disks: of 1% "
+                        "of its requests, up to 2048 bytes each");
+    assert_true(f->diags.items[0].line > 0);
+    assert_int_equal(warned(f, one, one), 0);
+    assert_int_equal(warned(f, one, BASE), 0);
+    assert_int_equal(warned(f, one, RECORDS("{teams: [law], share: 0.1%}")), 0);
+    assert_int_equal(warned(f, one, RECORDS("{teams: [law], share: 1%, bytes: 1KiB}")), 0);
+    assert_int_equal(warned(f, BASE, RECORDS("{teams: [law], share: 0%}")), 0);
+    assert_int_equal(warned(f, RECORDS("{teams: [law], share: 0%}"), one), 1);
+    assert_int_equal(warned(f, one, RECORDS("{teams: [law, hr], share: 1%}")), 1);
+    assert_int_equal(warned(f, one, RECORDS("{teams: [law], share: 1.5%}")), 1);
+    assert_int_equal(warned(f, one, RECORDS("{teams: [law], share: 1%, bytes: 3KiB}")), 1);
+    assert_true(strncmp(f->diags.items[0].message, "personal data: more of", 22) == 0);
+}
+
 static const struct teams *teams_of(struct fixture *f, const char *text)
 {
     const struct teams *teams;
@@ -140,6 +204,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nothing_changes, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_changes, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_first_version_and_json, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_content, fixture_up, fixture_down),
+        cmocka_unit_test_setup_teardown(test_content_is_warned_of, fixture_up, fixture_down),
         cmocka_unit_test_setup_teardown(test_teams, fixture_up, fixture_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -287,6 +287,8 @@ static void test_hash(void **state)
         HEAD "providers: {a: {preset: openai, credentials: [x, y]}}\nmodels: {a/*: {deny: [g*]}}\n",
         HEAD "providers: {a: {preset: openai, credentials: [x, y]}}\nmodels: {a/*: {allow: [g*]}}\naliases: {b: c}\n",
         HEAD "providers: {a: {preset: openai, credentials: [x, y]}}\nroutes: {a/*: {allow: [g*]}}\n",
+        HEAD "providers: {a: {preset: openai, credentials: [x, y]}}\nmodels: {a/*: {allow: [g*]}}\n"
+             "records: {content: {teams: [t], share: 1%}}\n",
     };
     for (size_t i = 0; i < ARRAY_LEN(same); i++)
         assert_string_equal(hash_of(f, same[i]), base);
