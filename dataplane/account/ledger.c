@@ -309,3 +309,48 @@ enum err ledger_write_feedback(const struct ledger_feedback *f, struct buf *out)
         buf_truncate(out, before);
     return err;
 }
+
+/* Behind the prompt's first quote stands at most: its flag, the answer's name, the answer's flag, the end. */
+#define CONTENT_TAIL ",\"prompt_cut\":false,\"answer\":,\"answer_cut\":false}"
+
+static bool put_some(struct line *line, struct span text, bool cut, size_t room)
+{
+    const struct span whole = cut ? json_whole_characters(text) : text;
+    size_t taken;
+    line->at += json_quote_some(whole, room, line->at, &taken);
+    return cut || taken < whole.len;
+}
+
+enum err ledger_write_content(const struct ledger_content *c, struct buf *out)
+{
+    char *start, time[CLOCK_TEXT_BYTES];
+    enum err err = buf_reserve(out, LEDGER_ROOM, &start);
+    if (err)
+        return err;
+    struct line line = { .start = start, .at = start };
+    put_cstr(&line, FIRST("time"), clock_format_wall(c->time_ms, time));
+    put_text(&line, NEXT("request_id"), c->request_id);
+    put_text(&line, NEXT("node"), c->node);
+    put(&line, SPAN("," RECORD_CONTENT_MARK));
+    put_text(&line, NEXT("of"), c->request_id);
+    put_text(&line, NEXT("team"), c->team);
+    put(&line, NEXT("prompt"));
+    /* Four texts of LEDGER_TEXT_MAX, all escaped, leave three eighths of the line. */
+    const size_t used = (size_t)(line.at - start) + sizeof(CONTENT_TAIL) - 1;
+    REQUIRE(used + 1024 <= LEDGER_LINE_MAX);
+    const size_t room = LEDGER_LINE_MAX - used;
+    struct line measure = line; /* how long the answer becomes; written over */
+    (void)put_some(&measure, c->answer, c->answer_cut, room);
+    const size_t answer = size_min((size_t)(measure.at - line.at), room / 2);
+    const char *prompt_at = line.at;
+    const bool prompt_cut = put_some(&line, c->prompt, c->prompt_cut, room - answer);
+    const size_t left = room - (size_t)(line.at - prompt_at);
+    put_bool(&line, NEXT("prompt_cut"), prompt_cut);
+    put(&line, NEXT("answer"));
+    const bool answer_cut = put_some(&line, c->answer, c->answer_cut, left);
+    put_bool(&line, NEXT("answer_cut"), answer_cut);
+    put(&line, SPAN("}"));
+    REQUIRE((size_t)(line.at - start) <= LEDGER_LINE_MAX);
+    buf_commit(out, (size_t)(line.at - start));
+    return OK;
+}

@@ -1,4 +1,5 @@
-/* ledger.h - one record per request, as one JSON line. Never the prompt, the answer, a key or a credential. Pure.
+/* ledger.h - one record per request, as one JSON line. Never a key or a credential; the prompt and the answer only in
+ * lines of their own, for teams for which the policy turns that on. Pure.
  * proto/record.h reads what is written here.
  *
  * Every request with a valid key leaves exactly one, however it ends: answered, refused (4xx of ours, of a provider),
@@ -90,6 +91,16 @@ struct ledger_feedback {
 };
 /* What a client thinks of an answer that it had: a line of its own. Errors as above. */
 MUST_CHECK enum err ledger_write_feedback(const struct ledger_feedback *feedback, struct buf *out);
+/* What was said, of a team for which the policy turns that on: the only line that holds words of clients and models. */
+struct ledger_content {
+    int64_t time_ms;
+    struct span request_id, node, team;
+    struct span prompt, answer;  /* the bodies' bytes, from their beginnings */
+    bool prompt_cut, answer_cut; /* there was more */
+};
+/* A line of its own, beside the request's. What does not fit into LEDGER_LINE_MAX, escaped, is cut between characters and
+ * marked: half of the room is each text's own, and what one leaves is the other's. Errors as of ledger_write. */
+MUST_CHECK enum err ledger_write_content(const struct ledger_content *content, struct buf *out);
 const char *ledger_finish_name(enum finish finish);             /* "stop", "length", ...; NULL for FINISH_NONE */
 const char *ledger_endpoint_name(enum endpoint endpoint);       /* "chat", "completions", ... */
 const char *ledger_price_source_name(enum price_source source); /* "policy", "set", "feed", "book", "none" */

@@ -103,6 +103,8 @@ static enum err select_lines(struct shipper *s, struct span text)
     for (size_t end; !err && text.len > 0; text = span_skip(text, end + 1)) {
         end = span_find_byte(text, '\n');
         const struct span line = span_head(text, end);
+        if (record_is_content(line))
+            continue; /* personal data stays where its retention is decided */
         if (!record_line_good(line) || !chosen(s, line)) {
             s->left_out++;
             continue;

@@ -276,7 +276,11 @@ enum err exchange_send_whole(struct exchange *x, unsigned status, struct span ty
                                     .content_type = type,
                                     .lines = buf_span(&x->core->lines) };
     const size_t bytes = body->len;
+    /* Before it is sent: the sink takes the body over. */
+    const size_t kept = x->content && !head.bodiless ? exchange_content_sent(x, buf_span(body)) : 0;
     enum err err = x->sink->ops->whole(x->sink, &head, body);
+    if (err && x->content)
+        exchange_content_back(x, kept);
     if (err)
         return err;
     x->status_sent = status;

@@ -5,6 +5,7 @@
  *   exchange_attempt.c  one try: its start, its failure, what follows from it
  *   exchange_relay.c    what comes back: streams, whole answers, errors passed on
  *   exchange_settle.c   counters and the record, exactly once
+ *   exchange_content.c  prompt and answer, for teams whose records hold them
  *   exchange_explain.c  x-fairlead-explain, for those who ask
  *   exchange_models.c   GET /v1/models
  *   exchange_feedback.c POST /v1/feedback
@@ -117,8 +118,9 @@ struct exchange {
     bool asked;              /* `ask` was read */
     struct span asked_model; /* in arena: survives the body */
     struct resolved target;
-    struct plan plan; /* `all` is of the first one, as everybody was still to be had */
-    bool explain;     /* the client asked for it by its header, and may */
+    struct content *content; /* what the records will hold of prompt and answer; NULL, nearly always: nothing */
+    struct plan plan;        /* `all` is of the first one, as everybody was still to be had */
+    bool explain;            /* the client asked for it by its header, and may */
     uint32_t next_step;
     bool again;                   /* the same step once more, with another credential */
     uint32_t tried[ATTEMPTS_MAX]; /* model indices, each once */
@@ -234,6 +236,13 @@ bool exchange_shadows_yield(const struct core *core);
 /* Says what it is in its record, and sets its budget right. */
 void exchange_shadow_settle(struct exchange *x, struct ledger_record *record);
 void exchange_shadows_close(struct core *core);
+
+/* exchange_content.c: see proto/tables.h, struct recorded_content. All but the first only with x->content. */
+void exchange_content_begin(struct exchange *x); /* the body is whole, the arm chosen: whether, and the prompt */
+/* Bytes of a body that go to the client. Returns how many were kept before, for exchange_content_back. */
+size_t exchange_content_sent(struct exchange *x, struct span bytes);
+void exchange_content_back(struct exchange *x, size_t kept); /* they did not go after all */
+void exchange_content_settle(struct exchange *x);            /* one line */
 
 /* exchange_models.c */
 void exchange_models(struct exchange *x);

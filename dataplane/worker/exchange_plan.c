@@ -383,6 +383,8 @@ bool exchange_decide(struct exchange *x)
     }
     if (!read_ask(x) || (!x->shadow && !choose_arm(x, x->ask.model)))
         return false;
+    if (x->arm->compiled->artifact->content.share_ppm && !x->shadow)
+        exchange_content_begin(x);
     /* Traits and guard have their place here. */
     if (resolve_name(x->arm, &x->principal, x->ask.model, &x->target)) {
         exchange_refuse(x, &(struct reply_error){

@@ -48,6 +48,8 @@ enum err exchange_write_stream(struct exchange *x, struct span bytes, bool last)
             core_gauge(x->core, WORKER_STREAMS_OPEN, 1);
     }
     x->output_bytes += bytes.len;
+    if (x->content)
+        (void)exchange_content_sent(x, bytes);
     heed_queue(x);
     return OK;
 }

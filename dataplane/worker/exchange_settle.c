@@ -163,4 +163,6 @@ void exchange_settle(struct exchange *x, enum outcome outcome, const char *error
         count_in_arm(x, outcome);
     if (x->place.endpoint != ENDPOINT_FEEDBACK || outcome != OUTCOME_OK) /* its line is the feedback itself */
         record(x, outcome, error, duration_us);
+    if (x->content)
+        exchange_content_settle(x);
 }

@@ -200,6 +200,130 @@ static void feedback_reads_back(void **state UNUSED)
     arena_release(&arena);
 }
 
+static struct ledger_content said(struct span prompt, struct span answer)
+{
+    return (struct ledger_content){ .time_ms = 1764000000123,
+                                    .request_id = SPAN("req_1"),
+                                    .node = SPAN("n1"),
+                                    .team = SPAN("research"),
+                                    .prompt = prompt,
+                                    .answer = answer };
+}
+
+/* The line, which is held to what every line promises, and indexed. */
+static void check_content(const struct ledger_content *content, struct arena *arena, struct json_index *ix)
+{
+    struct buf out = BUF_INIT(1 << 16);
+    struct record read;
+    assert_int_equal(ledger_write_content(content, &out), OK);
+    assert_true(out.len <= LEDGER_LINE_MAX && span_find_byte(buf_span(&out), '\n') == SIZE_MAX);
+    assert_true(record_is_content(buf_span(&out)));
+    const struct span line = arena_dup(arena, buf_span(&out));
+    assert_int_equal(record_read(arena, line, &read), OK);
+    assert_int_equal(read.kind, RECORD_CONTENT);
+    IS(of, "req_1");
+    assert_int_equal(json_index(arena, line, &json_limits_default, ix, NULL), OK);
+    buf_release(&out);
+}
+
+static struct span text_in(struct arena *arena, const struct json_index *ix, const char *name)
+{
+    struct span text;
+    const uint32_t token = json_get(ix, 0, span_cstr(name));
+    assert_true(token != JSON_NONE);
+    assert_int_equal(json_string(arena, ix, token, &text), OK);
+    return text;
+}
+
+static bool flag(const struct json_index *ix, const char *name)
+{
+    bool value;
+    assert_int_equal(json_bool(ix, json_get(ix, 0, span_cstr(name)), &value), OK);
+    return value;
+}
+
+static void what_was_said_reads_back(void **state UNUSED)
+{
+    struct arena arena;
+    struct json_index ix;
+    arena_init(&arena, 4 << 20);
+    struct ledger_content content = said(SPAN("{\"model\":\"chat\"}"), SPAN("data: \xe2\x82\xac\n\n"));
+    check_content(&content, &arena, &ix);
+    says(&ix, 0, "kind", "content");
+    says(&ix, 0, "request_id", "req_1");
+    says(&ix, 0, "team", "research");
+    says(&ix, 0, "prompt", "{\"model\":\"chat\"}");
+    says(&ix, 0, "answer", "data: \xe2\x82\xac\n\n");
+    assert_false(flag(&ix, "prompt_cut") || flag(&ix, "answer_cut"));
+    content.answer_cut = true; /* in the middle of a character */
+    content.answer = SPAN("a\xe2\x82");
+    check_content(&content, &arena, &ix);
+    says(&ix, 0, "answer", "a");
+    assert_true(flag(&ix, "answer_cut") && !flag(&ix, "prompt_cut"));
+    arena_release(&arena);
+}
+
+/* A client cannot make a request's line look like one of these. */
+static void only_content_says_that_it_is(void **state UNUSED)
+{
+    struct buf out = BUF_INIT(1 << 16);
+    struct ledger_record written = sample;
+    written.asked = written.team = SPAN("\",\"kind\":\"content\",\"of\":\"");
+    assert_int_equal(ledger_write(&written, &out), OK);
+    assert_false(record_is_content(buf_span(&out)));
+    buf_release(&out);
+}
+
+static void long_texts_share_the_line(void **state UNUSED)
+{
+    static char plain[CONTENT_BYTES_MAX], controls[CONTENT_BYTES_MAX], euros[CONTENT_BYTES_MAX];
+    struct arena arena;
+    struct json_index ix;
+    arena_init(&arena, 16 << 20);
+    memset(plain, 'x', sizeof plain);
+    memset(controls, 1, sizeof controls);
+    for (size_t i = 0; i + 3 <= sizeof euros; i += 3)
+        memcpy(euros + i, "\xe2\x82\xac", 3);
+    const struct span texts[] = { span_of(plain, sizeof plain), span_of(controls, sizeof controls),
+                                  span_of(euros, sizeof euros - sizeof euros % 3), SPAN("short"), SPAN("") };
+    for (size_t p = 0; p < ARRAY_LEN(texts); p++)
+        for (size_t a = 0; a < ARRAY_LEN(texts); a++) {
+            const struct ledger_content content = said(texts[p], texts[a]);
+            arena_reset(&arena);
+            check_content(&content, &arena, &ix);
+            const struct span prompt = text_in(&arena, &ix, "prompt"), answer = text_in(&arena, &ix, "answer");
+            assert_true(span_starts(texts[p], prompt) && span_starts(texts[a], answer));
+            assert_int_equal(flag(&ix, "prompt_cut"), prompt.len < texts[p].len);
+            assert_int_equal(flag(&ix, "answer_cut"), answer.len < texts[a].len);
+            const size_t quoted[] = { prompt.len * (p == 1 ? 6 : 1), answer.len * (a == 1 ? 6 : 1) };
+            if (p < 3 && a < 3) { /* neither drives the other out */
+                assert_true(quoted[0] > LEDGER_LINE_MAX / 2 - 200 && quoted[1] > LEDGER_LINE_MAX / 2 - 200);
+            } else if (p == 1 || a == 1) { /* what the short one leaves is the long one's */
+                assert_true(quoted[0] + quoted[1] > LEDGER_LINE_MAX - 400);
+            } else {
+                assert_true(prompt.len == texts[p].len && answer.len == texts[a].len);
+            }
+        }
+    arena_release(&arena);
+}
+
+static void the_longest_names_leave_room_for_words(void **state UNUSED)
+{
+    static char bad[300];
+    struct buf out = BUF_INIT(1 << 16);
+    memset(bad, 1, sizeof bad);
+    struct ledger_content content = said(span_of(bad, sizeof bad), span_of(bad, sizeof bad));
+    content.request_id = content.node = content.team = span_of(bad, sizeof bad);
+    assert_int_equal(ledger_write_content(&content, &out), OK);
+    assert_true(out.len <= LEDGER_LINE_MAX);
+    buf_release(&out);
+    struct buf small = BUF_INIT(100);
+    assert_int_equal(buf_append(&small, SPAN("before")), OK);
+    assert_int_equal(ledger_write_content(&content, &small), ERR_FULL);
+    assert_true(span_eq(buf_span(&small), SPAN("before")));
+    buf_release(&small);
+}
+
 static void hostile_texts_are_escaped_and_cut(void **state)
 {
     (void)state;
@@ -256,6 +380,10 @@ int main(void)
         cmocka_unit_test(the_reader_finds_what_was_written),
         cmocka_unit_test(a_plain_record_has_no_unit_and_a_shadow_says_whose_it_is),
         cmocka_unit_test(feedback_reads_back),
+        cmocka_unit_test(what_was_said_reads_back),
+        cmocka_unit_test(only_content_says_that_it_is),
+        cmocka_unit_test(long_texts_share_the_line),
+        cmocka_unit_test(the_longest_names_leave_room_for_words),
         cmocka_unit_test(hostile_texts_are_escaped_and_cut),
         cmocka_unit_test(nothing_is_appended_on_error),
     };

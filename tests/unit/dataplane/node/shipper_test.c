@@ -331,6 +331,15 @@ static void a_share_takes_whole_units(void **state)
     assert_int_equal(w->shipper.left_out, (64 - units) * 5);
 }
 
+static void what_was_said_stays_on_the_node(void **state)
+{
+    struct world *w = *state;
+    append(w, SEGMENT_1, LINE("1") LINE("2\",\"kind\":\"content\",\"prompt\":\"secret") LINE("3"));
+    start_shipper(w);
+    holds(w, LINE("1") LINE("3"));
+    assert_int_equal(w->shipper.left_out, 0);
+}
+
 static void a_share_of_nothing_asks_nobody(void **state)
 {
     struct world *w = *state;
@@ -378,6 +387,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_a_word_from_the_control_plane_all_counts_as_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_segment_that_shrank_hides_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_share_takes_whole_units, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_said_stays_on_the_node, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_share_of_nothing_asks_nobody, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_that_are_no_segments_are_not_opened, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_position_of_somebody_else_is_said, set_up, tear_down),
