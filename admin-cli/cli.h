@@ -146,6 +146,8 @@ const char *render_text(struct arena *arena, struct span text);
 /* The head of a UTF-8 text that takes at most `columns`: whole characters only. */
 struct span render_head(struct span text, size_t columns);
 size_t render_width(struct span text); /* columns: continuation bytes take none */
+/* A whole text, line by line, behind two spaces: newlines and tabs are kept, other control bytes replaced. */
+void render_long(const struct cli *cli, const struct json_index *ix, uint32_t object, const char *path);
 uint32_t render_path(const struct json_index *ix, uint32_t object, const char *path); /* JSON_NONE */
 uint64_t render_u64(const struct json_index *ix, uint32_t object, const char *path);  /* 0 when absent */
 

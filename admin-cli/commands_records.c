@@ -1,5 +1,6 @@
 /* records: what this machine's node wrote of each request: who answered, why, for how much. Read from the home; needs
- * no control plane. And one request's, for `fairlead explain`, from there or from the control plane's store. */
+ * no control plane. What was said, where a policy records that, is shown to those only who ask for it. And one request's
+ * record, for `fairlead explain`, from there or from the control plane's store. */
 #include "admin-cli/cli.h"
 #include "common/file.h"
 #include "common/units.h"
@@ -13,6 +14,7 @@
 struct wanted {
     struct span id;     /* "": the newest */
     struct span member; /* how the id stands in a line: "request_id":"…" */
+    bool content;       /* prompts and answers, and nothing else */
     struct span *lines; /* newest first, in the arena */
     uint64_t limit, count;
 };
@@ -20,6 +22,22 @@ struct wanted {
 static int is_segment(const struct dirent *entry)
 {
     return span_ends(span_cstr(entry->d_name), SPAN(".jsonl"));
+}
+
+static bool is_of_kind(struct span line, const char *member)
+{
+    return span_find(line, span_cstr(member)) != SIZE_MAX; /* no text can say so: quotes within are escaped */
+}
+
+/* A request has further lines of its id: feedback, and what was said. */
+static bool is_wanted(const struct wanted *wanted, struct span line)
+{
+    if (line.len == 0 || is_of_kind(line, "\"kind\":\"content\"") != wanted->content)
+        return false;
+    if (wanted->id.len == 0)
+        return true;
+    return span_find(line, wanted->member) != SIZE_MAX &&
+           (wanted->content || !is_of_kind(line, "\"kind\":\"feedback\""));
 }
 
 /* Whole lines of a segment from its end backwards. */
@@ -34,7 +52,7 @@ static enum err take_lines(struct cli *cli, struct span text, struct wanted *wan
             start--;
         const struct span line = span_of(text.ptr + start, end - start);
         end = start;
-        if (line.len == 0 || (wanted->id.len && span_find(line, wanted->member) == SIZE_MAX))
+        if (!is_wanted(wanted, line))
             continue;
         wanted->lines[wanted->count] = arena_dup(&cli->arena, line);
         if (!wanted->lines[wanted->count].ptr)
@@ -211,7 +229,18 @@ int records_of(struct cli *cli, struct span id, struct span *ret_json)
     return ret_json->ptr ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "out of memory");
 }
 
-int run_records(struct cli *cli)
+/* What was said, as the bodies had it: JSON, or a stream's events. */
+static void print_content(const struct cli *cli, const struct json_index *ix, uint32_t record)
+{
+    printf("request       %s at %s by team %s\n", cell(cli, ix, record, "request_id"), cell(cli, ix, record, "time"),
+           cell(cli, ix, record, "team"));
+    printf("prompt%s\n", *cell(cli, ix, record, "prompt_cut") == 'y' ? "        its beginning" : "");
+    render_long(cli, ix, record, "prompt");
+    printf("answer%s\n", *cell(cli, ix, record, "answer_cut") == 'y' ? "        its beginning" : "");
+    render_long(cli, ix, record, "answer");
+}
+
+static void print_records(const struct cli *cli, const struct json_index *ix, bool content)
 {
     static const struct column columns[] = {
         { "TIME", "time", COLUMN_TEXT },
@@ -226,8 +255,22 @@ int run_records(struct cli *cli)
         { "TTFT", "ttft_us", COLUMN_US },
         { "OUTCOME", "outcome", COLUMN_TEXT },
     };
+    static const struct column said[] = {
+        { "TIME", "time", COLUMN_TEXT },     { "REQUEST", "request_id", COLUMN_TEXT }, { "TEAM", "team", COLUMN_TEXT },
+        { "PROMPT", "prompt", COLUMN_TEXT }, { "ANSWER", "answer", COLUMN_TEXT },
+    };
+    if (content)
+        render_table(cli, ix, 0, said, ARRAY_LEN(said), "no prompts or answers are recorded here");
+    else
+        render_table(cli, ix, 0, columns, ARRAY_LEN(columns), "no records yet");
+}
+
+int run_records(struct cli *cli)
+{
     static const struct json_limits limits = { .bytes_max = 256u << 20, .depth_max = 32, .tokens_max = 16u << 20 };
-    struct wanted wanted = { .id = span_cstr(cli_arg(cli, 0)), .limit = RECORDS_SHOWN_DEFAULT };
+    struct wanted wanted = { .id = span_cstr(cli_arg(cli, 0)),
+                             .content = opts_flag(&cli->given, "content"),
+                             .limit = RECORDS_SHOWN_DEFAULT };
     const char *last = opts_text(&cli->given, "last", NULL);
     struct buf all = BUF_INIT(limits.bytes_max);
     struct json_index ix;
@@ -253,14 +296,17 @@ int run_records(struct cli *cli)
                         err_name(err));
     else if (wanted.id.len && wanted.count == 0)
         code = cli_fail(cli, EXIT_NOT_FOUND,
-                        "no record of '" SPAN_FMT "' in %s/%s (records of other nodes stand on their machines)",
-                        SPAN_ARG(wanted.id), cli->home, HOME_RECORDS);
+                        "no %s of '" SPAN_FMT "' in %s/%s (%s of other nodes stand on their machines)",
+                        wanted.content ? "prompt and answer" : "record", SPAN_ARG(wanted.id), cli->home, HOME_RECORDS,
+                        wanted.content ? "those" : "records");
     else if (cli->json)
         render_json(buf_span(&all));
+    else if (wanted.id.len && wanted.content)
+        print_content(cli, &ix, json_first(&ix, 0));
     else if (wanted.id.len)
         records_print(cli, &ix, json_first(&ix, 0));
     else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no records yet");
+        print_records(cli, &ix, wanted.content);
     buf_release(&all);
     return code;
 }

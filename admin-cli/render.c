@@ -70,6 +70,23 @@ const char *render_text(struct arena *arena, struct span text)
     return out;
 }
 
+void render_long(const struct cli *cli, const struct json_index *ix, uint32_t object, const char *path)
+{
+    struct span text;
+    const uint32_t token = render_path(ix, object, path);
+    if (token == JSON_NONE || json_string((struct arena *)(uintptr_t)&cli->arena, ix, token, &text) != OK)
+        return;
+    for (size_t i = 0; i < text.len;) {
+        const char c = text.ptr[i];
+        const size_t bad = harmful((const unsigned char *)text.ptr + i, text.len - i);
+        if (i == 0 || text.ptr[i - 1] == '\n')
+            fputs("  ", stdout);
+        putchar(bad && c != '\n' && c != '\t' ? ' ' : c);
+        i += bad ? bad : 1;
+    }
+    putchar('\n');
+}
+
 static const char *text_of(struct arena *arena, const struct json_index *ix, uint32_t token)
 {
     struct span text;

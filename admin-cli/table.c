@@ -116,6 +116,7 @@ static const struct opt local_option[] = {
 };
 static const struct opt records_options[] = {
     { "last", 0, OPT_TEXT, "N", "how many of the newest (default: 10)" },
+    { "content", 0, OPT_FLAG, NULL, "prompts and answers, of teams for which the policy records them" },
 };
 static const struct opt explain_options[] = {
     { "key", 0, OPT_TEXT, "KEY", "who asks: a key's id, the key itself, or - for a key on standard input" },
