@@ -209,6 +209,7 @@ int run_backup(struct cli *cli);
 int run_restore(struct cli *cli);
 int run_audit(struct cli *cli);   /* commands_audit.c */
 int run_top(struct cli *cli);     /* top.c */
+int run_costs(struct cli *cli);   /* commands_costs.c */
 int run_doctor(struct cli *cli);  /* doctor.c */
 int run_records(struct cli *cli); /* commands_records.c */
 int run_explain(struct cli *cli); /* commands_explain.c */

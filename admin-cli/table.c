@@ -178,6 +178,12 @@ static const struct opt dev_options[] = {
     { "prices", 0, OPT_TEXT, "FILE_OR_URL", "catalog for the price feed (default: the shipped book)" },
     { "yes", 'y', OPT_FLAG, NULL, "do not ask whether a first policy shall be written" },
 };
+static const struct opt costs_options[] = {
+    { "by", 0, OPT_TEXT, "LIST",
+      "of team, model, key, tag, tag:NAME, route, arm, node, policy, day, separated by commas (default: team,model)" },
+    { "since", 0, OPT_TEXT, "TIME", "of this long ago until now (default: 7d)" },
+    { "csv", 0, OPT_FLAG, NULL, "print CSV (RFC 4180)" },
+};
 static const struct opt upgrade_options[] = {
     { "binary", 0, OPT_TEXT, "PATH",
       "the program to become (default: the one that stands where the node's came from)" },
@@ -607,6 +613,14 @@ const struct cli_command cli_commands[] = {
       .brief = "live figures by route and model: requests, errors, time to first token, cost",
       .more = "One screen, rates over the last ten seconds; beside them the rollout, overrides, open breakers and what "
               "the control plane says of each model. Figures come from nodes' operations addresses. q ends it." },
+    { .path = "costs",
+      .arguments = "",
+      OPTIONS(costs_options),
+      .run = run_costs,
+      .brief = "what requests cost, at list prices and as charged",
+      .more =
+          "Adds up the records that nodes shipped to the control plane. By tag: all tags of a key together, as they "
+          "are now; by tag:NAME: the value of one." },
     { .path = "doctor",
       .arguments = "",
       .local = true,
