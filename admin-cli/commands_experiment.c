@@ -111,8 +111,11 @@ static void print_answer(const struct cli *cli, const struct json_index *ix, uin
 {
     const double p = number(ix, t, "p_value", 1), seconds = number(ix, t, "needed.seconds_more", 0);
     printf("  p = %.3g", p);
-    if (is_word(ix, t, "needed.answer", "never"))
-        printf("; more requests of these units will not answer it: another unit would");
+    if (number(ix, t, "low", -1) > 0 || number(ix, t, "high", 1) < 0)
+        printf("; that there is a difference is told");
+    else if (is_word(ix, t, "needed.answer", "never"))
+        printf("; these units differ too much from each other for more of their requests to tell a change of %s",
+               cell(cli, ix, t, "words.tolerance", COLUMN_TEXT));
     else if (is_word(ix, t, "needed.answer", "known") && render_u64(ix, t, "needed.requests_more") == 0)
         printf("; this traffic can tell a change of %s", cell(cli, ix, t, "words.tolerance", COLUMN_TEXT));
     else if (is_word(ix, t, "needed.answer", "known"))

@@ -37,7 +37,11 @@ static void put_needed(const struct stage *s, uint32_t arm, uint32_t guard, stru
 {
     uint64_t more = 0;
     const double rate = rate_of(s);
-    const enum needed needed = experiment_needed(s->experiment, arm, guard, s->guards[guard].tolerance, &more);
+    struct judgement j;
+    experiment_judge(s->experiment, arm, guard, &j);
+    /* Whether units go on coming is seen from the second look on. */
+    const enum needed needed =
+        j.looks < 2 ? NEEDED_UNKNOWN : experiment_needed(s->experiment, arm, guard, s->guards[guard].tolerance, &more);
     json_key(w, SPAN("needed"));
     json_object_open(w);
     json_member_cstr(w, "answer", needed == NEEDED_KNOWN ? "known" : needed == NEEDED_NEVER ? "never" : "unknown");

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { alive, bundleOf, createKey, startAsker, startParts } from './support/control.mjs';
 import { chatBody } from './support/fairlead.mjs';
-import { startFakellm, stopAll, waitFor } from './support/process.mjs';
+import { run, startFakellm, stopAll, waitFor } from './support/process.mjs';
 
 after(stopAll);
 
@@ -168,5 +168,69 @@ test('rollbacks under load fail no request', async (t) => {
   const { answered, failures, versions } = await clients.stop();
   t.diagnostic(`${count} rollbacks, ${answered} requests: ${JSON.stringify(versions)}`);
   assert.deepEqual(failures, []);
+  await house.asker.stop();
+});
+
+test('an experiment tells a dearer version from a cheaper one, and a shadow how answers differ', async (t) => {
+  const { house, fakes, key } = await startHouse(t);
+  const cli = (...args) => run('fairlead', [...args, '--home', house.home]);
+  await push(house, policy(fakes, 'b/one', 3), { store: true });
+  const clients = load(house, key, 8);
+  const started = await cli('experiment', 'start', '--arms', '1=50,2=50', '--metric', 'cost=10%,errors', '--unit', 'request', '--yes');
+  assert.equal(started.code, 0, started.stderr);
+  assert.match(started.stdout, /experiment-1 runs: v1 50%, v2 50% of requests, compared with v1; it decides nothing by itself/);
+  await waitFor(async () => {
+    const { results } = await house.asker.must('experiment.report');
+    return results[0].p_value < 0.001 && results[0].low > 1;
+  }, { what: 'an answer', timeoutMs: 60_000 });
+  const report = await cli('experiment', 'report');
+  t.diagnostic(report.stdout);
+  assert.equal(report.code, 0, report.stderr);
+  assert.match(report.stdout, /^experiment-1, running, for /m);
+  assert.match(report.stdout, /^cost, v2: \$0\.0\d+ against \$0\.0\d+: \+200\.0%, surely /m);
+  assert.match(report.stdout, /^ +\| +.*[\[<o].*/m);
+  assert.match((await cli('status')).stdout, /experiment-1, by request: v1 50% \+ v2 50%/);
+  assert.match((await cli('experiment', 'stop', '--yes')).stdout, /experiment-1 is stopped: everybody is on v1/);
+
+  const shadow = await cli('shadow', 'start', '2', '--share', '50%', '--budget', '5', '--yes');
+  assert.equal(shadow.code, 0, shadow.stderr);
+  const seen = await waitFor(async () => {
+    const status = await house.asker.must('shadow.status');
+    return status.compared.requests >= 30 && status;
+  }, { what: 'requests and their copies', timeoutMs: 60_000 });
+  assert.ok(seen.spent_nano > 0 && seen.spent_nano < seen.budget_nano);
+  assert.match((await cli('shadow', 'stop', '--yes')).stdout, /shadow-2 is stopped; its figures stay/);
+  const { failures } = await clients.stop();
+  assert.deepEqual(failures, []);
+  const figures = await cli('shadow', 'status');
+  t.diagnostic(figures.stdout);
+  assert.match(figures.stdout, /^shadow-2 of v2, stopped, /m);
+  assert.match(figures.stdout, /^status +the same in 100\.0%/m);
+  assert.match(figures.stdout, /^cost +\$0\.0000\d+ real, \$0\.0000\d+ shadow/m);
+  await house.asker.stop();
+});
+
+test('the rollout as the CLI shows it, and a lock', async (t) => {
+  const { house, fakes } = await startHouse(t);
+  const cli = (...args) => run('fairlead', [...args, '--home', house.home]);
+  await push(house, policy(fakes, 'b/one'), { steps: '5,100', hold: '10m', unit: 'user', guards: 'errors=2%' });
+  const status = await cli('rollout', 'status');
+  assert.match(status.stdout, /^rollout-1 +v1 -> v2, running: 5% of users, step 1 of 2, begun /m);
+  assert.match(status.stdout, /^now +held for .*, .* to go$/m);
+  assert.match(status.stdout, /^next +100% when the hold time is over and no guard can show harm/m);
+  assert.match(status.stdout, /^errors .*\+2\.00 points +too_little/m);
+  assert.match((await cli('status')).stdout, /^policy +v1 95% \+ v2 5% · generation \d+/m);
+  assert.match((await cli('policy', 'list')).stdout, /^ +2 +rolling out +5% /m);
+  assert.equal((await cli('lock', '--yes')).code, 1);
+  assert.match((await cli('lock', '--reason', 'end of quarter', '--yes')).stdout, /^locked: no push, no promotion/);
+  const refused = await cli('rollout', 'promote', '--yes');
+  assert.equal(refused.code, 4);
+  assert.match(refused.stderr, /locked by \S+: end of quarter/);
+  assert.match((await cli('rollout', 'status')).stdout, /^LOCKED +by /m);
+  const back = await cli('rollback', '--yes');
+  assert.match(back.stdout, /ended rollout-1, which had v2 at 5%: returned to v1, which holds 100%; v2 is marked as rolled back/);
+  assert.equal((await cli('rollout', 'status', '--watch')).code, 4);
+  assert.match((await cli('rollout', 'history')).stdout, /rollback +ended rollout-1/);
+  assert.equal((await cli('unlock', '--yes')).code, 0);
   await house.asker.stop();
 });
