@@ -51,7 +51,7 @@ async function startHouse(t, { a = {}, b = {}, controlArgs } = {}) {
 // What rolls back, and by which guard.
 const harmful = [
   { name: 'fails 3%', b: { fault: `500@${process.env.FAIRLEAD_CANARY_FAILS ?? 0.03}` }, steps: '50,100', guards: 'none,errors=1%', metric: 'errors' },
-  { name: 'is slower', b: { 'ttft-ms': 120 }, guards: 'none,ttft=50%', metric: 'ttft' },
+  { name: 'is slower', b: { 'ttft-ms': 300 }, guards: 'none,ttft=50%', metric: 'ttft' },
   { name: 'is dearer', price: 2, guards: 'none,cost=20%', metric: 'cost' },
   { name: 'fails always', b: { fault: '500' }, guards: 'none,errors=1%', metric: 'errors' },
 ];
