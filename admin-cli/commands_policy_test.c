@@ -131,6 +131,7 @@ static void tell_json(struct json_writer *w, const struct policy_test *test, con
         json_object_open(w);
         json_member_u64(w, "line", failures[i].at->line);
         json_member_u64(w, "column", failures[i].at->column);
+        json_member_cstr(w, "expected", failures[i].at->key ? failures[i].at->key->text.ptr : "");
         json_member_cstr(w, "message", failures[i].message);
         json_object_close(w);
     }

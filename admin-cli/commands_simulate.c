@@ -155,8 +155,11 @@ void simulate_after_push(struct cli *cli, const struct json_index *result)
     struct simulation s = { .id = NULL };
     int code;
     const unsigned version = (unsigned)render_u64(result, 0, "version");
+    const uint32_t stored = json_get(result, 0, SPAN("new"));
     if (cli->json || cli->dry_run || opts_flag(&cli->given, "no-simulate") || version < 2)
         return; /* there is nothing before a first version */
+    if (stored != JSON_NONE && json_kind(result, stored) == JSON_FALSE && !opts_flag(&cli->given, "again"))
+        return; /* nothing was pushed that was not there */
     const bool was_quiet = cli->quiet;
     const uint32_t was_timeout = cli->timeout_ms;
     cli->quiet = true; /* the push is done: whatever goes wrong here is no failure of it */

@@ -118,8 +118,7 @@ static void judge_first(struct judging *j, const struct yaml_node *first)
             if (span_eq(text_of(j, t, "model"), share->key->text))
                 chance += number_of(j, t, "first");
         if (units_parse_share(share->text, &ppm) == OK && fabs(chance - ppm / 1e6) > SHARE_WITHIN)
-            fail(j, share, "%.*s is the first choice for %.2f%%", (int)share->key->text.len, share->key->text.ptr,
-                 100 * chance);
+            fail(j, share, "it is the first choice for %.2f%%", 100 * chance);
     }
 }
 

@@ -104,6 +104,8 @@ for name in snapshot tablestore board wire_internal; do
     put admin-cli/table.c "#include \"proto/$name.h\""
     catches admin-cli/table.c:1 'admin-cli includes more of proto'
 done
+put admin-cli/table.c '#include <curl/curl.h>'
+catches admin-cli/table.c:1 'of the CLI only admin-cli/replay_send.c'
 put dataplane/main.c '#include "proto/wire_internal.h"'
 catches dataplane/main.c:1 'only proto/wire*'
 

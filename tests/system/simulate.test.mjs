@@ -194,7 +194,7 @@ describe('policy test', () => {
     );
     const { code, stdout } = await check(file);
     assert.equal(code, 1);
-    assert.ok(stdout.includes(`FAIL shares\n  ${file}:9:32: azure-we/gpt-4o: azure-we/gpt-4o is the first choice for 70.00%\n`), stdout);
+    assert.ok(stdout.includes(`FAIL shares\n  ${file}:9:32: azure-we/gpt-4o: it is the first choice for 70.00%\n`), stdout);
     assert.match(stdout, /^FAIL EU\n.*wrong\.yaml:12:22: region: openai\/\S+ may serve it, in region us$/m);
     assert.match(stdout, /^ok {3}fine\n1 passed, 2 failed$/m);
     const json = JSON.parse((await check(file, '--json')).stdout);

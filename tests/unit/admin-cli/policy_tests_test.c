@@ -108,7 +108,7 @@ static void what_does_not_hold_is_told(void **state)
     assert_string_equal(judge("{never: [\"b/*\"]}", ANSWER), "b/two may serve it");
     assert_string_equal(judge("{region: eu}", ANSWER), "b/two may serve it, in region us");
     assert_string_equal(judge("{cost_at_most_usd: 0.01}", ANSWER), "b/two may serve it, for an estimated $0.03");
-    assert_string_equal(judge("{first: {a/one: 69%}}", ANSWER), "a/one is the first choice for 70.00%");
+    assert_string_equal(judge("{first: {a/one: 69%}}", ANSWER), "it is the first choice for 70.00%");
     assert_string_equal(judge("{route: bulk}", ANSWER), "chat serves it");
     assert_string_equal(judge("{status: refused}", ANSWER), "expected refused, but it is ok: it is served");
     const char *refused = "{\"verdict\":\"refused\",\"reason\":\"too_long\",\"why\":\"no\",\"candidates\":[]}";
