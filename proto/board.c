@@ -601,28 +601,27 @@ static uint64_t load(const _Atomic uint64_t *word)
     return atomic_load_explicit(word, memory_order_relaxed);
 }
 
-void board_hist_fold(struct board_hist *into, const struct board_hist *from)
+/* The count goes last: as long as it stands, there may be more to fold. */
+void board_hist_fold(struct board_hist *into, struct board_hist *from)
 {
     if (load(&from->count) == 0)
         return;
-    board_add(&into->count, load(&from->count));
-    board_add(&into->sum, load(&from->sum));
-    for (unsigned i = 0; i < HIST_BUCKETS; i++) {
-        if (load(&from->buckets[i]) != 0)
-            board_add(&into->buckets[i], load(&from->buckets[i]));
-    }
+    for (unsigned i = 0; i < HIST_BUCKETS; i++)
+        board_move(&into->buckets[i], &from->buckets[i]);
+    board_move(&into->sum, &from->sum);
+    board_move(&into->count, &from->count);
 }
 
-void board_fold(struct board *board, const struct board_region *region)
+void board_fold(struct board *board, struct board_region *region)
 {
     for (unsigned i = 0; i < WORKER_COUNTERS; i++) {
         if (!worker_counter_is_gauge((enum worker_counter)i))
-            board_add(&board->ended->counters[i], load(&region->counters[i]));
+            board_move(&board->ended->counters[i], &region->counters[i]);
     }
     board_hist_fold(&board->ended->overhead_us, &region->overhead_us);
     board_arms_fold(board->ended, region);
     for (unsigned i = 0; i < BOARD_SERIES_MAX; i++) {
-        const struct board_series *from = &region->series[i];
+        struct board_series *from = &region->series[i];
         uint64_t key = atomic_load_explicit(&from->key, memory_order_acquire);
         uint32_t team, route, model;
         if (key == 0)
@@ -630,7 +629,7 @@ void board_fold(struct board *board, const struct board_region *region)
         board_series_key(key, &team, &route, &model);
         struct board_series *into = board_series(board->ended, team, route, model);
         for (unsigned k = 0; k < SERIES_COUNTERS; k++)
-            board_add(&into->counters[k], load(&from->counters[k]));
+            board_move(&into->counters[k], &from->counters[k]);
         board_hist_fold(&into->ttft_us, &from->ttft_us);
         board_hist_fold(&into->duration_us, &from->duration_us);
     }

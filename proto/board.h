@@ -174,10 +174,11 @@ MUST_CHECK enum err board_region_take(struct board *board, unsigned *ret_number)
 void board_region_free(struct board *board, unsigned number);
 bool board_region_taken(const struct board *board, unsigned number);
 
-/* Master only: what workers that ended have left. Adds the counters, histograms and series of a region; its gauges
- * (worker_counter_is_gauge) ended with the process. */
+/* Master only: what workers that ended have left. Moves the counters, histograms and series of a region there; its gauges
+ * (worker_counter_is_gauge) ended with the process. A master killed on the way loses one count at most, and the next
+ * one, who folds the region again, counts none twice. */
 struct board_region *board_ended(struct board *board);
-void board_fold(struct board *board, const struct board_region *region);
+void board_fold(struct board *board, struct board_region *region);
 
 /* A provider showed a certificate that expires then; now_ms: monotonic. The earliest date seen lately is kept. */
 void board_certificate_seen(struct board_model *model, int64_t expires_at_ms, uint64_t now_ms);

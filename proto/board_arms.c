@@ -19,10 +19,10 @@ static bool arm_is(const struct board_arm *arm, uint64_t key, struct span name)
     return load(&arm->key) == key && arm->name_len == name.len && memcmp(arm->name, name.ptr, name.len) == 0;
 }
 
-static void fold_arm(struct board_arm *into, const struct board_arm *from)
+static void fold_arm(struct board_arm *into, struct board_arm *from)
 {
     for (unsigned i = 0; i < ARM_COUNTERS; i++)
-        board_add(&into->counters[i], load(&from->counters[i]));
+        board_move(&into->counters[i], &from->counters[i]);
     board_hist_fold(&into->ttft_us, &from->ttft_us);
 }
 
@@ -98,7 +98,7 @@ bool board_arm_read(const struct board_arm *arm, char name[BOARD_ARM_NAME_BYTES]
     return load(&arm->key) == key;
 }
 
-void board_arms_fold(struct board_region *into, const struct board_region *from)
+void board_arms_fold(struct board_region *into, struct board_region *from)
 {
     for (unsigned i = 0; i < BOARD_ARMS_MAX; i++) {
         char name[BOARD_ARM_NAME_BYTES];

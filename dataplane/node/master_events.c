@@ -42,7 +42,7 @@ static void on_ended(void *user, unsigned number, bool crashed)
     struct board_region *region = board_region(m->board, number);
     records_drain(&m->records, region);
     tally_add_region(&m->ended, region, false);
-    board_fold(m->board, region); /* a master killed before the next line counts this worker twice */
+    board_fold(m->board, region);
     master_check_readers(m);
     if (crashed)
         m->uplink.worker_crashes++;

@@ -7,7 +7,10 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define REGIONS 3
@@ -438,9 +441,10 @@ static void arms_are_counted_apart(void **state)
         board_hist_add(&arm(region, version, "stable", false)->ttft_us, 1000);
     }
     assert_ptr_equal(arm(region, 17, "stable", false), stable);
-    board_fold(board, region); /* and again, in the accumulators */
     struct board_region *const both[] = { region, board_ended(board) };
     for (size_t b = 0; b < 2; b++) {
+        if (b == 1)
+            board_fold(board, region); /* and again, in the accumulators */
         uint64_t sum = 0, mine = 0, timed = 0;
         for (unsigned i = 0; i < BOARD_ARMS_MAX; i++) {
             const struct board_arm *at = &both[b]->arms[i];
@@ -456,6 +460,124 @@ static void arms_are_counted_apart(void **state)
         assert_int_equal(timed, 3 * BOARD_ARMS_MAX);
         assert_int_equal(mine, 3 * BOARD_ARMS_MAX);
     }
+}
+
+/* ---- killed while folding ---- */
+
+#define FILLED_MAX 2048
+
+static void fill(struct board_region *region)
+{
+    for (unsigned i = 0; i < WORKER_COUNTERS; i++)
+        board_add(&region->counters[i], 1 + i);
+    for (uint32_t i = 1; i <= 3; i++) {
+        struct board_series *series = board_series(region, i, i, i);
+        for (unsigned k = 0; k < SERIES_COUNTERS; k++)
+            board_add(&series->counters[k], 10 * i + k);
+        struct board_arm *counted = arm(region, i, "stable", false);
+        board_add(&counted->counters[ARM_OK], i);
+        for (uint64_t us = 1; us < 1000000; us *= 3) {
+            board_hist_add(&series->ttft_us, us);
+            board_hist_add(&series->duration_us, 2 * us);
+            board_hist_add(&counted->ttft_us, us);
+            board_hist_add(&region->overhead_us, us);
+        }
+    }
+}
+
+static void list_hist(const struct board_hist *hist, uint64_t *words, size_t *count)
+{
+    words[(*count)++] = atomic_load(&hist->count);
+    words[(*count)++] = atomic_load(&hist->sum);
+    for (unsigned i = 0; i < HIST_BUCKETS; i++)
+        words[*count] += atomic_load(&hist->buckets[i]) * (i + 1);
+    (*count)++;
+}
+
+/* All that fill counts, in a fixed order; the buckets of a histogram as one. */
+static size_t list(struct board_region *region, uint64_t words[FILLED_MAX])
+{
+    size_t count = 0;
+    memset(words, 0, FILLED_MAX * sizeof *words);
+    for (unsigned i = 0; i < WORKER_COUNTERS; i++)
+        words[count++] = worker_counter_is_gauge((enum worker_counter)i) ? 0 : atomic_load(&region->counters[i]);
+    list_hist(&region->overhead_us, words, &count);
+    for (uint32_t i = 1; i <= 3; i++) {
+        struct board_series *series = board_series(region, i, i, i);
+        for (unsigned k = 0; k < SERIES_COUNTERS; k++)
+            words[count++] = atomic_load(&series->counters[k]);
+        list_hist(&series->ttft_us, words, &count);
+        list_hist(&series->duration_us, words, &count);
+        words[count++] = atomic_load(&arm(region, i, "stable", false)->counters[ARM_OK]);
+        list_hist(&arm(region, i, "stable", false)->ttft_us, words, &count);
+    }
+    assert_true(count <= FILLED_MAX);
+    return count;
+}
+
+static void die_here(int number)
+{
+    (void)number;
+    _exit(9);
+}
+
+/* A process that dies as it writes to the page of `at`: something has been taken out and not been added. */
+static void fold_and_die(struct board *board, struct board_region *region, void *at)
+{
+    int status = 0;
+    const pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+        void *start = (char *)at - (uintptr_t)at % page;
+        if (signal(SIGSEGV, die_here) == SIG_ERR || mprotect(start, page, PROT_READ) != 0)
+            _exit(8);
+        board_fold(board, region);
+        _exit(7);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 9);
+}
+
+static void a_killed_fold_counts_nothing_twice(void **state)
+{
+    static uint64_t whole[FILLED_MAX], left[FILLED_MAX], now[FILLED_MAX];
+    struct fixture *f = *state;
+    struct board *board = f->board;
+    struct board_region *region = board_region(board, 1), *ended = board_ended(board);
+    fill(region);
+    const size_t count = list(region, whole);
+    board_fold(board, region); /* so that all names are there */
+    assert_int_equal(list(ended, now), count);
+    assert_memory_equal(now, whole, count * sizeof *now);
+    assert_int_equal(list(region, left), count);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(left[i], 0); /* a second fold has nothing left to count */
+    void *const places[] = { &ended->counters[WORKER_BAD_REQUESTS],
+                             &ended->overhead_us.buckets[HIST_BUCKETS / 2],
+                             &arm(ended, 2, "stable", false)->counters[ARM_OK],
+                             &arm(ended, 3, "stable", false)->ttft_us.count,
+                             &board_series(ended, 1, 1, 1)->counters[0],
+                             &board_series(ended, 2, 2, 2)->ttft_us.sum,
+                             &board_series(ended, 3, 3, 3)->duration_us.count };
+    size_t lost = 0;
+    for (size_t p = 0; p < ARRAY_LEN(places); p++) {
+        unsigned less = 0;
+        static uint64_t before[FILLED_MAX];
+        list(ended, before);
+        fill(region);
+        fold_and_die(board, region, places[p]);
+        board_fold(board, region); /* the next master */
+        list(ended, now);
+        for (size_t i = 0; i < count; i++) {
+            assert_true(now[i] <= before[i] + whole[i]);
+            less += now[i] < before[i] + whole[i];
+        }
+        assert_true(less <= 1);
+        lost += less;
+    }
+    assert_true(lost >= ARRAY_LEN(places) / 2); /* some died at a name, with nothing in hand */
 }
 
 static void budgets_are_kept_to(void **state)
@@ -803,6 +925,7 @@ int main(void)
         TEST(regions_are_given_out),
         TEST(what_ended_is_kept),
         TEST(arms_are_counted_apart),
+        TEST(a_killed_fold_counts_nothing_twice),
         TEST(budgets_are_kept_to),
         TEST(the_earliest_certificate_counts),
         TEST(nothing_is_left_beside_it),
