@@ -134,6 +134,10 @@ static enum err begin(const char *dir, struct simulate **ret, const char **ret_w
     for (size_t i = 0; i < ARRAY_LEN(bufs) && !err; i++)
         err = files_read(dir, names[i], bufs[i]->max, bufs[i]);
     *ret_why = err ? err_name(err) : NULL;
+    if (!err && (live.len == 0 || candidate.len == 0)) {
+        *ret_why = "the live policy or the candidate is not in the simulation's directory";
+        err = ERR_NOT_FOUND;
+    }
     if (!err) {
         const struct simulate_input input = { .live = buf_span(&live),
                                               .candidate = buf_span(&candidate),
@@ -160,7 +164,7 @@ int simulate_tool(const struct simulate_tool_options *options)
         return fail(why ? why : "the simulation's files cannot be used");
     enum err err = record_sources_find(options->records, options->record_count, options->since_ms, &files, &why);
     if (err) {
-        status = fail(err == ERR_NOMEM ? err_name(err) : why);
+        status = fail(err == ERR_NOMEM ? err_name(err) : "the records cannot be read");
     } else {
         err = take_all(&r, &files);
         status = err ? fail(err_name(err)) : report(&r);
