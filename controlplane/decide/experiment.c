@@ -59,7 +59,7 @@ const char *verdict_name(enum verdict verdict)
 
 /* ---- birth and death ---- */
 
-static bool guard_ok(const struct guard *g)
+bool guard_good(const struct guard *g)
 {
     if (g->metric >= METRICS || !(g->tolerance >= 0) || !isfinite(g->tolerance))
         return false;
@@ -79,7 +79,7 @@ static bool options_ok(const struct experiment_options *o)
         if (!(o->shares[a] > 0) || !isfinite(o->shares[a]))
             return false;
     for (uint32_t g = 0; g < o->guard_count; g++)
-        if (!guard_ok(&o->guards[g]))
+        if (!guard_good(&o->guards[g]))
             return false;
     return true;
 }

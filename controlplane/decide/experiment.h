@@ -74,6 +74,9 @@ struct guard {
     double tolerance; /* >= 0, towards harm: 0.01 is one point of a share; 0.2 is a fifth of others */
     double quantile;  /* METRIC_TTFT: 0.5..0.99; else unused */
 };
+/* Within the bounds above; an experiment takes no other guard. A tolerance of 1 or more is good for TTFT and cost alone:
+ * no more than all of a share, of a speed or of a vote can be lost. */
+bool guard_good(const struct guard *guard);
 struct experiment_options {
     uint32_t arms;                      /* 2..EXPERIMENT_ARMS_MAX; arm 0 is the baseline */
     double shares[EXPERIMENT_ARMS_MAX]; /* of units, expected; any scale, above 0 */

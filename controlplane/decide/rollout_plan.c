@@ -51,9 +51,22 @@ static uint32_t guard_at(const struct rollout_plan *plan, enum metric metric, co
     return i;
 }
 
+bool rollout_feedback_name(struct span name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        const char c = name.ptr[i];
+        if (!(c >= 'a' && c <= 'z') && !(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9') && c != '-' && c != '_' &&
+            c != '.')
+            return false;
+    }
+    return name.len > 0 && name.len <= EXPERIMENT_NAME_BYTES_MAX;
+}
+
 enum err rollout_guard_set(struct rollout_plan *plan, const struct guard *guard)
 {
     const uint32_t at = guard_at(plan, guard->metric, guard->name);
+    if (!guard_good(guard))
+        return ERR_INVALID;
     if (at == EXPERIMENT_GUARDS_MAX)
         return ERR_TOO_MANY;
     plan->guards[at] = *guard;
@@ -106,7 +119,7 @@ enum err rollout_guard_text(struct rollout_plan *plan, struct span text, const c
     }
     (void)span_split(&text, '=', &name);
     (void)span_split(&name, ':', &part); /* name: what stands behind, of feedback */
-    if (!rollout_metric(part, &metric) || (name.ptr && metric != METRIC_FEEDBACK) || name.len > 64) {
+    if (!rollout_metric(part, &metric) || (name.ptr && (metric != METRIC_FEEDBACK || !rollout_feedback_name(name)))) {
         *ret_why =
             "a guard is errors, ttft, speed, cost, refusals, cancels, fallbacks, feedback or feedback:METRIC; or "
             "'none' for all";
@@ -118,7 +131,8 @@ enum err rollout_guard_text(struct rollout_plan *plan, struct span text, const c
     }
     struct guard guard = rollout_guard_default(metric, name);
     struct span tolerance;
-    *ret_why = "a guard is written NAME=TOLERANCE, such as errors=1%, ttft=20%@p95 or cost=off";
+    *ret_why = "a guard is written NAME=TOLERANCE, such as errors=1%, ttft=20%@p95 or cost=off; only of ttft and cost "
+               "can 100% or more be tolerated";
     if (!text.ptr)
         return rollout_guard_set(plan, &guard); /* the name alone: as by default */
     (void)span_split(&text, '@', &tolerance);

@@ -34,14 +34,17 @@ void rollout_plan_defaults(struct rollout_plan *plan);
 struct guard rollout_guard_default(enum metric metric, struct span name);
 /* A metric's name as people write it. */
 bool rollout_metric(struct span name, enum metric *ret);
-/* Puts the guard in the place of the one of the same metric and name, or behind them. ERR_TOO_MANY. */
+/* What may stand in feedback's "metric": letters, digits, '-', '_', '.'. */
+bool rollout_feedback_name(struct span name);
+/* Puts the guard in the place of the one of the same metric and name, or behind them. ERR_INVALID: a tolerance that no
+ * experiment takes (guard_good); ERR_TOO_MANY. */
 MUST_CHECK enum err rollout_guard_set(struct rollout_plan *plan, const struct guard *guard);
 void rollout_guard_drop(struct rollout_plan *plan, enum metric metric, struct span name);
 /* "errors=1%", "ttft=20%@p95", "feedback:stars=5%", "cost=off", "none". ERR_INVALID with *ret_why (static); ERR_TOO_MANY. */
 MUST_CHECK enum err rollout_guard_text(struct rollout_plan *plan, struct span text, const char **ret_why);
 /* Tolerance as people write it: "1%", "0.01". ERR_INVALID. */
 MUST_CHECK enum err rollout_tolerance(struct span text, double *ret);
-/* "p90", "p99.9". ERR_INVALID. */
+/* "p50" to "p99", "p97.5". ERR_INVALID. */
 MUST_CHECK enum err rollout_quantile(struct span text, double *ret);
 /* "key", "user", "request", "header:x-tenant". The header's name is copied into the arena in lower case. ERR_INVALID,
  * ERR_NOMEM. */

@@ -101,6 +101,8 @@ void rollout_guards_read(struct json_fields *f, uint32_t array, struct guard *gu
         struct guard guard = rollout_guard_default(metric, name);
         guard.tolerance = json_field_double(f, t, "tolerance");
         guard.quantile = json_field_double(f, t, "quantile");
+        if (!f->err && !guard_good(&guard))
+            f->err = ERR_CORRUPT;
         guards[(*ret_count)++] = guard;
     }
 }

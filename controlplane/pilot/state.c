@@ -1,7 +1,8 @@
 #include "controlplane/pilot/state.h"
 #include "common/json_fields.h"
 
-#define BLOB "rollout"
+#define BLOB            "rollout"
+#define CHECK_ARENA_MAX ((size_t)16 << 20)
 
 bool state_rolling(const struct pilot_state *state)
 {
@@ -255,6 +256,17 @@ enum err state_load(struct versions *versions, struct arena *arena, struct pilot
     return OK;
 }
 
+/* A state that cannot be read again would take even rollback with it. */
+static enum err check_readable(struct span json)
+{
+    struct arena arena;
+    struct pilot_state again;
+    arena_init(&arena, CHECK_ARENA_MAX);
+    const enum err err = state_read(&arena, json, &again);
+    arena_release(&arena);
+    return err == OK || err == ERR_NOMEM ? err : ERR_INVALID;
+}
+
 enum err state_store(struct versions *versions, const struct pilot_state *state)
 {
     struct buf json = BUF_INIT(STATE_BYTES_MAX);
@@ -262,6 +274,8 @@ enum err state_store(struct versions *versions, const struct pilot_state *state)
     json_writer_init(&w, &json);
     state_json(state, &w);
     enum err err = json_writer_end(&w);
+    if (!err)
+        err = check_readable(buf_span(&json));
     if (!err)
         err = versions_blob_put(versions, SPAN(BLOB), buf_span(&json));
     buf_release(&json);

@@ -69,4 +69,5 @@ void state_json(const struct pilot_state *state, struct json_writer *w);
 MUST_CHECK enum err state_read(struct arena *arena, struct span json, struct pilot_state *ret);
 /* In the transaction that is open. An empty one when nothing was ever stored. */
 MUST_CHECK enum err state_load(struct versions *versions, struct arena *arena, struct pilot_state *ret);
+/* ERR_INVALID: something that state_read would not take back; nothing of it is stored, and the store stays readable. */
 MUST_CHECK enum err state_store(struct versions *versions, const struct pilot_state *state);

@@ -88,14 +88,17 @@ static void read_guard(struct diags *diags, const struct yaml_node *node, enum m
         wrong(diags, tolerance, "a share such as 1% (at most 1000%), or off");
     if (quantile && (quantile->kind != YAML_SCALAR || rollout_quantile(quantile->text, &guard.quantile) != OK))
         wrong(diags, quantile, "a quantile from p50 to p99, such as p90");
-    if (name && (name->kind != YAML_SCALAR || name->text.len == 0 || name->text.len >= sizeof(guard.name))) {
-        wrong(diags, name, "the name of a metric, of at most 64 characters");
+    if (name && (name->kind != YAML_SCALAR || !rollout_feedback_name(name->text))) {
+        wrong(diags, name, "the name of a metric: 1 to 64 letters, digits, '-', '_' or '.'");
     } else if (name) {
         rollout_guard_drop(plan, metric, SPAN("")); /* this one stands for the default */
         memset(guard.name, 0, sizeof(guard.name));
         memcpy(guard.name, name->text.ptr, name->text.len);
     }
-    if (rollout_guard_set(plan, &guard) != OK)
+    const enum err err = rollout_guard_set(plan, &guard);
+    if (err == ERR_INVALID)
+        wrong(diags, tolerance ? tolerance : node, "less than 100%: more than all of it cannot be lost");
+    else if (err)
         diag_error(diags, node, "there are more than %u guards", EXPERIMENT_GUARDS_MAX);
 }
 

@@ -67,6 +67,13 @@ static void guards_by_words(void **state)
                                        "ttft=20%@p100",
                                        "ttft=20%@p49",
                                        "cost=1001%",
+                                       "errors=100%", /* an experiment takes none of these, and nobody would judge */
+                                       "errors=1",
+                                       "speed=100%",
+                                       "feedback=150%",
+                                       "feedback:a b",
+                                       "feedback:\xff",
+                                       "feedback:",
                                        "" };
     struct rollout_plan plan;
     const char *why = NULL;
@@ -75,6 +82,7 @@ static void guards_by_words(void **state)
     assert_int_equal(rollout_guard_text(&plan, SPAN("errors=0.5%"), &why), OK);
     assert_int_equal(rollout_guard_text(&plan, SPAN("ttft=30%@p95"), &why), OK);
     assert_int_equal(rollout_guard_text(&plan, SPAN("feedback:stars=0.05"), &why), OK);
+    assert_int_equal(rollout_guard_text(&plan, SPAN("cost=300%"), &why), OK);
     assert_int_equal(rollout_guard_text(&plan, SPAN("cost=off"), &why), OK);
     assert_int_equal(plan.guard_count, METRICS);
     assert_true(fabs(guard_of(&plan, METRIC_ERRORS, "")->tolerance - 0.005) < 1e-12);

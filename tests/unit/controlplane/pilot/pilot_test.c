@@ -271,6 +271,26 @@ static void a_restart_goes_on(void **state)
     assert_int_equal(rollout()->phase, ROLLOUT_DONE);
 }
 
+/* A guard that no experiment takes would leave a rollout that nobody judges: it is refused before. */
+static void what_cannot_be_judged_is_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(ASK("policy.push", "bundle", policy(1)), ADMIN_OK);
+    assert_int_equal(
+        ASK("policy.push", "bundle", policy(2), "steps", "20,100", "unit", "request", "guards", "none,errors=1"),
+        ADMIN_INVALID);
+    says("only of ttft and cost can 100% or more be tolerated");
+    assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "20,100", "unit", "request", "guards",
+                         "none,feedback:\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"
+                         "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+                     ADMIN_INVALID);
+    assert_int_equal(live_head()->arm_count, 1);
+    assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "20,100", "unit", "request", "guards",
+                         "none,ttft=150%,errors=99%"),
+                     ADMIN_OK);
+    assert_true(pilot_since(service.pilot) < INT64_MAX);
+}
+
 /* Nothing is written when the write fails, and it is tried again later, not at every tick. */
 static void a_full_disk_only_delays(void **state)
 {
@@ -420,6 +440,7 @@ int main(void)
         TEST(steps_to_the_end),
         TEST(harm_returns),
         TEST(a_restart_goes_on),
+        TEST(what_cannot_be_judged_is_refused),
         TEST(a_full_disk_only_delays),
         TEST(one_thing_at_a_time),
         TEST(too_few_keys_are_refused),
