@@ -319,6 +319,11 @@ static enum admin_status return_to(struct command_call *call, struct apply *a, u
     if (status != ADMIN_OK)
         return status;
     const int64_t held_at = target->full_at_ms;
+    /* What never held 100% is no way back: a lock holds it as it holds a push. */
+    if (!held_at)
+        status = plan_check_lock(call, &a->state);
+    if (status != ADMIN_OK)
+        return status;
     end_all(a, ended, sizeof(ended));
     snprintf(why, sizeof(why), "rollback v%u -> v%u", live, wanted);
     const enum err err = apply_full(a, target, held_at ? VERSION_ROLLED_BACK : VERSION_RETIRED, why);

@@ -110,22 +110,34 @@ enum admin_status command_rollout_pause(struct command_call *call)
     return finish(call, &a, "rollout paused");
 }
 
+/* The arms' sizes were wrong, and that is never forgotten of a step: it would pause again at once. */
+static bool distrusted(const struct command_call *call, const struct rollout *r)
+{
+    const struct rollout *seen = pilot_state(call->service->pilot)->rollout;
+    return seen && seen->id == r->id && seen->generation == r->generation &&
+           pilot_evidence(call->service->pilot)->ratio.mismatch;
+}
+
 enum admin_status command_rollout_resume(struct command_call *call)
 {
     struct apply a;
-    char share[16];
+    char share[16], why[APPLY_WHY_BYTES];
     const enum admin_status status = begin(call, &a);
     if (status != ADMIN_OK)
         return status;
     struct rollout *r = a.state.rollout;
-    const enum err err = rollout_resume(r, call->arena, call->request->user, reason_of(call), call->now_ms);
+    const bool anew = distrusted(call, r);
+    const enum err err = rollout_resume(r, call->arena, anew, call->request->user, reason_of(call), call->now_ms);
     if (err == ERR_CONFLICT)
         return command_fail(call, ADMIN_CONFLICT, "rollout-%llu is not paused", (unsigned long long)r->id);
     if (err)
         return command_fail_err(call, "resuming", err);
-    command_fail(call, ADMIN_OK, "rollout-%llu goes on at %s of v%u, with the hold time it had",
-                 (unsigned long long)r->id, rollout_share_format(rollout_share(r), share), r->to);
-    return finish(call, &a, "rollout resumed");
+    command_fail(call, ADMIN_OK, "rollout-%llu goes on at %s of v%u, %s", (unsigned long long)r->id,
+                 rollout_share_format(rollout_share(r), share), r->to,
+                 anew ? "measured anew: the hold time begins again, and what was seen so far does not count"
+                      : "with the hold time it had");
+    snprintf(why, sizeof(why), "rollout-%llu: %s of v%u, measured anew", (unsigned long long)r->id, share, r->to);
+    return finish(call, &a, why);
 }
 
 enum admin_status command_rollout_promote(struct command_call *call)

@@ -206,6 +206,14 @@ static void end(struct rollout *r, enum rollout_phase phase, int64_t now_ms)
     r->ended_at_ms = now_ms;
 }
 
+static void begin_step(struct rollout *r, int64_t now_ms)
+{
+    r->phase = ROLLOUT_RUNNING;
+    r->held_ms = 0;
+    r->generation = 0;
+    r->step_at_ms = r->looked_at_ms = now_ms;
+}
+
 static enum err to_step(struct rollout *r, struct arena *arena, uint32_t step, struct span by, const char *reason,
                         int64_t now_ms)
 {
@@ -219,10 +227,7 @@ static enum err to_step(struct rollout *r, struct arena *arena, uint32_t step, s
     if (step + 1 == r->plan.step_count) {
         end(r, ROLLOUT_DONE, now_ms);
     } else {
-        r->phase = ROLLOUT_RUNNING;
-        r->held_ms = 0;
-        r->generation = 0;
-        r->step_at_ms = r->looked_at_ms = now_ms;
+        begin_step(r, now_ms);
     }
     r->step = step;
     return OK;
@@ -268,12 +273,15 @@ enum err rollout_promote(struct rollout *r, struct arena *arena, bool full, stru
     return to_step(r, arena, full ? r->plan.step_count - 1 : r->step + 1, by, reason, now_ms);
 }
 
-enum err rollout_resume(struct rollout *r, struct arena *arena, struct span by, const char *reason, int64_t now_ms)
+enum err rollout_resume(struct rollout *r, struct arena *arena, bool anew, struct span by, const char *reason,
+                        int64_t now_ms)
 {
     if (r->phase != ROLLOUT_PAUSED)
         return ERR_CONFLICT;
-    const enum err err = note(r, arena, "resumed", by, reason, now_ms);
-    if (!err) {
+    const enum err err = note(r, arena, anew ? "resumed anew" : "resumed", by, reason, now_ms);
+    if (!err && anew) {
+        begin_step(r, now_ms);
+    } else if (!err) {
         rollout_advance(r, now_ms);
         r->phase = ROLLOUT_RUNNING;
     }

@@ -75,8 +75,9 @@ MUST_CHECK enum err rollout_apply(struct rollout *r, struct arena *arena, enum r
 /* What people do. To the end at once with `full`. ERR_CONFLICT, ERR_NOMEM. */
 MUST_CHECK enum err rollout_promote(struct rollout *r, struct arena *arena, bool full, struct span by,
                                     const char *reason, int64_t now_ms);
-MUST_CHECK enum err rollout_resume(struct rollout *r, struct arena *arena, struct span by, const char *reason,
-                                   int64_t now_ms);
+/* anew: this step begins again, with a head and measurements of its own: what was measured is not trusted. */
+MUST_CHECK enum err rollout_resume(struct rollout *r, struct arena *arena, bool anew, struct span by,
+                                   const char *reason, int64_t now_ms);
 MUST_CHECK enum err rollout_abort(struct rollout *r, struct arena *arena, struct span by, const char *reason,
                                   int64_t now_ms);
 

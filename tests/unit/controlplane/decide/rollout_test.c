@@ -169,8 +169,8 @@ static void paused_time_does_not_count(void **state)
     judgements[0].verdict = VERDICT_HARM;
     assert_int_equal(at(&r, 500 * MINUTE), ROLLOUT_ROLL_BACK); /* guards go on watching */
     all_say(VERDICT_NO_HARM);
-    assert_int_equal(rollout_resume(&r, &arena, BY, "looked", 500 * MINUTE), OK);
-    assert_int_equal(rollout_resume(&r, &arena, BY, "", 500 * MINUTE), ERR_CONFLICT);
+    assert_int_equal(rollout_resume(&r, &arena, false, BY, "looked", 500 * MINUTE), OK);
+    assert_int_equal(rollout_resume(&r, &arena, false, BY, "", 500 * MINUTE), ERR_CONFLICT);
     assert_int_equal(at(&r, 501 * MINUTE - 1), ROLLOUT_STAY);
     assert_int_equal(d.hold_left_ms, 1);
     assert_int_equal(at(&r, 501 * MINUTE), ROLLOUT_STEP);
@@ -286,7 +286,7 @@ static void old_decisions_go_first(void **state)
     struct rollout r = begun();
     for (unsigned i = 0; i <= ROLLOUT_DECISIONS_MAX; i++) {
         apply(&r, ROLLOUT_PAUSE, i);
-        assert_int_equal(rollout_resume(&r, &arena, BY, "", i), OK);
+        assert_int_equal(rollout_resume(&r, &arena, false, BY, "", i), OK);
     }
     assert_int_equal(r.decision_count, ROLLOUT_DECISIONS_MAX);
     assert_string_equal(r.decisions[ROLLOUT_DECISIONS_MAX - 1].what.ptr, "resumed");

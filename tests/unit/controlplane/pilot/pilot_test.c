@@ -271,6 +271,50 @@ static void a_restart_goes_on(void **state)
     assert_int_equal(rollout()->phase, ROLLOUT_DONE);
 }
 
+/* Arms of the wrong size stop it; people may go on, and then the step is measured anew. */
+static void a_wrong_ratio_is_forgotten_when_resumed(void **state)
+{
+    (void)state;
+    push_two("none,errors=5%");
+    const uint64_t before = generation();
+    traffic(2000, 50, 0);
+    assert_int_equal(rollout()->phase, ROLLOUT_PAUSED);
+    assert_int_equal(ASK("rollout.resume", "reason", "the balancer was it"), ADMIN_OK);
+    says("goes on at 20% of v2, measured anew");
+    assert_int_equal(rollout()->phase, ROLLOUT_RUNNING);
+    assert_true(generation() > before && rollout()->generation == generation());
+    assert_int_equal(head_share(&live_head()->assignments[0], 1), 2000);
+    assert_false(tick(1000)); /* nor paused again by what was */
+    traffic(2000, 5, 0);
+    assert_int_equal(rollout()->step, 1);
+    assert_int_equal(ASK("rollout.pause"), ADMIN_OK);
+    const uint64_t then = generation();
+    assert_int_equal(ASK("rollout.resume"), ADMIN_OK);
+    says("with the hold time it had");
+    assert_int_equal(generation(), then);
+}
+
+/* What was only stored goes live by no way while locked; a rollout's own way back is open. */
+static void a_lock_leaves_only_ways_back(void **state)
+{
+    (void)state;
+    push_two("none");
+    assert_int_equal(ASK("policy.push", "bundle", policy(3), "store", "1"), ADMIN_OK);
+    assert_int_equal(ASK("lock", "reason", "freeze"), ADMIN_OK);
+    assert_int_equal(ASK("rollback", "version", "3"), ADMIN_CONFLICT);
+    says("locked by ann");
+    assert_int_equal(ASK("rollback", "version", "2"), ADMIN_CONFLICT); /* the canary to 100% */
+    assert_int_equal(live_head()->arm_count, 2);
+    assert_int_equal(rollout()->phase, ROLLOUT_RUNNING);
+    assert_int_equal(ASK("rollback"), ADMIN_OK);
+    says("returned to v1");
+    assert_int_equal(ASK("unlock"), ADMIN_OK);
+    assert_int_equal(ASK("rollback", "version", "3"), ADMIN_OK);
+    assert_int_equal(ASK("lock", "reason", "freeze"), ADMIN_OK);
+    assert_int_equal(ASK("rollback", "version", "1"), ADMIN_OK);
+    says("returned to v1, which last held 100%");
+}
+
 /* A guard that no experiment takes would leave a rollout that nobody judges: it is refused before. */
 static void what_cannot_be_judged_is_refused(void **state)
 {
@@ -440,6 +484,8 @@ int main(void)
         TEST(steps_to_the_end),
         TEST(harm_returns),
         TEST(a_restart_goes_on),
+        TEST(a_wrong_ratio_is_forgotten_when_resumed),
+        TEST(a_lock_leaves_only_ways_back),
         TEST(what_cannot_be_judged_is_refused),
         TEST(a_full_disk_only_delays),
         TEST(one_thing_at_a_time),
