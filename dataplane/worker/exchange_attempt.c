@@ -477,6 +477,14 @@ void exchange_attempt_broke(struct exchange *x)
     exchange_attempt_close(x, "truncated");
 }
 
+/* Sent, and without an answer that tells what it cost: its provider may bill it. */
+static void note_spent(struct exchange *x)
+{
+    if (x->attempt.phase >= UPSTREAM_SENT &&
+        __builtin_add_overflow(x->spent_nano, x->plan.steps[x->next_step].estimate_nano, &x->spent_nano))
+        x->spent_nano = INT64_MAX;
+}
+
 void exchange_attempt_overdue(struct exchange *x)
 {
     struct attempt *a = &x->attempt;
@@ -488,6 +496,7 @@ void exchange_attempt_overdue(struct exchange *x)
         verdict(x, true);
     exchange_attempt_abandon(x);
     x->rows[x->attempts - 1].error = retry_failure_name(RETRY_TIMEOUT);
+    note_spent(x);
 }
 
 static void credential_refused(struct exchange *x)
@@ -531,9 +540,8 @@ void exchange_attempt_failed(struct exchange *x, enum retry_failure failure)
     exchange_attempt_abandon(x); /* a probe without a verdict is given back */
     x->rows[x->attempts - 1].error = retry_failure_name(failure);
     x->usage = (struct usage){ .known = false }; /* of an answer that the client does not get */
-    if (rule.maybe_billed && a->phase >= UPSTREAM_SENT &&
-        __builtin_add_overflow(x->spent_nano, x->plan.steps[x->next_step].estimate_nano, &x->spent_nano))
-        x->spent_nano = INT64_MAX;
+    if (rule.maybe_billed)
+        note_spent(x);
     x->again = other_credential;
     if (!other_credential)
         x->next_step++;

@@ -233,6 +233,8 @@ struct exchange_shadow *exchange_shadows_take(struct exchange *x);
 void exchange_shadows_send(struct core *core, struct exchange_shadow *list); /* takes the list over */
 /* What this worker has to do for clients leaves nothing for shadows. */
 bool exchange_shadows_yield(const struct core *core);
+/* Ends this one for that: cancelled, which says nothing of its arm. */
+void exchange_shadow_yields(struct exchange *x);
 /* Says what it is in its record, and sets its budget right. */
 void exchange_shadow_settle(struct exchange *x, struct ledger_record *record);
 void exchange_shadows_close(struct core *core);

@@ -346,7 +346,11 @@ static void gather(struct exchange *x, struct span bytes)
         return;
     }
     exchange_account(x);
-    if (core_is_full(x->core) || (x->shadow && exchange_shadows_yield(x->core))) {
+    if (x->shadow && exchange_shadows_yield(x->core)) {
+        exchange_shadow_yields(x);
+        return;
+    }
+    if (core_is_full(x->core)) {
         exchange_refuse_with(x, OUTCOME_BUSY, NULL);
         return;
     }

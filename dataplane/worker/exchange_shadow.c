@@ -272,11 +272,20 @@ void exchange_shadow_settle(struct exchange *x, struct ledger_record *record)
     s->taken_nano = spent;
 }
 
+/* What was sent is paid for, though nobody has read it to its end. */
+static void cancel(struct exchange *x, const char *why)
+{
+    exchange_reckon(x);
+    exchange_finish(x, OUTCOME_CANCELLED, why, true);
+}
+
+void exchange_shadow_yields(struct exchange *x)
+{
+    cancel(x, "busy");
+}
+
 void exchange_shadows_close(struct core *core)
 {
-    while (core->shadows) {
-        struct exchange *x = core->shadows->x;
-        exchange_reckon(x);
-        exchange_finish(x, OUTCOME_CANCELLED, "shutting_down", true);
-    }
+    while (core->shadows)
+        cancel(core->shadows->x, "shutting_down");
 }

@@ -296,6 +296,54 @@ static void a_busy_worker_sends_none(void **state)
     rig_stop(&rig);
 }
 
+/* That the worker has much to do says nothing of the arm; what was sent is paid for all the same. */
+static void it_yields_as_cancelled(void **state)
+{
+    (void)state;
+    struct rig rig = { .port = 0 };
+    start(&rig, DOLLAR);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 2);
+    answer(&rig, 0);
+    UNTIL(&rig, has(c, "hi there"));
+    const uint64_t most = rig.config.limits.buffered_bytes;
+    rig.config.limits.buffered_bytes = 1; /* half of it is held by anything */
+    struct try *t = &rig.lane.tries[1];
+    try_head(t, 200, "application/json", NULL, NULL);
+    try_body(t, "{");
+    rig.config.limits.buffered_bytes = most;
+    assert_true(t->cancelled);
+    assert_int_equal(worker_count(&rig, WORKER_SHADOWS_OPEN), 0);
+    assert_int_equal(of_arm(&rig, true, ARM_CANCELLED), 1);
+    assert_int_equal(of_arm(&rig, true, ARM_ERRORS), 0);
+    struct arena arena;
+    const struct record cut = record_of(&rig, &arena, RECORD_SHADOW);
+    assert_true(span_eq(cut.outcome, SPAN("cancelled")) && span_eq(cut.error, SPAN("busy")));
+    assert_true(cut.cost_nano > 0);
+    assert_int_equal(board_budget_spent(rig.board, SPAN("shadow-1")), cut.cost_nano);
+    arena_release(&arena);
+    rig_stop(&rig);
+}
+
+/* Its provider may bill what nobody waited for: an arm that hangs must not spend without end. */
+static void what_hangs_is_spent(void **state)
+{
+    (void)state;
+    struct rig rig = { .deadline_ms = 300 };
+    start(&rig, DOLLAR);
+    struct client *c = rig_client(&rig);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count == 2);
+    const int64_t taken = board_budget_spent(rig.board, SPAN("shadow-1"));
+    assert_true(taken > 0);
+    UNTIL(&rig, worker_count(&rig, WORKER_SHADOWS_OPEN) == 0);
+    assert_true(rig.lane.tries[1].cancelled);
+    assert_int_equal(board_budget_spent(rig.board, SPAN("shadow-1")), taken);
+    UNTIL(&rig, has(c, "\"error\""));
+    rig_stop(&rig);
+}
+
 static void they_do_not_pile_up(void **state)
 {
     (void)state;
@@ -366,6 +414,8 @@ int main(void)
         cmocka_unit_test(the_budget_ends_it),
         cmocka_unit_test(two_shadows_of_one_request),
         cmocka_unit_test(a_busy_worker_sends_none),
+        cmocka_unit_test(it_yields_as_cancelled),
+        cmocka_unit_test(what_hangs_is_spent),
         cmocka_unit_test(they_do_not_pile_up),
         cmocka_unit_test(memory_may_run_out),
     };
