@@ -79,7 +79,8 @@ static void observe(struct stage *s, const struct observation *observation)
 static void take_request(struct pilot *pilot, struct stage *s, const struct record *r)
 {
     double values[EXPERIMENT_GUARDS_MAX];
-    if (!s->on || r->forced || !r->has_unit || r->generation < s->generation ||
+    /* Without features it asked no model for anything: a list of models. */
+    if (!s->on || r->forced || !r->has_unit || !r->has_features || r->generation < s->generation ||
         !span_eq(r->assignment, span_cstr(s->id)))
         return;
     const uint32_t arm = arm_of(s, r);

@@ -116,7 +116,7 @@ struct taken {
     const char *assignment;
     uint32_t version;
     uint64_t generation;
-    bool failed, forced;
+    bool failed, forced, listing;
 };
 static uint64_t unit_number;
 
@@ -127,7 +127,7 @@ static void take(struct taken t)
     const struct record record = { .kind = RECORD_REQUEST,
                                    .time_ms = now_ms,
                                    .request_id = span_cstr(id),
-                                   .endpoint = SPAN("chat"),
+                                   .endpoint = t.listing ? SPAN("models") : SPAN("chat"),
                                    .route = SPAN("chat"),
                                    .assignment = span_cstr(t.assignment),
                                    .policy_version = t.version,
@@ -135,7 +135,7 @@ static void take(struct taken t)
                                    .forced = t.forced,
                                    .has_unit = true,
                                    .unit = ++unit_number * UINT64_C(0x9E3779B97F4A7C15),
-                                   .has_features = true,
+                                   .has_features = !t.listing,
                                    .attempt_count = 1,
                                    .status = t.failed ? 502 : 200,
                                    .outcome = t.failed ? SPAN("error") : SPAN("ok"),
@@ -152,7 +152,7 @@ static void traffic(unsigned count, unsigned each, unsigned fails)
     const uint64_t g = pilot_state(service.pilot)->rollout->generation;
     for (unsigned i = 0; i < count; i++) {
         const bool second = i % each == 0;
-        take((struct taken){ "rollout-1", second ? 2 : 1, g, second && fails && i / each % fails == 0, false });
+        take((struct taken){ "rollout-1", second ? 2 : 1, g, second && fails && i / each % fails == 0, false, false });
         if (i % 100 == 99 && pilot_tick(service.pilot, now_ms))
             on_changed(NULL);
     }
@@ -213,9 +213,11 @@ static void steps_to_the_end(void **state)
     audit_has("\"requests_treatment\":");
     /* What the first step saw is not the second's evidence, not even when it comes late. */
     for (unsigned i = 0; i < 3000; i++)
-        take((struct taken){ "rollout-1", 1 + i % 2, head->generation, false, false });
+        take((struct taken){ "rollout-1", 1 + i % 2, head->generation, false, false, false });
     for (unsigned i = 0; i < 3000; i++) /* nor what somebody chose, or another assignment's */
-        take((struct taken){ i % 2 ? "rollout-1" : "rollout-9", 1 + i % 3, generation(), true, i % 2 == 1 });
+        take((struct taken){ i % 2 ? "rollout-1" : "rollout-9", 1 + i % 3, generation(), true, i % 2 == 1, false });
+    for (unsigned i = 0; i < 3000; i++) /* nor lists of models, which clients poll: no arm answers better or worse */
+        take((struct taken){ "rollout-1", 1 + i % 2, generation(), i % 2 == 1, false, true });
     assert_false(tick(1000));
     traffic(2000, 2, 0);
     assert_int_equal(rollout()->phase, ROLLOUT_DONE);
@@ -422,13 +424,13 @@ static void experiments_count_their_arms(void **state)
     const struct head *head = live_head();
     assert_int_equal(head_share(&head->assignments[0], 0), 5000);
     for (unsigned i = 0; i < 400; i++)
-        take((struct taken){ "experiment-1", 1 + i % 2, head->generation, false, false });
+        take((struct taken){ "experiment-1", 1 + i % 2, head->generation, false, false, false });
     assert_false(tick(0));
     assert_int_equal(ASK("experiment.report"), ADMIN_OK);
     assert_true(span_find(reply->result, SPAN("\"requests\":[200,200]")) != SIZE_MAX);
     /* Gross harm in one arm stops it. */
     for (unsigned i = 0; i < 200; i++)
-        take((struct taken){ "experiment-1", 1 + i % 2, head->generation, i % 2 == 0, false });
+        take((struct taken){ "experiment-1", 1 + i % 2, head->generation, i % 2 == 0, false, false });
     assert_true(tick(0));
     assert_int_equal(live_head()->assignment_count, 0);
     audit_has("\"command\":\"experiment.stop\"");
