@@ -435,6 +435,7 @@ enum err select_plan(struct arena *arena, const struct select_input *input, stru
 static enum draw_rule leading_pool(const struct work *w, const struct tier_work *work, uint32_t tiers,
                                    struct pool *pool)
 {
+    pool->count = 0;
     for (uint32_t i = 0; i < tiers; i++) {
         fill_pool(&work[i], pool);
         if (pool->count > 0)

@@ -79,9 +79,8 @@ static bool authenticate(struct exchange *x)
     const struct team_view *team = NULL;
     if (x->key && x->table)
         team = table_team(x->table, x->key->team);
-    bool no_table = x->key && !x->table; /* a directory, but no head yet: judge the key alone */
     const enum err err = auth_judge(x->key, team, x->wall_ms, &why);
-    if (err && !no_table) {
+    if (!x->key || (err && x->table)) { /* no table: a directory, but no head yet, and so no team to judge by */
         x->key = NULL;
         core_count(core, WORKER_UNAUTHORIZED);
         return refuse(x, OUTCOME_BAD_KEY, why);
