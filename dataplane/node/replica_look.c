@@ -19,19 +19,39 @@ static void label_teams(struct board *board, const struct teams *teams)
         (void)board_label_add(board, BOARD_LABEL_TEAM, teams->items[i].name);
 }
 
+static enum err label_bytes(struct board *board, struct span bytes)
+{
+    struct arena arena;
+    struct artifact *artifact;
+    arena_init(&arena, LOOK_ARENA_MAX);
+    const enum err err = wire_decode_artifact(&arena, bytes, &artifact, NULL);
+    if (!err)
+        label_artifact(board, artifact);
+    arena_release(&arena);
+    return err;
+}
+
+/* Those that came with the head, and those that were here before it: of an earlier policy (the board may be younger than
+ * they are), or sent ahead. */
+static enum err label_arms(struct replica *r, const struct staged *s)
+{
+    uint64_t txn;
+    enum err err = tablestore_begin(r->options.store, &txn);
+    if (err)
+        return err;
+    for (uint32_t i = 0; i < s->head_decoded->arm_count && !err; i++) {
+        struct span bytes;
+        err = replica_artifact(r, s, &s->head_decoded->arms[i].artifact, &bytes);
+        if (!err)
+            err = label_bytes(r->options.board, bytes);
+    }
+    tablestore_end(r->options.store);
+    return err;
+}
+
 enum err replica_label_staged(struct replica *r, const struct staged *s)
 {
-    enum err err = OK;
-    for (uint32_t i = 0; s->head && i < s->artifact_count && !err;
-         i++) { /* those ahead of their head are not judged yet */
-        struct arena arena;
-        struct artifact *artifact;
-        arena_init(&arena, LOOK_ARENA_MAX);
-        err = wire_decode_artifact(&arena, s->artifacts[i].bytes, &artifact, NULL);
-        if (!err)
-            label_artifact(r->options.board, artifact);
-        arena_release(&arena);
-    }
+    const enum err err = s->head ? label_arms(r, s) : OK;
     if (!err && s->delta && s->delta->has_teams)
         label_teams(r->options.board, &s->delta->teams);
     return err;

@@ -144,14 +144,15 @@ static void stage_directory(struct replica *r, struct staged *s, const struct ob
     s->delta = delta;
 }
 
-static bool holds_artifact(struct replica *r, const struct staged *s, const struct sha256 *hash)
+enum err replica_artifact(struct replica *r, const struct staged *s, const struct sha256 *hash, struct span *ret)
 {
-    struct span bytes;
     for (uint32_t i = 0; i < s->artifact_count; i++) {
-        if (sha256_eq(&s->artifacts[i].hash, hash))
-            return true;
+        if (sha256_eq(&s->artifacts[i].hash, hash)) {
+            *ret = s->artifacts[i].bytes;
+            return OK;
+        }
     }
-    return tablestore_object(r->options.store, OBJECT_ARTIFACT, hash, &bytes) == OK;
+    return tablestore_object(r->options.store, OBJECT_ARTIFACT, hash, ret);
 }
 
 static void check_arms(struct replica *r, struct staged *s)
@@ -160,7 +161,8 @@ static void check_arms(struct replica *r, struct staged *s)
     if (!s->head || tablestore_begin(r->options.store, &txn))
         return;
     for (uint32_t i = 0; s->head && i < s->head_decoded->arm_count; i++) {
-        if (!holds_artifact(r, s, &s->head_decoded->arms[i].artifact)) {
+        struct span bytes;
+        if (replica_artifact(r, s, &s->head_decoded->arms[i].artifact, &bytes)) {
             refuse(r, s, s->head, s->head_decoded->epoch, ERR_NOT_FOUND, "an artifact that it needs");
             s->head = NULL;
         }
@@ -240,11 +242,7 @@ enum err replica_stage(struct replica *r, const struct fetch_reply *reply, struc
 static enum err frame_artifact(struct replica *r, const struct staged *s, const struct sha256 *hash, struct buf *out)
 {
     struct span bytes;
-    for (uint32_t i = 0; i < s->artifact_count; i++) {
-        if (sha256_eq(&s->artifacts[i].hash, hash))
-            return selftest_frame(OBJECT_ARTIFACT, s->artifacts[i].bytes, out);
-    }
-    const enum err err = tablestore_object(r->options.store, OBJECT_ARTIFACT, hash, &bytes);
+    const enum err err = replica_artifact(r, s, hash, &bytes);
     return err ? err : selftest_frame(OBJECT_ARTIFACT, bytes, out);
 }
 

@@ -1,6 +1,7 @@
 /* The replica against a scripted control plane over a real link; self-tests run in real processes: this program again.
  */
 #include "dataplane/node/replica.h"
+#include "common/fault.h"
 #include "dataplane/node/selftest.h"
 #include "tests/unit/dataplane/node/table_sample.h"
 #include <setjmp.h>
@@ -315,6 +316,28 @@ static void keeps_artifacts_for_a_head_to_come(void **state)
     assert_true(span_eq(w->replica.arms[1].name, SPAN("canary")));
 }
 
+/* Workers look at the store with every request: labels must stand on the board before the commit, also those of an
+ * artifact that is here already. */
+static void labels_come_before_the_commit(void **state)
+{
+    struct world *w = *state;
+    put_first(w);
+    struct object ahead = sample_artifact(&w->arena, 2), head = sample_head(&w->arena, 1, 2, &ahead);
+    serve(w, &ahead, 1, 0);
+    RUN_UNTIL(w, w->commits == 2 && w->held);
+    board_close(w->board); /* a machine that was started anew */
+    assert_int_equal(unlink(w->board_path), 0);
+    assert_int_equal(board_create(w->board_path, 1, &w->board), OK);
+    w->replica.options.board = w->board;
+    assert_int_equal(board_label_count(w->board, BOARD_LABEL_MODEL), 1); /* "other" */
+    fault_arm(FAULT_COMMIT, 0, 1);
+    serve(w, &head, 1, 0);
+    RUN_UNTIL(w, fault_seen(FAULT_COMMIT) > 0);
+    fault_disarm_all();
+    assert_int_equal(w->replica.committed.generation, 1);
+    assert_true(board_label_count(w->board, BOARD_LABEL_MODEL) > 1);
+}
+
 static void waits_for_adoption(void **state)
 {
     struct world *w = *state;
@@ -432,6 +455,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(refuses_what_fails_its_test, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_a_head_without_its_artifact, set_up, tear_down),
         cmocka_unit_test_setup_teardown(keeps_artifacts_for_a_head_to_come, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(labels_come_before_the_commit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waits_for_adoption, set_up, tear_down),
         cmocka_unit_test_setup_teardown(takes_pages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_epoch_ends_a_resync, set_up, tear_down),
