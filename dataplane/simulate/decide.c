@@ -30,6 +30,13 @@ static uint64_t number(const struct decide *d, uint32_t object, const char *name
     return token != JSON_NONE && json_u64(&d->in, token, &value) == OK ? value : otherwise;
 }
 
+/* Of tokens, as a request's own are capped: "no limit" is not to wrap around. */
+static uint64_t tokens(const struct decide *d, uint32_t object, const char *name)
+{
+    const uint64_t value = number(d, object, name, 0);
+    return value < USAGE_TOKENS_MAX ? value : USAGE_TOKENS_MAX;
+}
+
 static bool flag(const struct decide *d, uint32_t object, const char *name)
 {
     const uint32_t token = json_get(&d->in, object, span_cstr(name));
@@ -56,10 +63,9 @@ static struct request read_request(struct decide *d, uint32_t token)
                           .has_images = flag(d, token, "images"),
                           .has_audio = flag(d, token, "audio"),
                           .wants_json = flag(d, token, "json"),
-                          .max_output_tokens = number(d, token, "max_output", 0),
+                          .max_output_tokens = tokens(d, token, "max_output"),
                           .choices = (uint32_t)number(d, token, "choices", 1) };
-    const uint64_t input = number(d, token, "input_tokens", 0);
-    r.ask.input_bytes = (input < USAGE_TOKENS_MAX ? input : USAGE_TOKENS_MAX) * USAGE_BYTES_PER_TOKEN;
+    r.ask.input_bytes = tokens(d, token, "input_tokens") * USAGE_BYTES_PER_TOKEN;
     return r;
 }
 

@@ -1,6 +1,7 @@
 #include "dataplane/simulate/estimate.h"
 #include "common/arena.h"
 #include "dataplane/account/cost.h"
+#include "dataplane/account/usage.h"
 #include <math.h>
 
 /* What is averaged, row by row; the TTFT is the ratio of the last two. */
@@ -84,9 +85,10 @@ static struct fit *fit_find(const struct run *r, uint32_t cell, unsigned fold)
     return other->rows > 0 ? other : own->rows > 0 ? own : all->rows > 0 ? all : NULL;
 }
 
+/* Ratios of hostile records' counts pass any integer. */
 static uint64_t tokens(double value)
 {
-    return value > 0 ? (uint64_t)(value + 0.5) : 0;
+    return value < USAGE_TOKENS_MAX ? value > 0 ? (uint64_t)(value + 0.5) : 0 : USAGE_TOKENS_MAX;
 }
 
 static double price_of(const struct estimate_model *model, enum estimate_target t, const struct usage *usage)

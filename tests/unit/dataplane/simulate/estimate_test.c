@@ -287,6 +287,34 @@ static void no_failure_among_few_is_not_never(void **state)
     assert_true(f->value == 0 && f->low == 0 && f->high > 0.007 && f->high < 0.03);
 }
 
+/* Counts that no request has, of a node that tells anything: a request is expected to cost the most that one may, not what
+ * is left when integers have wrapped around. */
+static void absurd_counts_do_not_wrap(void **state)
+{
+    (void)state;
+    begin(5, 40, 400);
+    play();
+    for (size_t i = 0; i < w.count; i++) {
+        struct estimate_row *row = &w.rows[i];
+        const bool asks = row->unit * UINT64_C(0x9e3779b97f4a7c15) >> 63; /* one fold by the other's ratio */
+        row->has_usage = true;
+        row->asked_input = asks ? UINT32_MAX : i < 40;
+        row->input = UINT32_MAX - 1;
+        row->output = row->cached = 0;
+        row->mu = 0; /* what is expected alone counts */
+    }
+    const struct estimate_input input = { .rows = w.rows,
+                                          .row_count = w.count,
+                                          .cells = w.cells,
+                                          .cell_count = CELLS,
+                                          .models = w.models,
+                                          .model_count = MODELS };
+    assert_int_equal(estimate_run(&w.arena, &input, &w.result), OK);
+    const double value = w.result.figures[ESTIMATE_LIVE][ESTIMATE_COST].value;
+    print_message("absurd: %g\n", value);
+    assert_true(value > 1e8 && value < 3e9); /* one fold costs 0, the other $1 or $3: 10^9 tokens each */
+}
+
 static void few_units_are_judged_by_blocks_of_time(void **state)
 {
     (void)state;
@@ -341,6 +369,7 @@ int main(void)
         cmocka_unit_test(the_same_policy_changes_nothing),
         cmocka_unit_test(what_was_recorded_is_what_is_estimated),
         cmocka_unit_test(no_failure_among_few_is_not_never),
+        cmocka_unit_test(absurd_counts_do_not_wrap),
         cmocka_unit_test(few_units_are_judged_by_blocks_of_time),
         cmocka_unit_test(refused_requests_cost_nothing),
         cmocka_unit_test(t_is_students),
