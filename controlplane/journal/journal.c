@@ -105,6 +105,8 @@ static void append(struct journal *j, struct span line)
         j->complained = false;
     } else {
         complain(j, "write");
+        if (ftruncate(j->fd, (off_t)j->file_bytes) != 0) /* half a line would take the next one with it */
+            complain(j, "truncate");
     }
 }
 

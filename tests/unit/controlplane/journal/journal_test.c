@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,6 +75,26 @@ static void reopen(struct fixture *f)
     journal_close(f->journal);
     f->journal = NULL;
     assert_int_equal(journal_open(f->path, &f->journal), OK);
+}
+
+/* The disk is full in the middle of a line: that line is lost, not the next one. */
+static void half_a_line_goes_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit before;
+    struct stat st;
+    tell(f, 10, "a/one", "");
+    assert_int_equal(stat(f->path, &st), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){ (rlim_t)st.st_size + 20, before.rlim_max }), 0);
+    tell(f, 20, "a/two", "");
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_equal(seen_since(f, 0).count, 2); /* in memory it stands */
+    tell(f, 30, "a/three", "");
+    reopen(f);
+    const struct seen seen = seen_since(f, 0);
+    assert_int_equal(seen.count, 2);
+    assert_non_null(strstr(seen.last, "a/three"));
 }
 
 static void events_are_kept_in_order(void **state)
@@ -170,6 +191,7 @@ static void without_a_file_it_is_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(half_a_line_goes_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(events_are_kept_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(they_outlive_a_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(a_torn_line_costs_itself_only, setup, teardown),
