@@ -5,6 +5,7 @@
 static int load(struct cli *cli, struct contexts *contexts, char **ret_path)
 {
     const char *why = "";
+    *contexts = (struct contexts){ .count = 0 };
     *ret_path = contexts_path();
     if (!*ret_path)
         return cli_fail(cli, EXIT_FAILED, "neither $XDG_CONFIG_HOME nor $HOME says where contexts are kept");
@@ -43,6 +44,17 @@ static bool is_current(const struct contexts *contexts, const struct context *c)
     return contexts->current && strcmp(contexts->current, c->name) == 0;
 }
 
+static enum err put_list(const struct contexts *contexts, struct buf *out)
+{
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_array_open(&w);
+    for (uint32_t i = 0; i < contexts->count; i++)
+        put_context(&w, &contexts->items[i], is_current(contexts, &contexts->items[i]));
+    json_array_close(&w);
+    return json_writer_end(&w);
+}
+
 static int print_list(struct cli *cli, const struct contexts *contexts)
 {
     static const struct column columns[] = { { "NAME", "name", COLUMN_TEXT }, { "CURRENT", "current", COLUMN_TEXT },
@@ -50,14 +62,9 @@ static int print_list(struct cli *cli, const struct contexts *contexts)
                                              { "TEAM", "team", COLUMN_TEXT }, { "KEY", "key", COLUMN_TEXT } };
     struct buf out = BUF_INIT(1u << 20);
     struct json_index ix;
-    struct json_writer w;
-    json_writer_init(&w, &out);
-    json_array_open(&w);
-    for (uint32_t i = 0; i < contexts->count; i++)
-        put_context(&w, &contexts->items[i], is_current(contexts, &contexts->items[i]));
-    json_array_close(&w);
     int code = EXIT_GOOD;
-    if (json_writer_end(&w) != OK || json_index(&cli->arena, buf_span(&out), &json_limits_default, &ix, NULL) != OK)
+    if (put_list(contexts, &out) != OK ||
+        json_index(&cli->arena, buf_span(&out), &json_limits_default, &ix, NULL) != OK)
         code = cli_fail(cli, EXIT_FAILED, "out of memory");
     else if (cli->json)
         render_json(buf_span(&out));
@@ -114,14 +121,16 @@ int run_context_use(struct cli *cli)
     if (!name == !none)
         return cli_fail(cli, EXIT_USAGE, "name one context, or say --none");
     int code = load(cli, &contexts, &path);
-    const struct context *found = code == EXIT_GOOD && name ? contexts_find(&contexts, name) : NULL;
-    if (code == EXIT_GOOD && name && !found)
+    if (code != EXIT_GOOD)
+        return code;
+    const struct context *found = name ? contexts_find(&contexts, name) : NULL;
+    if (name && !found) {
         code = unknown(cli, name);
-    if (code == EXIT_GOOD) {
+    } else {
         contexts.current = name;
         code = store(cli, path, &contexts);
     }
-    if (code == EXIT_GOOD && name)
+    if (code == EXIT_GOOD && found)
         printf("commands go to %s (%s) from now on\n", name, found->address ? found->address : found->home);
     else if (code == EXIT_GOOD)
         printf("no context is in use from now on\n");
@@ -177,12 +186,14 @@ int run_context_remove(struct cli *cli)
     struct contexts contexts;
     char *path;
     int code = load(cli, &contexts, &path);
-    struct context *found = code == EXIT_GOOD ? contexts_find(&contexts, name) : NULL;
-    if (code == EXIT_GOOD && !found)
+    if (code != EXIT_GOOD)
+        return code;
+    struct context *found = contexts_find(&contexts, name);
+    if (!found) {
         code = unknown(cli, name);
-    if (code == EXIT_GOOD && !cli_confirm(cli, "Forget the context %s?", name))
+    } else if (!cli_confirm(cli, "Forget the context %s?", name)) {
         code = EXIT_REFUSED;
-    if (code == EXIT_GOOD) {
+    } else {
         if (is_current(&contexts, found))
             contexts.current = NULL;
         *found = contexts.items[--contexts.count];

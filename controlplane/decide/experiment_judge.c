@@ -2,7 +2,8 @@
 #include <math.h>
 
 #define RATIO_LIMIT   4.1589 /* log 64: relative changes are not told apart beyond */
-#define NEEDED_FACTOR 1e4    /* traffic that has to grow so much is not worth waiting for */
+#define NEEDED_GROWTH 1.1    /* between the amounts of traffic that are tried */
+#define NEEDED_STEPS  96u    /* of it, to 1e4 times as much: that is not worth waiting for */
 #define NEEDED_POWER  0.8416 /* the z of a probability of 0.8 */
 
 /* The units of two arms that have values of one guard, in the experiment's scratch arrays. */
@@ -380,7 +381,8 @@ enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t
                        ? log(now->units / before->units) / log(now->requests / before->requests)
                        : 0;
     share = e->counts.folded ? 0 : fmin(fmax(share, 0), 1);
-    for (double factor = 1; factor <= NEEDED_FACTOR; factor *= 1.1) {
+    for (uint32_t step = 0; step <= NEEDED_STEPS; step++) {
+        double factor = pow(NEEDED_GROWTH, step);
         uint32_t look = j->looks + 1 + (uint32_t)(log(factor) / log(EXPERIMENT_LOOK_GROWTH));
         double z = sequence_normal_quantile(log_alpha(e, look)) + NEEDED_POWER;
         if (z * z * variance_after(&s, &c, pow(factor, share), pow(factor, 1 - share)) > effect * effect)

@@ -90,6 +90,8 @@ void rollout_evidence_json(const struct rollout *r, const struct rollout_evidenc
 
 /* ---- rollout_json.c: the state as it is stored ---- */
 void rollout_json(const struct rollout *r, struct json_writer *w);
+/* The member "decisions" of an open object: [{"at_ms","what","by","reason"}]. */
+void rollout_decisions_member(const struct rollout *r, struct json_writer *w);
 /* Strict. ERR_CORRUPT, ERR_UNSUPPORTED (of a later schema), ERR_NOMEM. */
 MUST_CHECK enum err rollout_read(struct arena *arena, const struct json_index *ix, uint32_t object,
                                  struct rollout *ret);

@@ -5,6 +5,21 @@
 
 static const char *const phases[] = { "running", "paused", "done", "aborted", "rolled back" };
 
+void rollout_decisions_member(const struct rollout *r, struct json_writer *w)
+{
+    json_key(w, SPAN("decisions"));
+    json_array_open(w);
+    for (uint32_t i = 0; i < r->decision_count; i++) {
+        json_object_open(w);
+        json_member_i64(w, "at_ms", r->decisions[i].at_ms);
+        json_member_string(w, "what", r->decisions[i].what);
+        json_member_string(w, "by", r->decisions[i].by);
+        json_member_string(w, "reason", r->decisions[i].reason);
+        json_object_close(w);
+    }
+    json_array_close(w);
+}
+
 void rollout_json(const struct rollout *r, struct json_writer *w)
 {
     char salt[2 * sizeof(r->salt) + 1];
@@ -25,17 +40,7 @@ void rollout_json(const struct rollout *r, struct json_writer *w)
     json_member_i64(w, "held_ms", r->held_ms);
     json_member_i64(w, "looked_at_ms", r->looked_at_ms);
     json_member_string(w, "by", r->by);
-    json_key(w, SPAN("decisions"));
-    json_array_open(w);
-    for (uint32_t i = 0; i < r->decision_count; i++) {
-        json_object_open(w);
-        json_member_i64(w, "at_ms", r->decisions[i].at_ms);
-        json_member_string(w, "what", r->decisions[i].what);
-        json_member_string(w, "by", r->decisions[i].by);
-        json_member_string(w, "reason", r->decisions[i].reason);
-        json_object_close(w);
-    }
-    json_array_close(w);
+    rollout_decisions_member(r, w);
     json_object_close(w);
 }
 

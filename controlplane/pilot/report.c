@@ -80,21 +80,6 @@ static void put_stage(const struct stage *s, struct json_writer *w)
     json_array_close(w);
 }
 
-static void put_decisions(const struct rollout *r, struct json_writer *w)
-{
-    json_key(w, SPAN("decisions"));
-    json_array_open(w);
-    for (uint32_t i = 0; i < r->decision_count; i++) {
-        json_object_open(w);
-        json_member_i64(w, "at_ms", r->decisions[i].at_ms);
-        json_member_string(w, "what", r->decisions[i].what);
-        json_member_string(w, "by", r->decisions[i].by);
-        json_member_string(w, "reason", r->decisions[i].reason);
-        json_object_close(w);
-    }
-    json_array_close(w);
-}
-
 static void put_next(struct pilot *p, const struct rollout *r, struct json_writer *w)
 {
     struct rollout_decision d;
@@ -158,7 +143,7 @@ void pilot_json_rollout(struct pilot *p, int64_t now_ms, struct json_writer *w)
         }
         json_array_close(w);
     }
-    put_decisions(r, w);
+    rollout_decisions_member(r, w);
     json_object_close(w);
 }
 
