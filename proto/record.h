@@ -68,6 +68,15 @@ static inline bool record_is_content(struct span line)
     return span_find(line, SPAN(RECORD_CONTENT_MARK)) != SIZE_MAX;
 }
 
+/* Sums of money over records: nodes wrote these numbers, and no sum of them may overflow. Stays at the limit. */
+static inline int64_t record_add_nano(int64_t sum, int64_t nano)
+{
+    int64_t ret;
+    if (__builtin_add_overflow(sum, nano, &ret))
+        ret = nano < 0 ? INT64_MIN : INT64_MAX;
+    return ret;
+}
+
 /* One line, without its newline. Spans borrow from line, or from scratch, which the caller resets between lines.
  * ERR_SYNTAX: no JSON object, or larger than any line of ours. ERR_INVALID: no time or request_id, or a member of a
  * wrong type. ERR_UNSUPPORTED: of a kind not known here: skip it. ERR_NOMEM. *ret is untouched on error. */

@@ -32,7 +32,7 @@ static enum err on_line(void *user, struct span line)
     if (span_find(line, f->quoted) == SIZE_MAX)
         return OK;
     arena_reset(&f->scratch);
-    if (record_read(&f->scratch, line, &record) != OK ||
+    if (record_read(&f->scratch, line, &record) != OK || record.kind == RECORD_CONTENT ||
         (!span_eq(record.request_id, f->id) && !span_eq(record.of, f->id)))
         return OK;
     if (f->count == FIND_LINES_MAX)
@@ -168,8 +168,8 @@ static void add(struct cost_row *row, const struct record *r)
     row->input += r->input;
     row->cached += r->cached;
     row->output += r->output;
-    row->list_nano += r->cost_list_nano;
-    row->charged_nano += r->cost_nano;
+    row->list_nano = record_add_nano(row->list_nano, r->cost_list_nano);
+    row->charged_nano = record_add_nano(row->charged_nano, r->cost_nano);
 }
 
 static enum err on_cost(void *user, struct span line)

@@ -162,8 +162,8 @@ static void compare(struct shadow_stage *s, const struct pair_slot *pair)
     s->copy_failed += copy->status != 200;
     s->real_tokens += real->tokens;
     s->copy_tokens += copy->tokens;
-    s->real_nano += real->cost_nano;
-    s->copy_nano += copy->cost_nano;
+    s->real_nano = record_add_nano(s->real_nano, real->cost_nano);
+    s->copy_nano = record_add_nano(s->copy_nano, copy->cost_nano);
     hist_add(&s->real_us, real->total_us);
     hist_add(&s->copy_us, copy->total_us);
 }
@@ -196,13 +196,15 @@ static void take_shadow(struct pilot *pilot, const struct record *r)
         return;
     s->copies++;
     s->failed += r->status != 200;
-    s->spent_nano += r->cost_nano;
+    s->spent_nano = record_add_nano(s->spent_nano, r->cost_nano);
     take_side(pilot, r, true);
 }
 
 void pilot_taken(void *user, const struct record *record)
 {
     struct pilot *pilot = user;
+    if (record->kind != RECORD_FEEDBACK && record->epoch != pilot->epoch)
+        return; /* before the store was restored */
     switch (record->kind) {
     case RECORD_REQUEST:
         take_request(pilot, &pilot->rollout, record);

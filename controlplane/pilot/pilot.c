@@ -7,6 +7,7 @@
 #define STATE_ARENA_MAX  ((size_t)16 << 20)
 #define CHANGE_ARENA_MAX ((size_t)64 << 20) /* of one decision: head, state, some version records */
 #define RETRY_MS         5000               /* after a commit that failed: a full disk is not asked at every tick */
+#define CATCH_UP_MS      30000              /* nodes with much to ship, or with no traffic to tell that it is all */
 #define CLOCK_SKEW_MS    3600000            /* between nodes and us; the generation is what separates stages */
 #define AUDIT_BYTES_MAX  (256u << 10)
 #define PILOT_NAME       SPAN("fairlead")
@@ -102,11 +103,14 @@ enum err pilot_follow(struct pilot *p)
 {
     struct arena arena;
     struct pilot_state state;
+    struct versions_numbers numbers;
     arena_init(&arena, STATE_ARENA_MAX);
     p->followed = false;
     enum err err = versions_begin(p->versions, false);
     if (!err) {
         err = state_load(p->versions, &arena, &state);
+        if (!err)
+            err = versions_numbers(p->versions, &numbers);
         versions_abort(p->versions);
     }
     if (err) {
@@ -116,7 +120,10 @@ enum err pilot_follow(struct pilot *p)
     arena_release(&p->arena);
     p->arena = arena;
     p->state = state;
+    p->epoch = numbers.epoch;
     p->shadow.routes = (struct span_list){ 0 };
+    p->resumed = p->began ? p->resumed : state_rolling(&p->state);
+    p->began = true;
     err = follow_rollout(p);
     if (!err)
         err = follow_experiment(p);
@@ -237,6 +244,17 @@ static enum err change_rollout(struct pilot *p, struct apply *a, const struct de
     return err ? err : put_audit(p, a, command, message, put_rollout_detail);
 }
 
+/* After a restart guards have seen what was stored. What nodes kept meanwhile comes in its order, so a record of after the
+ * restart says that it came. */
+static bool catching_up(struct pilot *p, int64_t now_ms)
+{
+    if (p->resumed_at_ms == 0)
+        p->resumed_at_ms = now_ms;
+    const int64_t waited_ms = now_ms - p->resumed_at_ms;
+    p->resumed = p->rollout.last_ms < p->resumed_at_ms && waited_ms >= 0 && waited_ms < CATCH_UP_MS;
+    return p->resumed;
+}
+
 static bool tick_rollout(struct pilot *p, int64_t now_ms)
 {
     struct stage *s = &p->rollout;
@@ -255,7 +273,9 @@ static bool tick_rollout(struct pilot *p, int64_t now_ms)
     p->evidence.locked = p->state.lock.at_ms != 0;
     rollout_advance(r, now_ms);
     rollout_decide(r, &p->evidence, &decision);
-    if (decision.action == ROLLOUT_STAY)
+    const bool waits = p->resumed && r->plan.guard_count > 0 && catching_up(p, now_ms);
+    if (decision.action == ROLLOUT_STAY ||
+        (waits && (decision.action == ROLLOUT_STEP || decision.action == ROLLOUT_FINISH)))
         return false;
     const struct decision d = { .rollout = &decision, .why = decision.reason };
     return commit(p, now_ms, change_rollout, &d, "rollout.decided");

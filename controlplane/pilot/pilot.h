@@ -3,7 +3,8 @@
  * What is decided lives in the store (state.h); the pilot holds what was measured since the present step began, which is
  * read again from the record store after a restart. Each decision is one transaction: state, head, versions and an audit
  * line with every number; so a crash leaves all of it or nothing, and it is decided again. Each step is judged by its
- * own records alone: those whose head was of the step's generation or a later one. On the daemon's loop; no clock. */
+ * own records alone: those whose head was of this epoch, and of the step's generation or a later one. After a restart no step
+ * forward is taken before what nodes kept meanwhile has come, or had 30 s to. On the daemon's loop; no clock. */
 #pragma once
 #include "controlplane/pilot/state.h"
 #include "proto/record.h"

@@ -59,7 +59,13 @@ struct pilot {
     struct versions *versions;
     struct arena arena; /* of state */
     struct pilot_state state;
+    uint64_t epoch; /* of the store: what another one decided does not count, though its ids and numbers are alike */
     bool followed;
+    bool began; /* followed once */
+    /* A rollout was running when this pilot began: nodes kept what happened meanwhile, and no step is taken before it has
+     * come. resumed_at_ms: of the first tick; 0: not yet. */
+    bool resumed;
+    int64_t resumed_at_ms;
     struct stage rollout, experiment;
     struct shadow_stage shadow;
     struct judgement judgements[EXPERIMENT_GUARDS_MAX]; /* of the rollout's last look */

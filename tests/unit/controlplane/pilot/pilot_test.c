@@ -118,19 +118,21 @@ struct taken {
     uint64_t generation;
     bool failed, forced, listing;
 };
-static uint64_t unit_number;
+static uint64_t unit_number, epoch = 1;
+static int64_t kept_ms; /* so long nodes kept what is taken now */
 
 static void take(struct taken t)
 {
     char id[32];
     snprintf(id, sizeof(id), "req_%llu", (unsigned long long)unit_number);
     const struct record record = { .kind = RECORD_REQUEST,
-                                   .time_ms = now_ms,
+                                   .time_ms = now_ms - kept_ms,
                                    .request_id = span_cstr(id),
                                    .endpoint = t.listing ? SPAN("models") : SPAN("chat"),
                                    .route = SPAN("chat"),
                                    .assignment = span_cstr(t.assignment),
                                    .policy_version = t.version,
+                                   .epoch = epoch,
                                    .generation = t.generation,
                                    .forced = t.forced,
                                    .has_unit = true,
@@ -271,6 +273,66 @@ static void a_restart_goes_on(void **state)
     assert_int_equal(ASK("unlock"), ADMIN_OK);
     assert_true(tick(0));
     assert_int_equal(rollout()->phase, ROLLOUT_DONE);
+}
+
+/* While the control plane is down nodes keep their records: no step is taken before those were seen. */
+static void a_restart_waits_for_what_nodes_kept(void **state)
+{
+    static const struct {
+        unsigned fails; /* of what nodes kept: one in so many */
+        int64_t quiet_ms;
+        enum rollout_phase phase;
+        uint32_t step;
+    } cases[] = { { 3, 0, ROLLOUT_ROLLED_BACK, 0 }, { 0, 0, ROLLOUT_RUNNING, 1 }, { 0, 30000, ROLLOUT_RUNNING, 1 } };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char name[32];
+        if (i == 0)
+            push_two("none,errors=5%");
+        else
+            assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "20,50,100", "hold", "1s", "unit",
+                                 "request", "guards", "none,errors=5%", "again", "1"),
+                             ADMIN_OK);
+        snprintf(name, sizeof(name), "rollout-%zu", i + 1);
+        const uint64_t g = rollout()->generation;
+        for (unsigned n = 0; n < 2000; n++)
+            take((struct taken){ .assignment = name, .version = n % 5 == 0 ? 2 : 1, .generation = g });
+        restart();
+        for (unsigned n = 0; n < 2000; n++) /* read again */
+            take((struct taken){ .assignment = name, .version = n % 5 == 0 ? 2 : 1, .generation = g });
+        assert_false(tick(5000)); /* no harm in it, and the hold time is over */
+        kept_ms = 2500;
+        for (unsigned n = 0; n < 2000; n++) {
+            const bool failed = cases[i].fails && n % 5 == 0 && n / 5 % cases[i].fails == 0;
+            take(
+                (struct taken){ .assignment = name, .version = n % 5 == 0 ? 2 : 1, .generation = g, .failed = failed });
+        }
+        kept_ms = 0;
+        assert_int_equal(tick(10), cases[i].phase == ROLLOUT_ROLLED_BACK);
+        if (cases[i].phase == ROLLOUT_RUNNING && !cases[i].quiet_ms)
+            take((struct taken){ .assignment = name, .version = 1, .generation = g });
+        (void)tick(cases[i].quiet_ms);
+        assert_int_equal(rollout()->phase, cases[i].phase);
+        assert_int_equal(rollout()->step, cases[i].step);
+        if (rollout_live(rollout()))
+            assert_int_equal(ASK("rollout.abort"), ADMIN_OK);
+    }
+}
+
+/* A restored store gives the same ids and numbers to other things: what came of the former ones is none of theirs. */
+static void another_epoch_is_no_evidence(void **state)
+{
+    (void)state;
+    push_two("none,errors=5%");
+    epoch = 2;
+    traffic(2000, 5, 2);
+    epoch = 1;
+    assert_false(tick(2000));
+    assert_int_equal(rollout()->phase, ROLLOUT_RUNNING);
+    assert_int_equal(ASK("rollout.status"), ADMIN_OK);
+    assert_true(span_find(reply->result, SPAN("\"requests\":[0,0]")) != SIZE_MAX);
+    traffic(2000, 5, 0);
+    assert_int_equal(rollout()->step, 1);
 }
 
 /* Arms of the wrong size stop it; people may go on, and then the step is measured anew. */
@@ -451,6 +513,7 @@ static void a_shadow_ends_with_its_budget(void **state)
                                      .time_ms = now_ms,
                                      .request_id = span_cstr(id),
                                      .route = SPAN("chat"),
+                                     .epoch = 1,
                                      .generation = g,
                                      .policy_version = 2,
                                      .status = 200,
@@ -474,7 +537,18 @@ static void a_shadow_ends_with_its_budget(void **state)
         span_find(reply->result, SPAN("\"copies\":5,\"failed\":1,\"compared\":{\"requests\":5,\"same_status\":4,"
                                       "\"real_failed\":0,\"shadow_failed\":1,\"real_tokens\":50,"
                                       "\"shadow_tokens\":50,\"real_nano\":5000,\"shadow_nano\":10000")) != SIZE_MAX);
-    assert_true(tick(0)); /* 10,000 nano-dollars are spent */
+    for (unsigned i = 0; i < 2; i++) { /* whatever a node writes, its sum is one */
+        const struct record dear = { .kind = RECORD_SHADOW,
+                                     .time_ms = now_ms,
+                                     .request_id = SPAN("shadow"),
+                                     .of = SPAN("req_0"),
+                                     .assignment = SPAN("shadow-1"),
+                                     .epoch = 1,
+                                     .generation = g,
+                                     .cost_nano = INT64_MAX };
+        pilot_taken(service.pilot, &dear);
+    }
+    assert_true(tick(0)); /* the budget is spent */
     assert_int_equal(live_head()->shadow_count, 0);
     audit_has("\"command\":\"shadow.stop\",\"message\":\"the shadow's budget is spent\"");
 }
@@ -486,6 +560,8 @@ int main(void)
         TEST(steps_to_the_end),
         TEST(harm_returns),
         TEST(a_restart_goes_on),
+        TEST(a_restart_waits_for_what_nodes_kept),
+        TEST(another_epoch_is_no_evidence),
         TEST(a_wrong_ratio_is_forgotten_when_resumed),
         TEST(a_lock_leaves_only_ways_back),
         TEST(what_cannot_be_judged_is_refused),
