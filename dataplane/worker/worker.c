@@ -86,7 +86,7 @@ static void on_turn(uv_check_t *check)
     atomic_store_explicit(&w->core.region->counters[WORKER_LOOP_LAST_MS], core_now_ms(&w->core), memory_order_relaxed);
 }
 
-/* The last connection is gone: closes all handles, by which the loop ends. */
+/* The last connection is gone: closes all handles but the signal's, which holds no loop, and so the loop ends. */
 static void on_emptied(void *user)
 {
     struct worker *w = user;
@@ -98,7 +98,6 @@ static void on_emptied(void *user)
     uv_close((uv_handle_t *)&w->tick, NULL);
     uv_close((uv_handle_t *)&w->drain, NULL);
     uv_close((uv_handle_t *)&w->turn, NULL);
-    uv_close((uv_handle_t *)&w->term, NULL);
     core_close(&w->core);
     upstream_lane_close(w->core.lane);
 }
@@ -251,6 +250,7 @@ static enum err start(struct worker *w, const struct worker_options *options)
     if (uv_signal_init(&w->loop, &w->term) || uv_signal_start(&w->term, on_signal, SIGTERM))
         return ERR_IO;
     w->term.data = w;
+    uv_unref((uv_handle_t *)&w->term);
     /* Before the first client: nobody is told "no policy" by a worker that merely has not looked. */
     loader_refresh(&w->core.loader);
     REQUIRE(options->listeners.count > 0 && options->listeners.count == options->config->listener_count);
@@ -276,8 +276,10 @@ int worker_run(const struct worker_options *options)
     log_info("worker.started", LOG_U64("slot", options->slot));
     log_copy_errors(-1);
     uv_run(&w->loop, UV_RUN_DEFAULT);
+    /* Closing the signal's handle, and the loop with it, would bring SIGTERM's default back: one more of them between
+     * here and the exit would make an orderly end a death by signal. */
+    signal(SIGTERM, SIG_IGN);
     core_release(&w->core);
-    (void)uv_loop_close(&w->loop);
     log_info("worker.stopped", LOG_U64("slot", options->slot));
     return 0;
 }
