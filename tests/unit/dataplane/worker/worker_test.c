@@ -179,6 +179,22 @@ static int end_of_worker(struct house *h)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+static bool has_ended(const struct house *h)
+{
+    siginfo_t end = { .si_pid = 0 };
+    assert_int_equal(waitid(P_PID, (id_t)h->pid, &end, WEXITED | WNOHANG | WNOWAIT), 0);
+    return end.si_pid != 0;
+}
+
+/* Signals until the process is gone: none of them may be its end, however late it comes. */
+static void terminate(const struct house *h)
+{
+    while (!has_ended(h)) {
+        assert_int_equal(kill(h->pid, SIGTERM), 0);
+        (void)poll(NULL, 0, 1);
+    }
+}
+
 static void close_house(struct house *h)
 {
     char command[128];
@@ -364,7 +380,7 @@ static void sigterm_drains_and_a_second_one_ends(void **state)
     /* Drains: the stream stays open. */
     struct pollfd p = { .fd = client, .events = POLLIN };
     assert_int_equal(poll(&p, 1, 100), 0);
-    assert_int_equal(kill(h.pid, SIGTERM), 0);
+    terminate(&h);
     assert_int_equal(end_of_worker(&h), 0);
     (void)read_until(client, NULL); /* cut */
     close(client);
@@ -391,13 +407,6 @@ static void no_board_is_an_error(void **state)
     free(board);
     assert_int_equal(tablestore_open(h.rig.store_path, false, &h.rig.store), OK);
     close_house(&h);
-}
-
-static bool has_ended(const struct house *h)
-{
-    siginfo_t end = { .si_pid = 0 };
-    assert_int_equal(waitid(P_PID, (id_t)h->pid, &end, WEXITED | WNOHANG | WNOWAIT), 0);
-    return end.si_pid != 0;
 }
 
 /* True: it serves a table. False: its process is about to end. */
@@ -440,10 +449,7 @@ static void each_allocation_fails_at_the_start(void **state)
         h.fails_at = k;
         start_worker(&h);
         if (comes_to_serve(&h))
-            while (!has_ended(&h)) { /* the second one ends it at once */
-                assert_int_equal(kill(h.pid, SIGTERM), 0);
-                (void)poll(NULL, 0, 5);
-            }
+            terminate(&h); /* the second signal ends it at once */
         end = end_of_worker(&h);
         if (end != 0 && end != 1 && end != ENDED_AFTER_FAULT)
             fail_msg("allocation %llu fails, and the worker ends with %d", (unsigned long long)k, end);
