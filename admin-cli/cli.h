@@ -143,6 +143,8 @@ const char *render_cell(const struct cli *cli, const struct json_index *ix, uint
                         const struct column *column);
 /* Somebody's text without control bytes, cut when it is very long; in the arena. */
 const char *render_text(struct arena *arena, struct span text);
+/* The same, never cut. */
+const char *render_whole(struct arena *arena, struct span text);
 /* The head of a UTF-8 text that takes at most `columns`: whole characters only. */
 struct span render_head(struct span text, size_t columns);
 size_t render_width(struct span text); /* columns: continuation bytes take none */

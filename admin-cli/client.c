@@ -140,6 +140,7 @@ int call_send(struct cli *cli, const struct call *call, const struct admin_reply
         return cli_fail(cli, EXIT_FAILED,
                         "the control plane's answer is malformed (%s): do CLI and control plane have the same version?",
                         err_name(err));
+    reply->message = span_cstr(render_whole(&cli->arena, reply->message)); /* people's words stand in it */
     if (reply->status == ADMIN_OK) {
         *ret_reply = reply;
         return EXIT_GOOD;

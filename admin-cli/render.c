@@ -53,10 +53,8 @@ struct span render_head(struct span text, size_t columns)
     return span_head(text, at);
 }
 
-const char *render_text(struct arena *arena, struct span text)
+static const char *clean(struct arena *arena, struct span head, const char *more)
 {
-    const struct span head = render_head(text, CELL_COLUMNS_MAX);
-    const char *more = head.len < text.len ? "…" : "";
     char *out = arena_alloc(arena, head.len + strlen(more) + 1);
     size_t len = 0;
     if (!out)
@@ -68,6 +66,17 @@ const char *render_text(struct arena *arena, struct span text)
     }
     memcpy(out + len, more, strlen(more) + 1);
     return out;
+}
+
+const char *render_text(struct arena *arena, struct span text)
+{
+    const struct span head = render_head(text, CELL_COLUMNS_MAX);
+    return clean(arena, head, head.len < text.len ? "…" : "");
+}
+
+const char *render_whole(struct arena *arena, struct span text)
+{
+    return clean(arena, text, "");
 }
 
 void render_long(const struct cli *cli, const struct json_index *ix, uint32_t object, const char *path)

@@ -113,6 +113,21 @@ static void harmless(UNUSED void **state)
     check_cell("{\"v\":[\"\\n\"]}", COLUMN_TEXT, "[\"\\n\"]");
 }
 
+/* The control plane's messages repeat what others wrote: the reason of a lock, names in a policy. */
+static void harmless_and_whole(UNUSED void **state)
+{
+    char text[1000], expected[1000];
+    struct arena arena;
+    arena_init(&arena, 1u << 16);
+    memset(text, 'x', sizeof(text));
+    memset(expected, 'x', sizeof(expected));
+    text[500] = '\x1b';
+    expected[500] = ' ';
+    text[sizeof(text) - 1] = expected[sizeof(expected) - 1] = '\0';
+    assert_string_equal(render_whole(&arena, span_cstr(text)), expected);
+    arena_release(&arena);
+}
+
 static void long_text(UNUSED void **state)
 {
     char json[3000] = "{\"v\":\"", expected[3000] = "";
@@ -244,6 +259,7 @@ int main(void)
         cmocka_unit_test(empty),
         cmocka_unit_test(nested),
         cmocka_unit_test(harmless),
+        cmocka_unit_test(harmless_and_whole),
         cmocka_unit_test(long_text),
         cmocka_unit_test(lists),
         cmocka_unit_test(numbers),
