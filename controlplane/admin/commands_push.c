@@ -164,7 +164,13 @@ static enum admin_status push_known(struct command_call *call, struct apply *a, 
 {
     char share[16];
     enum admin_status status = ADMIN_OK;
-    if (known->version == apply_stable(a)) {
+    if (known->version == apply_stable(a) && state_rolling(&a->state)) {
+        command_fail(call, ADMIN_OK,
+                     "nothing to do: this is v%u, which is live; rollout-%llu goes on (v%u at %s): `fairlead rollout "
+                     "abort` ends it",
+                     known->version, (unsigned long long)a->state.rollout->id, a->state.rollout->to,
+                     rollout_share_format(rollout_share(a->state.rollout), share));
+    } else if (known->version == apply_stable(a)) {
         command_fail(call, ADMIN_OK, "nothing to do: this is v%u, which is live", known->version);
     } else if (state_rolling(&a->state) && a->state.rollout->to == known->version) {
         command_fail(call, ADMIN_OK, "nothing to do: this is v%u, which is being rolled out (rollout-%llu, at %s)",

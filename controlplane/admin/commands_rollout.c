@@ -50,7 +50,7 @@ static enum admin_status begin(struct command_call *call, struct apply *a)
 /* Every number that the decision could be based on goes to the audit log. */
 static enum err put_detail(struct command_call *call, const struct rollout *r)
 {
-    struct buf json = BUF_INIT(128u << 10);
+    struct buf json = BUF_INIT(AUDIT_LINE_BYTES_MAX / 2); /* its line has more */
     struct json_writer w;
     struct pilot *pilot = call->service->pilot;
     const struct rollout *seen = pilot_state(pilot)->rollout;

@@ -69,15 +69,15 @@ static const struct command *find_command(struct span name)
 /* One line of the audit log: who did what, with which arguments (long ones by their length), and how it ended. */
 static enum err audit(struct command_call *call, const struct command *command)
 {
-    struct buf line = BUF_INIT(256u << 10);
+    struct buf line = BUF_INIT(AUDIT_LINE_BYTES_MAX);
     struct json_writer w;
     json_writer_init(&w, &line);
     json_object_open(&w);
     json_member_i64(&w, "at_ms", call->now_ms);
-    json_member_string(&w, "user", span_head(call->request->user, USER_BYTES_MAX));
+    json_member_string(&w, "user", call->request->user);
     if (call->caller->uid != CALLER_UID_UNKNOWN)
         json_member_u64(&w, "uid", call->caller->uid);
-    if (!span_eq(call->claimed, call->request->user))
+    if (!span_eq(span_head(call->claimed, USER_BYTES_MAX), call->request->user))
         json_member_string(&w, "claimed", span_head(call->claimed, USER_BYTES_MAX));
     json_member_cstr(&w, "role", role_name(call->caller->role));
     json_member_cstr(&w, "command", command->name);
@@ -295,6 +295,7 @@ void service_execute(struct service *service, struct span bytes, const struct ca
         call.claimed = request->user;
         if (!span_empty(caller->name))
             request->user = caller->name;
+        request->user = span_head(request->user, USER_BYTES_MAX); /* it is kept with what it did */
         status = execute(&call, &result, reply);
         const struct command *command = find_command(request->command);
         if (status != ADMIN_OK || !command || command->mutates)

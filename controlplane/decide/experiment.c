@@ -411,7 +411,7 @@ static uint32_t bad_capped(const struct recent *r)
     return bad;
 }
 
-static bool trips(const struct recent *r, const struct recent *baseline, uint32_t *ret_bad)
+static bool trips(const struct recent *r, const struct recent *baseline, uint32_t *ret_bad, bool *ret_alone)
 {
     if (r->seen < EXPERIMENT_RECENT)
         return false;
@@ -425,7 +425,8 @@ static bool trips(const struct recent *r, const struct recent *baseline, uint32_
     const struct recent_outcome *oldest = &r->outcomes[r->seen % EXPERIMENT_RECENT];
     uint64_t requests = baseline->requests - oldest->baseline_requests;
     uint64_t baseline_bad = baseline->bad - oldest->baseline_bad;
-    if (requests < TRIP_BASELINE)
+    *ret_alone = requests < TRIP_BASELINE;
+    if (*ret_alone)
         return bad >= TRIP_BAD_ALONE;
     struct sequence_shares shares = { .share = { (double)baseline_bad / (double)requests,
                                                  (double)bad / EXPERIMENT_RECENT },
@@ -439,12 +440,14 @@ bool experiment_tripwire(const struct experiment *e, uint32_t arm, char *why, si
     REQUIRE(arm >= 1 && arm < e->options.arms);
     for (uint32_t i = 0; i < e->watched_count; i++) {
         uint32_t bad;
-        if (!trips(&e->recent[arm][i], &e->recent[0][i], &bad))
+        bool alone;
+        if (!trips(&e->recent[arm][i], &e->recent[0][i], &bad, &alone))
             continue;
         if (why_bytes > 0)
-            (void)snprintf(why, why_bytes,
-                           "%s: %u of the last %u requests, far more than the baseline in the same time",
-                           metric_name(e->guards[e->watched[i]].metric), bad, EXPERIMENT_RECENT);
+            (void)snprintf(why, why_bytes, "%s: %u of the last %u requests, %s",
+                           metric_name(e->guards[e->watched[i]].metric), bad, EXPERIMENT_RECENT,
+                           alone ? "with next to none of the baseline's in the same time to compare them with"
+                                 : "far more than the baseline in the same time");
         return true;
     }
     return false;

@@ -9,7 +9,6 @@
 #define RETRY_MS         5000               /* after a commit that failed: a full disk is not asked at every tick */
 #define CATCH_UP_MS      30000              /* nodes with much to ship, or with no traffic to tell that it is all */
 #define CLOCK_SKEW_MS    3600000            /* between nodes and us; the generation is what separates stages */
-#define AUDIT_BYTES_MAX  (256u << 10)
 #define PILOT_NAME       SPAN("fairlead")
 
 enum err pilot_new(struct versions *versions, struct pilot **ret)
@@ -150,7 +149,7 @@ int64_t pilot_since(const struct pilot *p)
 static enum err put_audit(struct pilot *p, struct apply *a, const char *command, const char *message,
                           void (*put_detail)(struct pilot *p, struct apply *a, struct json_writer *w))
 {
-    struct buf line = BUF_INIT(AUDIT_BYTES_MAX);
+    struct buf line = BUF_INIT(AUDIT_LINE_BYTES_MAX);
     struct json_writer w;
     json_writer_init(&w, &line);
     json_object_open(&w);

@@ -104,6 +104,9 @@ MUST_CHECK enum err versions_answer_get(struct versions *versions, struct arena 
 /* The oldest are forgotten beyond VERSIONS_ANSWERS_MAX or VERSIONS_ANSWERS_BYTES_MAX; the newest never. An id is put
  * once. */
 MUST_CHECK enum err versions_answer_put(struct versions *versions, struct span request_id, struct span answer);
+/* One line: a decision with its rollout's state and all that led to it. No state that is kept may make a line too long,
+ * since a decision without its line is not taken. */
+#define AUDIT_LINE_BYTES_MAX (4u << 20)
 /* Appends one JSON object (a line) to the log; only ever grows. */
 MUST_CHECK enum err versions_audit_put(struct versions *versions, struct span json);
 typedef bool versions_audit_visit(void *user, uint64_t seq, struct span json);

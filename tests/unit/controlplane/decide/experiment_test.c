@@ -400,6 +400,18 @@ static void test_tripwire(void **state)
     gross(e, 100, 30, 0.01, 0.8);
     assert_true(experiment_tripwire(e, 1, why, sizeof why));
     assert_non_null(strstr(why, "errors: "));
+    assert_non_null(strstr(why, "far more than the baseline"));
+    experiment_free(e);
+
+    e = experiment(2, false); /* nothing beside it: no comparison is claimed */
+    for (uint64_t unit = 0; unit < 50; unit++)
+        assert_int_equal(
+            experiment_add(
+                e,
+                &(struct observation){ .arm = 1, .unit = unit, .guard_mask = 1, .values = (const double[]){ 1, 0 } }),
+            OK);
+    assert_true(experiment_tripwire(e, 1, why, sizeof why));
+    assert_non_null(strstr(why, "next to none of the baseline's"));
     experiment_free(e);
 
     e = experiment(2, false); /* one unit that fails often is that unit's trouble; always, the arm's */

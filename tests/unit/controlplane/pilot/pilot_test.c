@@ -379,6 +379,22 @@ static void a_lock_leaves_only_ways_back(void **state)
     says("returned to v1, which last held 100%");
 }
 
+/* However much people had to say: what does harm is returned, with its line in the log. */
+static void long_reasons_stop_nothing(void **state)
+{
+    (void)state;
+    char reason[1001];
+    memset(reason, '\x01', sizeof(reason) - 1); /* six bytes each, as JSON */
+    reason[sizeof(reason) - 1] = '\0';
+    push_two("none,errors=1%");
+    for (unsigned i = 0; i < ROLLOUT_DECISIONS_MAX; i++)
+        assert_int_equal(i % 2 ? ASK("rollout.resume", "reason", reason) : ASK("rollout.pause", "reason", reason),
+                         ADMIN_OK);
+    traffic(2000, 5, 5);
+    assert_int_equal(rollout()->phase, ROLLOUT_ROLLED_BACK);
+    audit_has("\"command\":\"rollout.roll_back\"");
+}
+
 /* A guard that no experiment takes would leave a rollout that nobody judges: it is refused before. */
 static void what_cannot_be_judged_is_refused(void **state)
 {
@@ -422,6 +438,8 @@ static void one_thing_at_a_time(void **state)
     says("rollout-1 of v2 is at 20% (running)");
     assert_int_equal(ASK("policy.push", "bundle", policy(2)), ADMIN_OK);
     says("is being rolled out (rollout-1, at 20%)");
+    assert_int_equal(ASK("policy.push", "bundle", policy(1)), ADMIN_OK);
+    says("this is v1, which is live; rollout-1 goes on (v2 at 20%)");
     assert_int_equal(ASK("experiment.start", "arms", "1=50,2=50", "unit", "request"), ADMIN_CONFLICT);
     assert_int_equal(ASK("rollout.resume"), ADMIN_CONFLICT);
     assert_int_equal(ASK("rollout.promote"), ADMIN_OK);
@@ -563,6 +581,7 @@ int main(void)
         TEST(a_restart_waits_for_what_nodes_kept),
         TEST(another_epoch_is_no_evidence),
         TEST(a_wrong_ratio_is_forgotten_when_resumed),
+        TEST(long_reasons_stop_nothing),
         TEST(a_lock_leaves_only_ways_back),
         TEST(what_cannot_be_judged_is_refused),
         TEST(a_full_disk_only_delays),
