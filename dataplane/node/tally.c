@@ -76,8 +76,22 @@ void tally_merge_series(struct tally_series *into, const struct tally_series *fr
     hist_merge(&into->duration_us, &from->duration_us);
 }
 
-/* NULL: memory is out. */
-static struct tally_arm *arm_of(struct tally *tally, const struct board_arm_id *id)
+static void merge_arm(struct tally_arm *into, const struct tally_arm *from)
+{
+    for (size_t i = 0; i < ARM_COUNTERS; i++)
+        into->counters[i] += from->counters[i];
+    hist_merge(&into->ttft_us, &from->ttft_us);
+}
+
+static void name_arm(struct tally_arm *arm, const struct board_arm_id *id)
+{
+    arm->version = id->version;
+    arm->shadow = id->shadow;
+    arm->name_len = (uint32_t)id->name.len;
+    memcpy(arm->name, id->name.ptr, id->name.len);
+}
+
+static struct tally_arm *find_arm(const struct tally *tally, const struct board_arm_id *id)
 {
     for (uint32_t i = 0; i < tally->arm_count; i++) {
         struct tally_arm *arm = &tally->arms[i];
@@ -85,6 +99,47 @@ static struct tally_arm *arm_of(struct tally *tally, const struct board_arm_id *
             span_eq(span_of(arm->name, arm->name_len), id->name))
             return arm;
     }
+    return NULL;
+}
+
+static struct tally_arm *oldest_arm(const struct tally *tally, const struct tally_arm *but)
+{
+    struct tally_arm *oldest = NULL;
+    for (uint32_t i = 0; i < tally->arm_count; i++) {
+        struct tally_arm *arm = &tally->arms[i];
+        if (arm != but && (!oldest || arm->version < oldest->version))
+            oldest = arm;
+    }
+    return oldest;
+}
+
+/* Where one more of this version is counted when there are as many as there may be: as on the board, the oldest policy's
+ * becomes part of "other", or is what begins it; one that is older still is counted there itself. */
+static struct tally_arm *make_room(struct tally *tally, const struct board_arm_id *id)
+{
+    const struct board_arm_id others = { .version = 0, .name = SPAN("other") };
+    struct tally_arm *other = find_arm(tally, &others);
+    if (!other) {
+        other = oldest_arm(tally, NULL);
+        name_arm(other, &others);
+    }
+    struct tally_arm *oldest = oldest_arm(tally, other);
+    if (id->version <= oldest->version)
+        return other;
+    merge_arm(other, oldest);
+    *oldest = (struct tally_arm){ .version = 0 };
+    name_arm(oldest, id);
+    return oldest;
+}
+
+/* NULL: memory is out. */
+static struct tally_arm *arm_of(struct tally *tally, const struct board_arm_id *id)
+{
+    struct tally_arm *found = find_arm(tally, id);
+    if (found)
+        return found;
+    if (tally->arm_count == TALLY_ARMS_MAX)
+        return make_room(tally, id);
     if (tally->arm_count == tally->arm_capacity) {
         const uint32_t capacity = tally->arm_capacity ? 2 * tally->arm_capacity : BOARD_ARMS_MAX;
         struct tally_arm *arms = fault_realloc(tally->arms, capacity * sizeof *arms);
@@ -96,8 +151,8 @@ static struct tally_arm *arm_of(struct tally *tally, const struct board_arm_id *
         tally->arm_capacity = capacity;
     }
     struct tally_arm *arm = &tally->arms[tally->arm_count++];
-    *arm = (struct tally_arm){ .version = id->version, .shadow = id->shadow, .name_len = (uint32_t)id->name.len };
-    memcpy(arm->name, id->name.ptr, id->name.len);
+    *arm = (struct tally_arm){ .version = 0 };
+    name_arm(arm, id);
     return arm;
 }
 
@@ -151,10 +206,8 @@ void tally_add(struct tally *tally, const struct tally *from)
         struct tally_arm *into = arm_of(tally, &(struct board_arm_id){ .version = arm->version,
                                                                        .shadow = arm->shadow,
                                                                        .name = span_of(arm->name, arm->name_len) });
-        for (size_t k = 0; into && k < ARM_COUNTERS; k++)
-            into->counters[k] += arm->counters[k];
         if (into)
-            hist_merge(&into->ttft_us, &arm->ttft_us);
+            merge_arm(into, arm);
     }
     for (uint32_t at = 0; (s = tally_each(from, &at));) {
         struct tally_series *into = tally_series(tally, s->team, s->route, s->model);

@@ -7,6 +7,9 @@
 #include "common/hist.h"
 #include "proto/board.h"
 
+#define TALLY_ARMS_MAX                                                                                                 \
+    64u /* policies come and go for years, and each would stay on the metrics page; four times what a worker counts */
+
 struct tally_series {
     uint32_t team, route, model; /* labels */
     uint64_t counters[SERIES_COUNTERS];
@@ -25,7 +28,7 @@ struct tally {
     uint32_t capacity, count;
     uint64_t workers[WORKER_COUNTERS];
     struct hist overhead_us;
-    struct tally_arm *arms;
+    struct tally_arm *arms; /* at most TALLY_ARMS_MAX: those of the oldest policies go to "other", of version 0 */
     uint32_t arm_count, arm_capacity;
     uint64_t lost; /* series and arms left out: memory was out */
 };
