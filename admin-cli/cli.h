@@ -111,8 +111,11 @@ enum column_kind {
     COLUMN_NANO_USD, /* nano-dollars, a whole number; shown in dollars */
     COLUMN_SHARE,    /* parts per million */
     COLUMN_SCORE,    /* a fraction, to three places */
+    COLUMN_FRACTION, /* a fraction, as a percentage */
     COLUMN_LIST,
-    COLUMN_NUMBER
+    COLUMN_NUMBER,
+    COLUMN_PROSE, /* a sentence; as the last column it is broken over lines, not cut */
+    COLUMN_AUDIT  /* prose: what an audit entry says, with its reason in parentheses */
 };
 struct column {
     const char *title;
@@ -123,6 +126,8 @@ struct column {
  * only on a terminal. */
 void render_table(const struct cli *cli, const struct json_index *ix, uint32_t array, const struct column *columns,
                   size_t count, const char *empty);
+/* The line broken at spaces into lines of at most `width` columns, all but the first indented (at most by half of them). */
+void render_wrapped(struct span line, size_t indent, size_t width);
 /* The same with a row for each element of the array `member` in each object ("models" of a provider); an object without
  * any is one row. Paths that begin with '^' are looked up in the outer object. */
 void render_nested(const struct cli *cli, const struct json_index *ix, uint32_t array, const char *member,

@@ -11,7 +11,7 @@ static const struct column columns[] = { { "SEQ", "seq", COLUMN_NUMBER },
                                          { "WHEN", "entry.at_ms", COLUMN_TIME },
                                          { "WHO", "entry.user", COLUMN_TEXT },
                                          { "COMMAND", "entry.command", COLUMN_TEXT },
-                                         { "WHAT", "entry.message", COLUMN_TEXT } };
+                                         { "WHAT", "entry", COLUMN_AUDIT } };
 
 struct reader {
     struct cli *cli;

@@ -17,8 +17,8 @@ static const struct {
     { "input_tokens", "input_tokens", "INPUT", COLUMN_NUMBER },
     { "cached_tokens", "cached_tokens", "CACHED", COLUMN_NUMBER },
     { "output_tokens", "output_tokens", "OUTPUT", COLUMN_NUMBER },
-    { "list_nano_usd", "list_usd", "LIST", COLUMN_NANO_USD },
-    { "charged_nano_usd", "charged_usd", "CHARGED", COLUMN_NANO_USD },
+    { "list_nano_usd", "list_usd", "LIST USD", COLUMN_NANO_USD },
+    { "charged_nano_usd", "charged_usd", "CHARGED USD", COLUMN_NANO_USD },
 };
 
 struct costs {

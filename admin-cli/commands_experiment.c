@@ -112,16 +112,17 @@ static void print_answer(const struct cli *cli, const struct json_index *ix, uin
     const double p = number(ix, t, "p_value", 1), seconds = number(ix, t, "needed.seconds_more", 0);
     printf("  p = %.3g", p);
     if (number(ix, t, "low", -1) > 0 || number(ix, t, "high", 1) < 0)
-        printf("; that there is a difference is told");
+        printf("; they differ");
     else if (is_word(ix, t, "needed.answer", "never"))
         printf("; these units differ too much from each other for more of their requests to tell a change of %s",
                cell(cli, ix, t, "words.tolerance", COLUMN_TEXT));
     else if (is_word(ix, t, "needed.answer", "known") && render_u64(ix, t, "needed.requests_more") == 0)
         printf("; this traffic can tell a change of %s", cell(cli, ix, t, "words.tolerance", COLUMN_TEXT));
     else if (is_word(ix, t, "needed.answer", "known"))
-        printf("; a change of %s could be told after %llu more requests, at this rate in %.1f hours",
+        printf("; a change of %s could be told after %llu more requests, at this rate in %.0f %s",
                cell(cli, ix, t, "words.tolerance", COLUMN_TEXT),
-               (unsigned long long)render_u64(ix, t, "needed.requests_more"), seconds / 3600);
+               (unsigned long long)render_u64(ix, t, "needed.requests_more"),
+               ceil(seconds < 2 * 3600 ? seconds / 60 : seconds / 3600), seconds < 2 * 3600 ? "minutes" : "hours");
     else
         printf("; too little traffic yet to say when it can be told");
     printf("\n");
@@ -146,7 +147,7 @@ static void print_results(const struct cli *cli, const struct json_index *ix, ui
 static int show_report(struct cli *cli, bool *ret_live)
 {
     static const struct column arms[] = { { "VERSION", "version", COLUMN_NUMBER },
-                                          { "SHARE", "share", COLUMN_NUMBER },
+                                          { "SHARE", "share", COLUMN_FRACTION },
                                           { "REQUESTS", "requests", COLUMN_NUMBER },
                                           { "UNITS", "units", COLUMN_NUMBER } };
     struct call call = { .command = "experiment.report" };

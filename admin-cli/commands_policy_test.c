@@ -193,7 +193,7 @@ int run_policy_test(struct cli *cli)
     if (err) {
         buf_release(&text);
         return cli_fail(cli, err == ERR_NOT_FOUND ? EXIT_NOT_FOUND : EXIT_REFUSED, "%s cannot be read: %s", b.file,
-                        err_name(err));
+                        err == ERR_NOT_FOUND ? "it is not there" : err_name(err));
     }
     err = policy_tests_read(&cli->arena, b.file, buf_span(&text), &b.tests, &why);
     buf_release(&text);

@@ -41,7 +41,8 @@ static int read_file(struct replay *r, const char *file)
     while (!err && span_split(&rest, '\n', &line))
         err = replay_trace_line(&r->trace, line);
     buf_release(&text);
-    return err ? cli_fail(r->cli, err == ERR_NOT_FOUND ? EXIT_NOT_FOUND : EXIT_REFUSED, "%s: %s", file, err_name(err))
+    return err ? cli_fail(r->cli, err == ERR_NOT_FOUND ? EXIT_NOT_FOUND : EXIT_REFUSED, "%s cannot be read: %s", file,
+                          err == ERR_NOT_FOUND ? "it is not there" : err_name(err))
                : EXIT_GOOD;
 }
 

@@ -76,7 +76,7 @@ static void print_rollout(const struct cli *cli, const struct json_index *ix, ui
         { "WHEN", "at_ms", COLUMN_TIME },
         { "WHAT", "what", COLUMN_TEXT },
         { "BY", "by", COLUMN_TEXT },
-        { "WHY", "reason", COLUMN_TEXT },
+        { "WHY", "reason", COLUMN_PROSE },
     };
     printf("%-11s v%llu -> v%llu, %s: %g%% of %s, step %llu of %u, begun %s ago by %s\n",
            cell(cli, ix, r, "id", COLUMN_TEXT), (unsigned long long)render_u64(ix, r, "from"),
@@ -181,7 +181,7 @@ int run_rollout_history(struct cli *cli)
                                              { "WHEN", "entry.at_ms", COLUMN_TIME },
                                              { "WHO", "entry.user", COLUMN_TEXT },
                                              { "COMMAND", "entry.command", COLUMN_TEXT },
-                                             { "WHAT", "entry.message", COLUMN_TEXT } };
+                                             { "WHAT", "entry", COLUMN_AUDIT } };
     struct call call = { .command = "rollout.history" };
     const struct admin_reply *reply;
     struct json_index ix;

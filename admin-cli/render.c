@@ -202,9 +202,25 @@ static const char *fraction_cell(struct arena *arena, const struct json_index *i
     double number;
     if (kind == COLUMN_USD && json_decimal(ix, token, 9, &nano) == OK && nano >= 0)
         return arena_printf(arena, "%s", units_format_usd(nano, text));
+    if (kind == COLUMN_FRACTION && json_double(ix, token, &number) == OK)
+        return arena_printf(arena, "%.4g%%", number * 100);
     if (kind == COLUMN_SCORE && json_double(ix, token, &number) == OK)
         return arena_printf(arena, "%.3f", number);
     return text_of(arena, ix, token);
+}
+
+/* A push says why in its message, everything else in its reason. */
+static const char *audit_cell(struct arena *arena, const struct json_index *ix, uint32_t entry)
+{
+    const uint32_t what = render_path(ix, entry, "message");
+    uint32_t why = render_path(ix, entry, "args.reason");
+    if (why == JSON_NONE)
+        why = render_path(ix, entry, "args.message");
+    if (what == JSON_NONE)
+        return "-";
+    if (why == JSON_NONE || json_raw(ix, why).len <= 2)
+        return text_of(arena, ix, what);
+    return arena_printf(arena, "%s (%s)", text_of(arena, ix, what), text_of(arena, ix, why));
 }
 
 const char *render_cell(const struct cli *cli, const struct json_index *ix, uint32_t object,
@@ -218,9 +234,11 @@ const char *render_cell(const struct cli *cli, const struct json_index *ix, uint
         return "-";
     if (column->kind == COLUMN_LIST)
         text = list_of(arena, ix, token);
-    else if (column->kind == COLUMN_USD || column->kind == COLUMN_SCORE)
+    else if (column->kind == COLUMN_AUDIT)
+        text = audit_cell(arena, ix, token);
+    else if (column->kind == COLUMN_USD || column->kind == COLUMN_SCORE || column->kind == COLUMN_FRACTION)
         text = fraction_cell(arena, ix, token, column->kind);
-    else if (column->kind == COLUMN_TEXT || json_i64(ix, token, &number) != OK)
+    else if (column->kind == COLUMN_TEXT || column->kind == COLUMN_PROSE || json_i64(ix, token, &number) != OK)
         text = text_of(arena, ix, token);
     else
         text = number_cell(arena, column->kind, number);
@@ -246,6 +264,7 @@ static bool right_aligned(enum column_kind kind)
     case COLUMN_NANO_USD:
     case COLUMN_US:
     case COLUMN_SCORE:
+    case COLUMN_FRACTION:
         return true;
     case COLUMN_TEXT:
     case COLUMN_AGE:
@@ -253,6 +272,8 @@ static bool right_aligned(enum column_kind kind)
     case COLUMN_TIME:
     case COLUMN_MS:
     case COLUMN_LIST:
+    case COLUMN_PROSE:
+    case COLUMN_AUDIT:
         return false;
     }
     return false;
@@ -278,6 +299,30 @@ struct table {
     size_t widths[COLUMNS_MAX];
 };
 
+void render_wrapped(struct span line, size_t indent, size_t width)
+{
+    const size_t inner = size_min(indent, width / 2);
+    size_t room = size_max(width, 2);
+    while (render_width(line) > room) {
+        const struct span head = render_head(line, room);
+        size_t len = head.len;
+        while (len > 0 && line.ptr[len] != ' ')
+            len--;
+        if (len == 0) /* one long word */
+            len = head.len;
+        printf(SPAN_FMT "\n%*s", SPAN_ARG(span_head(line, len)), (int)inner, "");
+        for (line = span_skip(line, len); line.len && line.ptr[0] == ' ';)
+            line = span_skip(line, 1);
+        room = size_max(width, 2) - inner;
+    }
+    printf(SPAN_FMT "\n", SPAN_ARG(line));
+}
+
+static bool is_prose(enum column_kind kind)
+{
+    return kind == COLUMN_PROSE || kind == COLUMN_AUDIT;
+}
+
 static void print_row(const struct table *table, const char *const *cells, size_t limit)
 {
     struct buf line = BUF_INIT(1u << 20);
@@ -290,8 +335,13 @@ static void print_row(const struct table *table, const char *const *cells, size_
             err = buf_append_cstr(&line, "  ");
     }
     const struct span whole = buf_span(&line), head = render_head(whole, limit);
+    size_t indent = 0;
+    for (size_t c = 0; c + 1 < table->count; c++)
+        indent += table->widths[c] + 2;
     if (err)
         printf("?\n");
+    else if (head.len < whole.len && is_prose(table->columns[table->count - 1].kind))
+        render_wrapped(whole, indent, limit);
     else if (head.len < whole.len)
         printf(SPAN_FMT "…\n", SPAN_ARG(render_head(whole, limit - 1)));
     else

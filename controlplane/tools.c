@@ -24,6 +24,11 @@ static int trouble(const char *what, enum err err)
 
 /* ---- check ---- */
 
+static const char *plural(uint32_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 struct checked {
     uint32_t providers, models, routes, teams;
     bool has_policy, has_directory;
@@ -79,9 +84,10 @@ static int print_check(struct diags *diags, const struct checked *c, bool json)
     } else {
         err = diags_text(diags, &out);
         if (!err && !diags_bad(diags) && c->has_policy)
-            err = buf_printf(&out, "good: %u providers, %u models, %u routes\n", c->providers, c->models, c->routes);
+            err = buf_printf(&out, "good: %u provider%s, %u model%s, %u route%s\n", c->providers, plural(c->providers),
+                             c->models, plural(c->models), c->routes, plural(c->routes));
         if (!err && !diags_bad(diags) && c->has_directory)
-            err = buf_printf(&out, "good: %u teams\n", c->teams);
+            err = buf_printf(&out, "good: %u team%s\n", c->teams, plural(c->teams));
     }
     if (!err)
         fwrite(out.data + out.start, 1, out.len, stdout);

@@ -61,7 +61,7 @@ describe('init', () => {
       assert.equal(statSync(file).mode & 0o777, 0o600);
     }
     await expect(cli(['policy', 'check', path.join(home, 'policy.yaml')]), code.good, /good: 3 providers/);
-    await expect(cli(['policy', 'check', path.join(home, 'directory.yaml')]), code.good, /good: 1 teams/);
+    await expect(cli(['policy', 'check', path.join(home, 'directory.yaml')]), code.good, /good: 1 team$/m);
     const node = await run('fairlead-dataplane', ['--home', home, '--check-config'], { env: { GROQ_API_KEY: 'gsk-not-real' } });
     assert.equal(node.code, 0, node.stderr);
     assert.match(readFileSync(path.join(home, 'node.yaml'), 'utf8'), /groq: \{from: env:GROQ_API_KEY, hosts: \["api\.groq\.com"\]\}/);

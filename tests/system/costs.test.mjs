@@ -32,7 +32,7 @@ test('by team, model, key and tag; as a table, CSV and JSON', async () => {
   assert.equal((await costs('--by', 'tag,key')).rows.length, 3);
 
   const table = (await house.cli(['costs', '--by', 'model'])).stdout;
-  assert.match(table, /^MODEL +REQUESTS +ERRORS +ESTIMATED +INPUT +CACHED +OUTPUT +LIST +CHARGED$/m);
+  assert.match(table, /^MODEL +REQUESTS +ERRORS +ESTIMATED +INPUT +CACHED +OUTPUT +LIST USD +CHARGED USD$/m);
   assert.match(table, /^a\/m +3 +0 +0 +9 /m);
   assert.match(table, /^\(total\) +4 +0 +0 +12 /m);
   const csv = (await house.cli(['costs', '--by', 'tag,model', '--csv'])).stdout.split('\r\n');

@@ -252,6 +252,41 @@ static void diagnostics_and_changes(UNUSED void **state)
     end(&f);
 }
 
+static void check_wrapped(const char *line, size_t indent, size_t width, const char *expected)
+{
+    struct capture capture;
+    capture_begin(&capture);
+    render_wrapped(span_cstr(line), indent, width);
+    capture_end(&capture);
+    assert_string_equal(capture.text[0], expected);
+    capture_release(&capture);
+}
+
+static void wrapped_at_spaces(UNUSED void **state)
+{
+    check_wrapped("short", 2, 10, "short\n");
+    check_wrapped("1234567890", 2, 10, "1234567890\n");
+    check_wrapped("who  it was too dear", 5, 12, "who  it was\n     too\n     dear\n");
+    check_wrapped("who  it was too dear", 50, 8, "who  it\n    was\n    too\n    dear\n");
+    check_wrapped("abcdefghijkl", 1, 5, "abcde\n fghi\n jkl\n");
+    check_wrapped("\xc3\xa4\xc3\xb6\xc3\xbc \xc3\xa4", 0, 4, "\xc3\xa4\xc3\xb6\xc3\xbc\n\xc3\xa4\n");
+}
+
+static void audit_entries(UNUSED void **state)
+{
+    static const struct column columns[] = { { "PART", "part", COLUMN_FRACTION }, { "WHAT", "entry", COLUMN_AUDIT } };
+    check_table("[{\"part\":0.5,\"entry\":{\"message\":\"locked\",\"args\":{\"reason\":\"audit week\"}}},"
+                "{\"part\":0.0025,\"entry\":{\"message\":\"v2 is live\",\"args\":{\"message\":\"cap chat\"}}},"
+                "{\"part\":1,\"entry\":{\"message\":\"unlocked\",\"args\":{\"reason\":\"\"}}},"
+                "{\"part\":0,\"entry\":{\"message\":\"v1 is live\"}}]",
+                columns, ARRAY_LEN(columns),
+                " PART  WHAT\n"
+                "  50%  locked (audit week)\n"
+                "0.25%  v2 is live (cap chat)\n"
+                " 100%  unlocked\n"
+                "   0%  v1 is live\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +301,8 @@ int main(void)
         cmocka_unit_test(cut_on_a_terminal),
         cmocka_unit_test(not_cut_elsewhere),
         cmocka_unit_test(diagnostics_and_changes),
+        cmocka_unit_test(wrapped_at_spaces),
+        cmocka_unit_test(audit_entries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
