@@ -381,7 +381,7 @@ int cli_main(int argc, char *const *argv)
     arena_init(&cli.arena, CLI_ARENA_MAX);
     arena_init(&cli.lasting, CLI_ARENA_MAX);
     int code = run(&cli, argc, argv);
-    if (fflush(stdout) != 0 && code == EXIT_GOOD)
+    if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_GOOD)
         code = cli_fail(&cli, EXIT_FAILED, "standard output cannot be written");
     arena_release(&cli.arena);
     arena_release(&cli.lasting);

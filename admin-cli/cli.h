@@ -113,6 +113,7 @@ enum column_kind {
     COLUMN_SCORE,    /* a fraction, to three places */
     COLUMN_FRACTION, /* a fraction, as a percentage */
     COLUMN_LIST,
+    COLUMN_WORD, /* a name of ours: no_harm as "no harm" */
     COLUMN_NUMBER,
     COLUMN_PROSE, /* a sentence; as the last column it is broken over lines, not cut */
     COLUMN_AUDIT  /* prose: what an audit entry says, with its reason in parentheses */

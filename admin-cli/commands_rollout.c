@@ -66,7 +66,7 @@ static void print_rollout(const struct cli *cli, const struct json_index *ix, ui
         { "CHANGE", "words.change", COLUMN_TEXT },
         { "SURELY", "words.interval", COLUMN_TEXT },
         { "TOLERATED", "words.tolerance", COLUMN_TEXT },
-        { "VERDICT", "verdict", COLUMN_TEXT },
+        { "VERDICT", "verdict", COLUMN_WORD },
         { "UNITS", "units_baseline", COLUMN_NUMBER },
         { "NEW UNITS", "units_treatment", COLUMN_NUMBER },
         { "REQUESTS", "requests_baseline", COLUMN_NUMBER },

@@ -209,6 +209,14 @@ static const char *fraction_cell(struct arena *arena, const struct json_index *i
     return text_of(arena, ix, token);
 }
 
+static const char *word_cell(struct arena *arena, const struct json_index *ix, uint32_t token)
+{
+    char *text = arena_printf(arena, "%s", text_of(arena, ix, token));
+    for (char *at = text ? strchr(text, '_') : NULL; at; at = strchr(at, '_'))
+        *at = ' ';
+    return text;
+}
+
 /* A push says why in its message, everything else in its reason. */
 static const char *audit_cell(struct arena *arena, const struct json_index *ix, uint32_t entry)
 {
@@ -234,6 +242,8 @@ const char *render_cell(const struct cli *cli, const struct json_index *ix, uint
         return "-";
     if (column->kind == COLUMN_LIST)
         text = list_of(arena, ix, token);
+    else if (column->kind == COLUMN_WORD)
+        text = word_cell(arena, ix, token);
     else if (column->kind == COLUMN_AUDIT)
         text = audit_cell(arena, ix, token);
     else if (column->kind == COLUMN_USD || column->kind == COLUMN_SCORE || column->kind == COLUMN_FRACTION)
@@ -272,6 +282,7 @@ static bool right_aligned(enum column_kind kind)
     case COLUMN_TIME:
     case COLUMN_MS:
     case COLUMN_LIST:
+    case COLUMN_WORD:
     case COLUMN_PROSE:
     case COLUMN_AUDIT:
         return false;

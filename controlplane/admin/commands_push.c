@@ -110,11 +110,13 @@ static enum admin_status go_by_steps(struct command_call *call, struct apply *a,
         return command_fail_err(call, "starting the rollout", err);
     command_fail(
         call, ADMIN_OK,
-        "%s: v%u takes %s of %s%s now, v%u keeps the rest; %s after at least %s%s; harm by any guard returns to "
-        "v%u by itself. Watch it: `fairlead rollout status --watch`",
+        "%s: v%u takes %s of %s%s now, v%u keeps the rest; %s after at least %s%s v%u%s. Watch it: `fairlead rollout "
+        "status --watch`",
         id, record->version, first, rollout_unit_plural(plan->unit), plan->routes.count ? " on its routes" : "",
         r->from, next, units_format_duration(plan->hold_ms, hold),
-        plan->guard_count ? " and when no guard can show harm beyond its tolerance" : "", r->from);
+        plan->guard_count ? " and when no guard can show harm beyond its tolerance; harm by any guard returns to"
+                          : ", by time alone: without guards nothing but you returns to",
+        r->from, plan->guard_count ? " by itself" : "");
     return ADMIN_OK;
 }
 

@@ -103,10 +103,9 @@ enum admin_status command_rollout_pause(struct command_call *call)
         return command_fail(call, ADMIN_CONFLICT, "rollout-%llu is paused already", (unsigned long long)r->id);
     if (err)
         return command_fail_err(call, "pausing", err);
-    command_fail(
-        call, ADMIN_OK,
-        "rollout-%llu is paused: v%u stays at %s; time does not count, and harm by any guard still returns to v%u",
-        (unsigned long long)r->id, r->to, rollout_share_format(rollout_share(r), share), r->from);
+    command_fail(call, ADMIN_OK, "rollout-%llu is paused: v%u stays at %s; time does not count%s",
+                 (unsigned long long)r->id, r->to, rollout_share_format(rollout_share(r), share),
+                 r->plan.guard_count ? ", and harm by any guard still returns everybody" : "");
     return finish(call, &a, "rollout paused");
 }
 

@@ -139,7 +139,7 @@ enum admin_status plan_check_units(struct command_call *call, enum unit_kind uni
         return ADMIN_OK;
     return command_fail(
         call, ADMIN_INVALID,
-        "%s of %llu key%s that work are %.1f: an arm needs at least %.0f units to be judged. Use another "
+        "%s of %llu valid key%s makes %.1f on an arm, which needs at least %.0f to be judged. Use another "
         "unit (--unit user, or --unit request)%s",
         rollout_share_format(share, text), (unsigned long long)count.active, command_plural(count.active), expected,
         EXPERIMENT_UNITS_LEAST, otherwise);

@@ -123,14 +123,20 @@ static void go_on(const struct rollout *r, const char *why, struct rollout_decis
         say(d, ROLLOUT_STEP, "%s: to %s", why, rollout_share_format(r->plan.steps[r->step + 1], next));
 }
 
+/* In whole seconds once it is one: people wait for it. */
+static char *format_while(uint64_t ms, char *out)
+{
+    return units_format_duration(ms < 1000 ? ms : ms - ms % 1000, out);
+}
+
 static void decide_time(const struct rollout *r, const struct rollout_evidence *e, struct rollout_decision *d)
 {
     char held[UNITS_TEXT_BYTES], left[UNITS_TEXT_BYTES], words[ROLLOUT_REASON_BYTES / 2];
     uint32_t first = 0;
     const uint32_t missing = count_missing(r, e, &first);
-    units_format_duration((uint64_t)r->held_ms, held);
+    format_while((uint64_t)r->held_ms, held);
     if (d->hold_left_ms > 0) {
-        say(d, ROLLOUT_STAY, "held for %s, %s to go", held, units_format_duration((uint64_t)d->hold_left_ms, left));
+        say(d, ROLLOUT_STAY, "held for %s, %s to go", held, format_while((uint64_t)d->hold_left_ms, left));
         return;
     }
     if (missing == 0) {

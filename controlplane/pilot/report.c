@@ -84,6 +84,7 @@ static void put_next(struct pilot *p, const struct rollout *r, struct json_write
 {
     struct rollout_decision d;
     char share[16], words[ROLLOUT_REASON_BYTES];
+    const char *even_so = r->plan.guard_count ? "; harm rolls back even so" : "";
     rollout_decide(r, pilot_evidence(p), &d);
     rollout_share_format(r->plan.steps[r->step + 1], share);
     json_member_i64(w, "hold_left_ms", d.hold_left_ms);
@@ -92,15 +93,15 @@ static void put_next(struct pilot *p, const struct rollout *r, struct json_write
     json_member_cstr(w, "now", d.reason);
     put_share(w, "next_share", r->plan.steps[r->step + 1]);
     if (r->phase == ROLLOUT_PAUSED)
-        snprintf(words, sizeof(words), "`fairlead rollout resume` goes on towards %s; harm rolls back even so", share);
+        snprintf(words, sizeof(words), "`fairlead rollout resume` goes on towards %s%s", share, even_so);
     else if (p->state.lock.at_ms)
-        snprintf(words, sizeof(words), "nothing until `fairlead unlock`; harm rolls back even so");
+        snprintf(words, sizeof(words), "nothing until `fairlead unlock`%s", even_so);
     else
-        snprintf(words, sizeof(words), "%s%s%s; harm by any guard rolls back at once", share,
-                 d.hold_left_ms > 0 ? " when the hold time is over" : "",
-                 r->plan.guard_count ? d.hold_left_ms > 0 ? " and no guard can show harm beyond its tolerance"
-                                                          : " when no guard can show harm beyond its tolerance"
-                                     : "");
+        snprintf(words, sizeof(words), "%s%s%s", share, d.hold_left_ms > 0 ? " when the hold time is over" : "",
+                 !r->plan.guard_count ? ""
+                 : d.hold_left_ms > 0
+                     ? " and no guard can show harm beyond its tolerance; harm by any guard rolls back at once"
+                     : " when no guard can show harm beyond its tolerance; harm by any guard rolls back at once");
     json_member_cstr(w, "next", words);
 }
 

@@ -218,7 +218,7 @@ test('the rollout as the CLI shows it, and a lock', async (t) => {
   assert.match(status.stdout, /^rollout-1 +v1 -> v2, running: 5% of users, step 1 of 2, begun /m);
   assert.match(status.stdout, /^now +held for .*, .* to go$/m);
   assert.match(status.stdout, /^next +100% when the hold time is over and no guard can show harm/m);
-  assert.match(status.stdout, /^errors .*\+2\.00 points +too_little/m);
+  assert.match(status.stdout, /^errors .*\+2\.00 points +too little/m);
   assert.match((await cli('status')).stdout, /^policy +v1 95% \+ v2 5% · generation \d+/m);
   assert.match((await cli('policy', 'list')).stdout, /^ +2 +rolling out +5% /m);
   assert.equal((await cli('lock', '--yes')).code, 1);

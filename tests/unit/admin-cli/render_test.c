@@ -274,17 +274,20 @@ static void wrapped_at_spaces(UNUSED void **state)
 
 static void audit_entries(UNUSED void **state)
 {
-    static const struct column columns[] = { { "PART", "part", COLUMN_FRACTION }, { "WHAT", "entry", COLUMN_AUDIT } };
-    check_table("[{\"part\":0.5,\"entry\":{\"message\":\"locked\",\"args\":{\"reason\":\"audit week\"}}},"
-                "{\"part\":0.0025,\"entry\":{\"message\":\"v2 is live\",\"args\":{\"message\":\"cap chat\"}}},"
-                "{\"part\":1,\"entry\":{\"message\":\"unlocked\",\"args\":{\"reason\":\"\"}}},"
-                "{\"part\":0,\"entry\":{\"message\":\"v1 is live\"}}]",
-                columns, ARRAY_LEN(columns),
-                " PART  WHAT\n"
-                "  50%  locked (audit week)\n"
-                "0.25%  v2 is live (cap chat)\n"
-                " 100%  unlocked\n"
-                "   0%  v1 is live\n");
+    static const struct column columns[] = { { "PART", "part", COLUMN_FRACTION },
+                                             { "WORD", "word", COLUMN_WORD },
+                                             { "WHAT", "entry", COLUMN_AUDIT } };
+    check_table(
+        "[{\"part\":0.5,\"word\":\"no_harm\",\"entry\":{\"message\":\"locked\",\"args\":{\"reason\":\"audit week\"}}},"
+        "{\"part\":0.0025,\"entry\":{\"message\":\"v2 is live\",\"args\":{\"message\":\"cap chat\"}}},"
+        "{\"part\":1,\"entry\":{\"message\":\"unlocked\",\"args\":{\"reason\":\"\"}}},"
+        "{\"part\":0,\"entry\":{\"message\":\"v1 is live\"}}]",
+        columns, ARRAY_LEN(columns),
+        " PART  WORD     WHAT\n"
+        "  50%  no harm  locked (audit week)\n"
+        "0.25%  -        v2 is live (cap chat)\n"
+        " 100%  -        unlocked\n"
+        "   0%  -        v1 is live\n");
 }
 
 int main(void)

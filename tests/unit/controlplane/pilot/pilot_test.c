@@ -456,7 +456,7 @@ static void too_few_keys_are_refused(void **state)
     (void)state;
     assert_int_equal(ASK("policy.push", "bundle", policy(1)), ADMIN_OK);
     assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "5,100"), ADMIN_INVALID);
-    says("5% of 0 keys that work are 0.0: an arm needs at least");
+    says("5% of 0 valid keys makes 0.0 on an arm, which needs at least");
     says("Use another unit (--unit user, or --unit request)");
     assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "100,5"), ADMIN_INVALID);
     assert_int_equal(ASK("policy.push", "bundle", policy(2), "unit", "planet"), ADMIN_INVALID);
@@ -464,6 +464,12 @@ static void too_few_keys_are_refused(void **state)
     assert_int_equal(ASK("policy.push", "bundle", policy(2), "now", "1", "steps", "5,100"), ADMIN_INVALID);
     assert_int_equal(live_head()->arms[0].policy_version, 1);
     assert_int_equal(ASK("policy.push", "bundle", policy(2), "steps", "5,100", "guards", "none"), ADMIN_OK);
+    says(", by time alone: without guards nothing but you returns to v1.");
+    assert_int_equal(ASK("rollout.status"), ADMIN_OK);
+    assert_true(span_find(reply->result, SPAN("harm")) == SIZE_MAX);
+    assert_int_equal(ASK("rollout.pause"), ADMIN_OK);
+    says("is paused: v2 stays at 5%; time does not count");
+    assert_true(span_find(reply->message, SPAN("harm")) == SIZE_MAX);
 }
 
 /* ---- experiments and shadows ---- */
