@@ -227,6 +227,9 @@ static void print_shadow(const struct cli *cli, const struct json_index *ix)
     printf("copies      %llu, of which %llu failed; %llu compared with their requests\n",
            (unsigned long long)render_u64(ix, 0, "copies"), (unsigned long long)render_u64(ix, 0, "failed"),
            (unsigned long long)pairs);
+    if (render_u64(ix, 0, "unsent") > 0)
+        printf("budget      no room for the last %llu copies: each was estimated at more than what is left\n",
+               (unsigned long long)render_u64(ix, 0, "unsent"));
     if (pairs == 0)
         return;
     printf("status      the same in %.1f%%; failed: %.2f%% real, %.2f%% shadow\n",

@@ -526,7 +526,10 @@ static void print_others(const struct cli *cli, const struct json_index *ix)
 {
     for (uint32_t t = json_first(ix, 0); t != JSON_NONE; t = json_next(ix, 0, t)) {
         const char *kind = cell(cli, ix, t, "kind");
-        if (strcmp(kind, "shadow") == 0)
+        if (strcmp(kind, "shadow") == 0 && json_get(ix, t, SPAN("estimate_nano_usd")) != JSON_NONE)
+            printf("shadow        policy v%s, arm %s: not sent, its budget had no room\n",
+                   cell(cli, ix, t, "policy_version"), cell(cli, ix, t, "arm"));
+        else if (strcmp(kind, "shadow") == 0)
             printf("shadow        policy v%s, arm %s: %s, status %s (nobody got its answer)\n",
                    cell(cli, ix, t, "policy_version"), cell(cli, ix, t, "arm"), cell(cli, ix, t, "model"),
                    cell(cli, ix, t, "status"));

@@ -49,6 +49,7 @@ static const struct member members[] = {
     MEMBER("estimated", TYPE_BOOL, struct record, estimated),
     MEMBER("cost_list_nano_usd", TYPE_I64, struct record, cost_list_nano),
     MEMBER("cost_nano_usd", TYPE_I64, struct record, cost_nano),
+    MEMBER("estimate_nano_usd", TYPE_I64, struct record, estimate_nano),
     MEMBER("input_bytes", TYPE_U64, struct record, input_bytes),
     MEMBER("output_bytes", TYPE_U64, struct record, output_bytes),
     MEMBER("ttft_us", TYPE_U64, struct record, ttft_us),

@@ -52,6 +52,7 @@ struct record {
     bool usage_known, estimated;
     uint64_t input, cached, cache_write, output, reasoning; /* tokens */
     int64_t cost_nano, cost_list_nano;
+    int64_t estimate_nano; /* > 0: a shadow that was never sent, as what was left of its budget was less than this */
     uint64_t input_bytes, output_bytes;
     uint64_t ttft_us, total_us, overhead_us; /* 0: not known */
 

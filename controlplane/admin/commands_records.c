@@ -182,7 +182,7 @@ static enum err on_cost(void *user, struct span line)
         c->unreadable += err != ERR_UNSUPPORTED;
         return err == ERR_NOMEM ? err : OK;
     }
-    if (r.kind == RECORD_FEEDBACK || r.kind == RECORD_CONTENT)
+    if (r.kind == RECORD_FEEDBACK || r.kind == RECORD_CONTENT || r.estimate_nano > 0) /* never sent */
         return OK;
     struct cost_row *row = r.kind == RECORD_SHADOW ? &c->shadow : row_of(c, &r);
     if (!row)

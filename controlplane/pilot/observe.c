@@ -149,6 +149,7 @@ enum err shadow_stage_begin(struct shadow_stage *stage, const struct state_shado
     stage->pairs = pairs;
     stage->generation = shadow->generation;
     stage->routes = shadow->routes;
+    stage->budget_nano = shadow->budget_nano;
     state_id("shadow", shadow->id, stage->id);
     return OK;
 }
@@ -194,6 +195,13 @@ static void take_shadow(struct pilot *pilot, const struct record *r)
     struct shadow_stage *s = &pilot->shadow;
     if (!s->on || r->generation < s->generation || !span_eq(r->assignment, span_cstr(s->id)))
         return;
+    if (r->estimate_nano > 0) {
+        /* While copies are under way a node holds their estimates back, too: what would fit once they have ended does
+         * not count. */
+        s->unsent += r->estimate_nano > s->budget_nano - s->spent_nano;
+        return;
+    }
+    s->unsent = 0;
     s->copies++;
     s->failed += r->status != 200;
     s->spent_nano = record_add_nano(s->spent_nano, r->cost_nano);

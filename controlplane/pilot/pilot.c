@@ -337,9 +337,16 @@ static enum err change_shadow(struct pilot *p, struct apply *a, const struct dec
 /* Nodes bound what each of them spends; this bounds all of them together. */
 static bool tick_shadow(struct pilot *p, int64_t now_ms)
 {
-    const struct decision d = { .why = "the shadow's budget is spent" };
-    return p->shadow.spent_nano >= p->state.shadow->budget_nano &&
-           commit(p, now_ms, change_shadow, &d, "shadow.stopped");
+    char why[128];
+    struct decision d = { .why = "the shadow's budget is spent" };
+    if (p->shadow.spent_nano < p->state.shadow->budget_nano) {
+        if (p->shadow.unsent < SHADOW_UNSENT_MAX)
+            return false;
+        snprintf(why, sizeof(why), "what is left of the shadow's budget is less than any of the last %u copies needed",
+                 SHADOW_UNSENT_MAX);
+        d.why = why;
+    }
+    return commit(p, now_ms, change_shadow, &d, "shadow.stopped");
 }
 
 bool pilot_tick(struct pilot *p, int64_t now_ms)

@@ -5,6 +5,9 @@
 
 #define VOTE_SLOTS (1u << 18) /* 8 MB; requests whose feedback can still be told an arm, the newest in each slot */
 #define PAIR_SLOTS (1u << 16) /* 6 MB; shadows and their requests wait here for each other */
+/* So many copies in a row, over all nodes, that what is left of a shadow's budget had no room for end it: the budget is
+ * as good as spent. Not one: a single large request may not fit while others do. */
+#define SHADOW_UNSENT_MAX 20u
 
 struct vote_slot {
     uint64_t request; /* hash of its id; 0: empty */
@@ -46,8 +49,10 @@ struct shadow_stage {
     char id[STATE_ID_BYTES];
     uint64_t generation;
     struct span_list routes; /* in the pilot's arena */
+    int64_t budget_nano;
     struct pair_slot *pairs;
     uint64_t copies, failed; /* all of the shadow's own records */
+    uint64_t unsent; /* since the last copy: dearer, by their estimates, than what all copies left of the budget */
     int64_t spent_nano;
     uint64_t compared, same_status, real_failed, copy_failed;
     uint64_t real_tokens, copy_tokens;

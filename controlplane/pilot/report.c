@@ -233,6 +233,7 @@ void pilot_json_shadow(struct pilot *p, int64_t now_ms, struct json_writer *w)
     json_member_string(w, "by", s->by);
     json_member_u64(w, "copies", seen->copies);
     json_member_u64(w, "failed", seen->failed);
+    json_member_u64(w, "unsent", seen->unsent);
     json_key(w, SPAN("compared"));
     json_object_open(w);
     json_member_u64(w, "requests", seen->compared);

@@ -132,6 +132,8 @@ static void put_who(struct line *line, const struct ledger_record *r)
     if (r->kind == RECORD_SHADOW) {
         put(line, SPAN(",\"kind\":\"shadow\""));
         put_text(line, NEXT("of"), r->of);
+        if (r->estimate_nano > 0)
+            put_i64(line, NEXT("estimate_nano_usd"), r->estimate_nano);
     }
     put_u64(line, NEXT("worker"), r->worker);
     put_text(line, NEXT("client"), r->client);

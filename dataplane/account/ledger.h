@@ -46,7 +46,8 @@ struct ledger_record {
     enum record_kind kind; /* RECORD_REQUEST or RECORD_SHADOW */
     int64_t time_ms;       /* wall, when the head was read */
     struct span request_id, node;
-    struct span of; /* a shadow's: the request that it repeats */
+    struct span of;        /* a shadow's: the request that it repeats */
+    int64_t estimate_nano; /* of a shadow that its budget had no room for: what it would have needed; else 0 */
     unsigned worker;
     struct span client; /* its address, as the PROXY header says where one came; "" when not known */
     struct span key_id, team;

@@ -46,6 +46,7 @@ struct core {
     uint64_t *cool_until_ms; /* by model label: as Retry-After asked */
     struct exchange *tails;  /* exchanges that wait for the end of an upstream's message: no more than connections */
     struct exchange_shadow *shadows; /* under way */
+    uint64_t shadow_unsent_due_ms;   /* from when on one that its budget has no room for is recorded again */
     struct exchange *spare;          /* exchanges that wait for a request */
     unsigned spare_count;
     int64_t date_s; /* that `date` says */

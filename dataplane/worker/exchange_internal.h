@@ -235,6 +235,8 @@ void exchange_shadows_send(struct core *core, struct exchange_shadow *list); /* 
 bool exchange_shadows_yield(const struct core *core);
 /* Ends this one for that: cancelled, which says nothing of its arm. */
 void exchange_shadow_yields(struct exchange *x);
+/* True: a shadow that its budget had no room for. It is counted nowhere; now and then one leaves a record. */
+bool exchange_shadow_unsent(const struct exchange *x);
 /* Says what it is in its record, and sets its budget right. */
 void exchange_shadow_settle(struct exchange *x, struct ledger_record *record);
 void exchange_shadows_close(struct core *core);

@@ -159,7 +159,7 @@ void exchange_settle(struct exchange *x, enum outcome outcome, const char *error
     uint64_t duration_us = (clock_ns() - x->began_ns) / 1000;
     if (!x->shadow)
         count(x, outcome, duration_us);
-    if (x->arm_chosen)
+    if (x->arm_chosen && !exchange_shadow_unsent(x))
         count_in_arm(x, outcome);
     if (x->place.endpoint != ENDPOINT_FEEDBACK || outcome != OUTCOME_OK) /* its line is the feedback itself */
         record(x, outcome, error, duration_us);

@@ -17,6 +17,7 @@
 #define SHADOW_ANSWER_BYTES (8u << 20)   /* an unstreamed answer is held whole until it is known to be one */
 #define SHADOW_ARENA_BYTES  (128u << 10) /* of the head and the key: a head is 32 KiB at most, by default */
 #define SHADOW_TOTAL_MS     600000u      /* an answer without end costs money, and nobody would notice */
+#define SHADOW_UNSENT_MS    100u /* between two records of unsent ones: a budget that stays spent fills no disk */
 
 struct exchange_shadow {
     struct sink sink;
@@ -34,7 +35,8 @@ struct exchange_shadow {
     struct header_pair *headers;
     struct buf body; /* until the exchange has it */
     struct span of;
-    int64_t taken_nano; /* of the budget */
+    int64_t taken_nano;  /* of the budget */
+    int64_t unsent_nano; /* what the budget had no room for; 0: it was sent */
     size_t accounted;
 };
 
@@ -196,6 +198,24 @@ struct exchange_shadow *exchange_shadows_take(struct exchange *x)
 
 /* ---- its life ---- */
 
+/* By the records of these the control plane learns that a budget is as good as spent (controlplane/pilot). */
+static void leave_unsent(struct exchange_shadow *s)
+{
+    struct core *core = s->core;
+    const uint64_t now_ms = core_now_ms(core);
+    s->unsent_nano = s->x->plan.steps[0].estimate_nano;
+    if (now_ms >= core->shadow_unsent_due_ms)
+        core->shadow_unsent_due_ms = now_ms + SHADOW_UNSENT_MS;
+    else
+        s->x->key = NULL; /* no record */
+    exchange_finish(s->x, OUTCOME_CANCELLED, "budget", true);
+}
+
+bool exchange_shadow_unsent(const struct exchange *x)
+{
+    return x->shadow && x->shadow->unsent_nano > 0;
+}
+
 static void begin(struct core *core, struct exchange_shadow *s)
 {
     struct exchange *x = exchange_take(core);
@@ -234,8 +254,7 @@ static void begin(struct core *core, struct exchange_shadow *s)
     if (!exchange_decide(x))
         return;
     if (!board_budget_take(core->board, s->rule->id, x->plan.steps[0].estimate_nano, s->rule->budget_nano)) {
-        x->key = NULL; /* it was never sent: it leaves no record */
-        exchange_finish(x, OUTCOME_CANCELLED, "budget", true);
+        leave_unsent(s);
         return;
     }
     s->taken_nano = x->plan.steps[0].estimate_nano;
@@ -262,6 +281,7 @@ void exchange_shadow_settle(struct exchange *x, struct ledger_record *record)
     int64_t spent = 0;
     record->kind = RECORD_SHADOW;
     record->of = s->of;
+    record->estimate_nano = s->unsent_nano;
     record->assignment = s->rule->id;
     record->arm_why = NULL;
     if (__builtin_add_overflow(x->cost.charged_nano, x->spent_nano, &spent))

@@ -557,10 +557,10 @@ static void a_shadow_ends_with_its_budget(void **state)
         pilot_taken(service.pilot, i % 2 ? &real : &copy);
     }
     assert_int_equal(ASK("shadow.status"), ADMIN_OK);
-    assert_true(
-        span_find(reply->result, SPAN("\"copies\":5,\"failed\":1,\"compared\":{\"requests\":5,\"same_status\":4,"
-                                      "\"real_failed\":0,\"shadow_failed\":1,\"real_tokens\":50,"
-                                      "\"shadow_tokens\":50,\"real_nano\":5000,\"shadow_nano\":10000")) != SIZE_MAX);
+    assert_true(span_find(reply->result,
+                          SPAN("\"copies\":5,\"failed\":1,\"unsent\":0,\"compared\":{\"requests\":5,\"same_status\":4,"
+                               "\"real_failed\":0,\"shadow_failed\":1,\"real_tokens\":50,"
+                               "\"shadow_tokens\":50,\"real_nano\":5000,\"shadow_nano\":10000")) != SIZE_MAX);
     for (unsigned i = 0; i < 2; i++) { /* whatever a node writes, its sum is one */
         const struct record dear = { .kind = RECORD_SHADOW,
                                      .time_ms = now_ms,
@@ -575,6 +575,48 @@ static void a_shadow_ends_with_its_budget(void **state)
     assert_true(tick(0)); /* the budget is spent */
     assert_int_equal(live_head()->shadow_count, 0);
     audit_has("\"command\":\"shadow.stop\",\"message\":\"the shadow's budget is spent\"");
+}
+
+static void shadow_copy(int64_t cost_nano, int64_t estimate_nano)
+{
+    pilot_taken(service.pilot, &(struct record){ .kind = RECORD_SHADOW,
+                                                 .time_ms = now_ms,
+                                                 .request_id = SPAN("shadow"),
+                                                 .of = SPAN("req_1"),
+                                                 .route = SPAN("chat"),
+                                                 .assignment = SPAN("shadow-1"),
+                                                 .epoch = 1,
+                                                 .generation = generation(),
+                                                 .policy_version = 1,
+                                                 .cost_nano = cost_nano,
+                                                 .estimate_nano = estimate_nano });
+}
+
+/* A node stops a little before the budget is spent: it holds estimates back. */
+static void a_shadow_ends_when_nothing_fits_any_more(void **state)
+{
+    (void)state;
+    for (unsigned i = 1; i <= 2; i++)
+        assert_int_equal(ASK("policy.push", "bundle", policy(i)), ADMIN_OK);
+    assert_int_equal(ASK("shadow.start", "version", "1", "share", "5%", "budget", "0.00001"), ADMIN_OK); /* 10,000 */
+    shadow_copy(2000, 0);
+    for (unsigned i = 0; i < 100; i++)
+        shadow_copy(0, 8000); /* had no room beside others under way; it would fit into what is left */
+    assert_false(tick(0));
+    for (unsigned i = 0; i < 19; i++)
+        shadow_copy(0, 8001);
+    assert_false(tick(0));
+    shadow_copy(1000, 0); /* some do fit: the others were large */
+    for (unsigned i = 0; i < 19; i++)
+        shadow_copy(0, 7001);
+    assert_false(tick(0));
+    assert_int_equal(ASK("shadow.status"), ADMIN_OK);
+    assert_true(span_find(reply->result, SPAN("\"copies\":2,\"failed\":2,\"unsent\":19,")) != SIZE_MAX);
+    shadow_copy(0, 7001);
+    assert_true(tick(0));
+    assert_int_equal(live_head()->shadow_count, 0);
+    audit_has("\"command\":\"shadow.stop\",\"message\":\"what is left of the shadow's budget is less than any of the "
+              "last 20 copies needed\"");
 }
 
 int main(void)
@@ -596,6 +638,7 @@ int main(void)
         TEST(an_experiment_runs_beside_a_rollout),
         TEST(experiments_count_their_arms),
         TEST(a_shadow_ends_with_its_budget),
+        TEST(a_shadow_ends_when_nothing_fits_any_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

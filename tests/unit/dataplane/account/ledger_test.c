@@ -168,6 +168,11 @@ static void a_plain_record_has_no_unit_and_a_shadow_says_whose_it_is(void **stat
     read = read_back(&arena, &written);
     assert_int_equal(read.kind, RECORD_SHADOW);
     IS(of, "req_0");
+    assert_int_equal(read.estimate_nano, 0);
+    arena_release(&arena);
+    written.estimate_nano = 1234567890123;
+    read = read_back(&arena, &written);
+    assert_int_equal(read.estimate_nano, 1234567890123);
     arena_release(&arena);
 }
 

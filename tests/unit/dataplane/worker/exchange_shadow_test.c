@@ -241,8 +241,31 @@ static void the_budget_ends_it(void **state)
     assert_in_range(sent, 1, 3);
     assert_int_equal(board_budget_spent(rig.board, SPAN("shadow-1")), 50000 * (int64_t)sent);
     assert_int_equal(of_arm(&rig, true, ARM_OK), sent);
-    struct buf out; /* what was never sent leaves no record */
-    assert_int_equal(records(&rig, &out), 8 + sent);
+    assert_int_equal(of_arm(&rig, true, ARM_CANCELLED), 0); /* what was never sent is not counted */
+    assert_true(rig.core.shadow_unsent_due_ms > 0);
+    rig.core.shadow_unsent_due_ms = 0;
+    unsigned before = rig.lane.count;
+    buf_clear(&c->in);
+    ask(&rig, c, "{\"model\":\"chat\",\"max_tokens\":20,\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}");
+    UNTIL(&rig, rig.lane.count > before);
+    answer(&rig, before);
+    UNTIL(&rig, has(c, "hi there"));
+    rig_pump(&rig);
+    struct arena arena;
+    const struct record unsent = record_of(&rig, &arena, RECORD_SHADOW); /* but the control plane hears of it */
+    assert_true(unsent.estimate_nano > 120000 - 50000 * (int64_t)sent);
+    assert_true(span_eq(unsent.error, SPAN("budget")) && unsent.attempt_count == 0 && unsent.cost_nano == 0);
+    arena_release(&arena);
+    rig.core.shadow_unsent_due_ms = UINT64_MAX; /* of those that follow at once it does not */
+    before = rig.lane.count;
+    buf_clear(&c->in);
+    ask(&rig, c, WHOLE_ASK);
+    UNTIL(&rig, rig.lane.count > before);
+    answer(&rig, before);
+    UNTIL(&rig, has(c, "hi there"));
+    rig_pump(&rig);
+    struct buf out;
+    assert_int_equal(records(&rig, &out), 1);
     buf_release(&out);
     rig_stop(&rig);
 }
