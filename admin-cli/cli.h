@@ -93,6 +93,8 @@ int call_ask(struct cli *cli, const struct call *call, const struct admin_reply 
 int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t directory, uint32_t limit_ms);
 /* With --wait: call_wait for what a change's result says. Otherwise EXIT_GOOD. */
 int call_wait_if_asked(struct cli *cli, const struct json_index *result);
+/* A whole change: asks for it, prints its message (or its JSON), and waits if asked to. */
+int call_change(struct cli *cli, struct call *call);
 /* The policy bundle of a file, by the control plane's program; appended. Diagnostics go to stderr. */
 int cli_bundle(struct cli *cli, const char *file, struct buf *out);
 /* Path of a sibling program ("fairlead-controlplane"): beside this one, else by PATH. malloc'd. */

@@ -229,6 +229,18 @@ int call_wait_if_asked(struct cli *cli, const struct json_index *result)
                      render_u64(result, 0, "directory"), cli->timeout_ms);
 }
 
+int call_change(struct cli *cli, struct call *call)
+{
+    const struct admin_reply *reply;
+    struct json_index ix;
+    call->is_change = true;
+    const int code = call_ask(cli, call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    render_done(cli, reply);
+    return call_wait_if_asked(cli, &ix);
+}
+
 /* ---- sibling programs ---- */
 
 char *cli_program(const char *name)

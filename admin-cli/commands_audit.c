@@ -68,25 +68,23 @@ static int read_pages(struct reader *r)
     return code;
 }
 
-static int gathered(struct reader *r, struct span *ret_json, struct json_index *ret)
+/* False: out of memory. */
+static bool gathered(struct reader *r, struct span *ret_json, struct json_index *ret)
 {
     static const struct json_limits limits = { .bytes_max = 1u << 30, .depth_max = 64, .tokens_max = 64u << 20 };
     struct cli *cli = r->cli;
     const struct span parts[] = { SPAN("["), buf_span(&r->entries), SPAN("]") };
     arena_reset(&cli->arena);
     *ret_json = arena_join(&cli->arena, parts, ARRAY_LEN(parts));
-    if (!ret_json->ptr || json_index(&cli->arena, *ret_json, &limits, ret, NULL) != OK)
-        return cli_fail(cli, EXIT_FAILED, "out of memory");
-    return EXIT_GOOD;
+    return ret_json->ptr && json_index(&cli->arena, *ret_json, &limits, ret, NULL) == OK;
 }
 
 static int print_all(struct reader *r)
 {
     struct json_index ix;
     struct span json;
-    const int code = gathered(r, &json, &ix);
-    if (code != EXIT_GOOD)
-        return code;
+    if (!gathered(r, &json, &ix))
+        return cli_fail(r->cli, EXIT_FAILED, "out of memory");
     if (r->cli->json)
         render_json(json);
     else
@@ -99,8 +97,9 @@ static int print_lines(struct reader *r)
 {
     struct json_index ix;
     struct span json;
-    const int code = gathered(r, &json, &ix);
-    for (uint32_t t = code == EXIT_GOOD ? json_first(&ix, 0) : JSON_NONE; t != JSON_NONE; t = json_next(&ix, 0, t)) {
+    if (!gathered(r, &json, &ix))
+        return cli_fail(r->cli, EXIT_FAILED, "out of memory");
+    for (uint32_t t = json_first(&ix, 0); t != JSON_NONE; t = json_next(&ix, 0, t)) {
         if (r->cli->json) {
             render_json(json_raw(&ix, t));
             continue;
@@ -108,7 +107,7 @@ static int print_lines(struct reader *r)
         for (size_t c = 0; c < ARRAY_LEN(columns); c++)
             printf("%s%s", render_cell(r->cli, &ix, t, &columns[c]), c + 1 < ARRAY_LEN(columns) ? "  " : "\n");
     }
-    return code;
+    return EXIT_GOOD;
 }
 
 static int follow(struct reader *r)

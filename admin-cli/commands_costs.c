@@ -316,7 +316,7 @@ static enum err put_folded(struct fold *fold, const struct json_index *ix, struc
         return ERR_NOMEM;
     for (size_t at = 0; strmap_each(&fold->rows, &at, &key, &value);)
         rows[count++] = value;
-    qsort(rows, count, sizeof(*rows), dearest_first);
+    qsort(rows, count, sizeof(struct folded *), dearest_first);
     const char *names[FOLDED_BY_MAX];
     for (unsigned i = 0; i < fold->by_count; i++) {
         char *text = arena_printf(&fold->cli->arena, SPAN_FMT, SPAN_ARG(fold->by[i]));

@@ -31,18 +31,6 @@ static bool is_object(const struct json_index *ix, uint32_t token)
     return token != JSON_NONE && json_kind(ix, token) == JSON_OBJECT;
 }
 
-static int change(struct cli *cli, struct call *call)
-{
-    const struct admin_reply *reply;
-    struct json_index ix;
-    call->is_change = true;
-    const int code = call_ask(cli, call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    render_done(cli, reply);
-    return call_wait_if_asked(cli, &ix);
-}
-
 /* ---- experiments ---- */
 
 int run_experiment_start(struct cli *cli)
@@ -52,14 +40,14 @@ int run_experiment_start(struct cli *cli)
     call_arg_cstr(&call, "metrics", opts_text(&cli->given, "metric", NULL));
     call_option(cli, &call, "unit");
     call_option(cli, &call, "routes");
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 int run_experiment_stop(struct cli *cli)
 {
     struct call call = { .command = "experiment.stop" };
     call_option(cli, &call, "reason");
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 static int column_of(double value, double limit)
@@ -199,14 +187,14 @@ int run_shadow_start(struct cli *cli)
     call_option(cli, &call, "budget");
     call_option(cli, &call, "routes");
     call_option(cli, &call, "allow-tools");
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 int run_shadow_stop(struct cli *cli)
 {
     struct call call = { .command = "shadow.stop" };
     call_option(cli, &call, "reason");
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 static double percent(uint64_t part, uint64_t of)

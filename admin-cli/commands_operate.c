@@ -2,26 +2,13 @@
 
 #define NO_POLICY "no policy is live yet; `fairlead policy push FILE` makes one live"
 
-/* Sends a change and prints its message (or its JSON). */
-static int change(struct cli *cli, struct call *call)
-{
-    const struct admin_reply *reply;
-    struct json_index ix;
-    call->is_change = true;
-    const int code = call_ask(cli, call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    render_done(cli, reply);
-    return call_wait_if_asked(cli, &ix);
-}
-
 static int change_named(struct cli *cli, const char *command)
 {
     struct call call = { .command = command };
     call_arg_cstr(&call, "name", cli_arg(cli, 0));
     call_option(cli, &call, "reason");
     call_arg_cstr(&call, "expires", opts_text(&cli->given, "for", NULL));
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 /* ---- providers ---- */
@@ -144,7 +131,7 @@ int run_weights_reset(struct cli *cli)
     call_arg_cstr(&call, "name", route);
     if (!cli_confirm(cli, "Forget what was learned of %s?", route ? route : "every route"))
         return EXIT_REFUSED;
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 /* ---- prices ---- */
@@ -231,7 +218,7 @@ int run_prices_set(struct cli *cli)
     call_arg_cstr(&call, "name", cli_arg(cli, 0));
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
         call_option(cli, &call, parts[i]);
-    return change(cli, &call);
+    return call_change(cli, &call);
 }
 
 int run_prices_unset(struct cli *cli)
@@ -249,5 +236,5 @@ int run_prices_accept(struct cli *cli)
     call_option(cli, &call, "all");
     if (!cli_confirm(cli, "Accept %s as the true price?", name ? name : "everything in quarantine"))
         return EXIT_REFUSED;
-    return change(cli, &call);
+    return call_change(cli, &call);
 }

@@ -122,7 +122,7 @@ static bool progress(void *user, const struct replay_options *options, uint64_t 
     if (r->cli->terminal && !r->cli->json) {
         fprintf(stderr, "\r%.0f s: %llu sent, %llu answered, %llu open, %llu failed   ", (double)elapsed_us / 1e6,
                 (unsigned long long)out->sent, (unsigned long long)out->answered, (unsigned long long)out->open,
-                (unsigned long long)(out->broken + out->server_errors));
+                (unsigned long long)out->broken + out->server_errors);
         fflush(stderr);
     }
     return interrupted != 0;

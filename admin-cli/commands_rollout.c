@@ -138,16 +138,10 @@ int run_rollout_status(struct cli *cli)
 
 static int change(struct cli *cli, const char *command)
 {
-    struct call call = { .command = command, .is_change = true };
-    const struct admin_reply *reply;
-    struct json_index ix;
+    struct call call = { .command = command };
     call_option(cli, &call, "reason");
     call_option(cli, &call, "full");
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    render_done(cli, reply);
-    return call_wait_if_asked(cli, &ix);
+    return call_change(cli, &call);
 }
 
 int run_rollout_pause(struct cli *cli)

@@ -343,9 +343,7 @@ int run_nodes_list(struct cli *cli)
 
 int run_nodes_adopt(struct cli *cli)
 {
-    struct call call = { .command = "nodes.adopt", .is_change = true };
-    const struct admin_reply *reply;
-    struct json_index ix;
+    struct call call = { .command = "nodes.adopt" };
     if (!cli_arg(cli, 0) == !opts_flag(&cli->given, "all"))
         return cli_fail(cli, EXIT_USAGE, "name one node, or say --all; `fairlead nodes` lists them");
     call_arg_cstr(&call, "node", cli_arg(cli, 0));
@@ -353,11 +351,7 @@ int run_nodes_adopt(struct cli *cli)
     if (!cli_confirm(cli, "Let %s take the tables of the restored control plane?",
                      cli_arg(cli, 0) ? cli_arg(cli, 0) : "every node"))
         return EXIT_REFUSED;
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    render_done(cli, reply);
-    return call_wait_if_asked(cli, &ix);
+    return call_change(cli, &call);
 }
 
 /* Runs one of our own programs and gives its exit status; -1 when it cannot be run. */

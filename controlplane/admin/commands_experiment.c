@@ -103,7 +103,9 @@ enum admin_status command_experiment_start(struct command_call *call)
     char id[STATE_ID_BYTES], why[APPLY_WHY_BYTES], words[200];
     struct artifact *live;
     struct state_experiment *e = ARENA_NEW(call->arena, struct state_experiment);
-    enum admin_status status = e ? plan_begin(call, &a) : command_fail_err(call, "starting", ERR_NOMEM);
+    if (!e)
+        return command_fail_err(call, "starting", ERR_NOMEM);
+    enum admin_status status = plan_begin(call, &a);
     if (status != ADMIN_OK)
         return status;
     if (apply_stable(&a) == 0)
@@ -206,7 +208,9 @@ enum admin_status command_shadow_start(struct command_call *call)
     struct apply a;
     char id[STATE_ID_BYTES], why[APPLY_WHY_BYTES], usd[UNITS_TEXT_BYTES];
     struct state_shadow *s = ARENA_NEW(call->arena, struct state_shadow);
-    enum admin_status status = s ? plan_begin(call, &a) : command_fail_err(call, "starting", ERR_NOMEM);
+    if (!s)
+        return command_fail_err(call, "starting", ERR_NOMEM);
+    enum admin_status status = plan_begin(call, &a);
     if (status != ADMIN_OK)
         return status;
     if (apply_stable(&a) == 0)

@@ -138,12 +138,13 @@ static struct cost_row *row_of(struct costs *c, const struct record *r)
 {
     char texts[DIMENSIONS_MAX][CLOCK_TEXT_BYTES];
     struct span values[DIMENSIONS_MAX], parts[2 * DIMENSIONS_MAX];
-    for (unsigned i = 0; i < c->by_count; i++) {
+    const unsigned count = c->by_count;
+    for (unsigned i = 0; i < count; i++) {
         values[i] = c->by[i]->of(r, texts[i]);
         parts[2 * i] = values[i];
         parts[2 * i + 1] = SPAN("\n"); /* stands in no name */
     }
-    const struct span key = arena_join(&c->scratch, parts, 2 * (size_t)c->by_count);
+    const struct span key = arena_join(&c->scratch, parts, 2 * (size_t)count);
     if (!key.ptr)
         return NULL;
     struct cost_row *row = strmap_get(&c->rows, key);
@@ -155,7 +156,7 @@ static struct cost_row *row_of(struct costs *c, const struct record *r)
     const struct span kept = arena_dup(&c->arena, key);
     if (!row || !kept.ptr || strmap_put(&c->rows, kept, row) != OK)
         return NULL;
-    for (unsigned i = 0, at = 0; i < c->by_count; at += (unsigned)values[i].len + 1, i++)
+    for (unsigned i = 0, at = 0; i < count; at += (unsigned)values[i].len + 1, i++)
         row->values[i] = span_of(kept.ptr + at, values[i].len);
     return row;
 }
@@ -238,7 +239,7 @@ static enum err put_costs(struct json_writer *w, struct costs *c)
         return ERR_NOMEM;
     for (size_t at = 0; strmap_each(&c->rows, &at, &key, &value);)
         rows[count++] = value;
-    qsort(rows, count, sizeof(*rows), dearest_first);
+    qsort(rows, count, sizeof(struct cost_row *), dearest_first);
     json_object_open(w);
     json_key(w, SPAN("by"));
     json_array_open(w);

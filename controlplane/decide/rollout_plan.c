@@ -27,7 +27,7 @@ struct guard rollout_guard_default(enum metric metric, struct span name)
         guard.quantile = TTFT_QUANTILE_DEFAULT;
     if (metric == METRIC_FEEDBACK) {
         name = span_empty(name) ? SPAN("feedback") : span_head(name, sizeof(guard.name) - 1);
-        memcpy(guard.name, name.ptr, name.len);
+        snprintf(guard.name, sizeof(guard.name), SPAN_FMT, SPAN_ARG(name));
     }
     return guard;
 }

@@ -36,7 +36,7 @@ static int by_bytes(const void *a, const void *b)
 static void read_teams(struct compiler *c, const struct yaml_node *list, struct span_list *ret)
 {
     struct span_list names;
-    if (!field_list(c->diags, c->arena, list, &names))
+    if (!list || !field_list(c->diags, c->arena, list, &names))
         return;
     for (const struct yaml_node *node = list->first; node; node = node->next)
         check_team(c, node);
