@@ -169,6 +169,12 @@ static void compare(struct shadow_stage *s, const struct pair_slot *pair)
     hist_add(&s->copy_us, copy->total_us);
 }
 
+/* A client that left, or a node that gave a copy up for want of room, says nothing of either. */
+static bool given_up(const struct record *r)
+{
+    return span_eq(r->outcome, SPAN("cancelled"));
+}
+
 static void take_side(struct pilot *pilot, const struct record *r, bool copy)
 {
     struct shadow_stage *s = &pilot->shadow;
@@ -203,8 +209,10 @@ static void take_shadow(struct pilot *pilot, const struct record *r)
     }
     s->unsent = 0;
     s->copies++;
-    s->failed += r->status != 200;
     s->spent_nano = record_add_nano(s->spent_nano, r->cost_nano);
+    if (given_up(r))
+        return;
+    s->failed += r->status != 200;
     take_side(pilot, r, true);
 }
 
@@ -217,7 +225,7 @@ void pilot_taken(void *user, const struct record *record)
     case RECORD_REQUEST:
         take_request(pilot, &pilot->rollout, record);
         take_request(pilot, &pilot->experiment, record);
-        if (pilot->shadow.on && record->generation >= pilot->shadow.generation &&
+        if (pilot->shadow.on && !given_up(record) && record->generation >= pilot->shadow.generation &&
             (pilot->shadow.routes.count == 0 || head_lists(&pilot->shadow.routes, record->route)))
             take_side(pilot, record, false);
         return;

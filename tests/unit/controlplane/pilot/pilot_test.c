@@ -556,9 +556,31 @@ static void a_shadow_ends_with_its_budget(void **state)
         pilot_taken(service.pilot, i % 2 ? &copy : &real); /* in either order */
         pilot_taken(service.pilot, i % 2 ? &real : &copy);
     }
+    for (unsigned i = 5; i < 7; i++) { /* one whose client has left, and one that its node gave up */
+        const bool left = i == 5;
+        char id[16];
+        snprintf(id, sizeof(id), "req_%u", i);
+        const struct record real = { .kind = RECORD_REQUEST,
+                                     .time_ms = now_ms,
+                                     .request_id = span_cstr(id),
+                                     .route = SPAN("chat"),
+                                     .epoch = 1,
+                                     .generation = g,
+                                     .policy_version = 2,
+                                     .status = left ? 499 : 200,
+                                     .outcome = left ? SPAN("cancelled") : SPAN("ok") };
+        struct record copy = real;
+        copy.kind = RECORD_SHADOW;
+        copy.of = span_cstr(id);
+        copy.assignment = SPAN("shadow-1");
+        copy.status = left ? 200 : 499;
+        copy.outcome = left ? SPAN("ok") : SPAN("cancelled");
+        pilot_taken(service.pilot, &real);
+        pilot_taken(service.pilot, &copy);
+    }
     assert_int_equal(ASK("shadow.status"), ADMIN_OK);
     assert_true(span_find(reply->result,
-                          SPAN("\"copies\":5,\"failed\":1,\"unsent\":0,\"compared\":{\"requests\":5,\"same_status\":4,"
+                          SPAN("\"copies\":7,\"failed\":1,\"unsent\":0,\"compared\":{\"requests\":5,\"same_status\":4,"
                                "\"real_failed\":0,\"shadow_failed\":1,\"real_tokens\":50,"
                                "\"shadow_tokens\":50,\"real_nano\":5000,\"shadow_nano\":10000")) != SIZE_MAX);
     for (unsigned i = 0; i < 2; i++) { /* whatever a node writes, its sum is one */
