@@ -352,6 +352,18 @@ static void hostile_texts_are_escaped_and_cut(void **state)
     record.usage = (struct usage){ true, true, true, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX };
     record.cost = (struct cost){ INT64_MAX, INT64_MAX };
     record.ttft_us = record.total_us = record.overhead_us = record.book_version = record.input_bytes = UINT64_MAX;
+    record.output_bytes = record.epoch = record.generation = record.unit = UINT64_MAX;
+    record.policy_version = record.propensity_ppb = UINT32_MAX;
+    const struct ledger_features features = {
+        .input_tokens = UINT64_MAX, .max_output = UINT64_MAX, .choices = UINT32_MAX, .tools = true
+    };
+    record.features = &features;
+    record.unit_kind = "request";
+    record.arm_why = "remainder";
+    record.forced = true;
+    record.estimate_nano = INT64_MAX;
+    record.finish = FINISH_CONTENT_FILTER;
+    record.error = "shutting_down_and_all_that";
     check(&record, &arena, &ix);
     assert_true(json_get(&ix, 0, SPAN("cut")) != JSON_NONE);
     assert_true(json_get(&ix, 0, SPAN("attempts")) == JSON_NONE);
