@@ -315,6 +315,14 @@ static void judge_disk(struct doctor *d, struct cli *cli, const struct json_inde
         doctor_disk(d, "the control plane's home", text(cli, facts, 0, "disk.path"), available, total);
 }
 
+static void judge_roles(struct doctor *d, struct cli *cli, const struct json_index *facts)
+{
+    const char *why = text(cli, facts, 0, "roles_refused");
+    if (said(why))
+        doctor_add(d, DOCTOR_ERROR, "roles", "mend it; it is read again at once",
+                   "roles.yaml gives nobody a role, only root and the control plane's user may ask: %s", why);
+}
+
 void doctor_judge_control(struct doctor *d, struct cli *cli, const struct json_index *status,
                           const struct json_index *providers, const struct json_index *facts, int64_t now_ms)
 {
@@ -327,6 +335,7 @@ void doctor_judge_control(struct doctor *d, struct cli *cli, const struct json_i
     judge_prices(d, cli, status, facts);
     judge_retirements(d, cli, facts, now_ms);
     judge_disk(d, cli, facts);
+    judge_roles(d, cli, facts);
 }
 
 void doctor_judge_node(struct doctor *d, struct cli *cli, const struct json_index *node)

@@ -733,6 +733,7 @@ int daemon_run(const struct daemon_options *options)
                                        .records = d->records,
                                        .journal = d->journal,
                                        .simulations = d->simulations,
+                                       .roles = d->roles,
                                        .started_at_ms = clock_wall_ms(),
                                        .home = options->home,
                                        .changed = on_changed,

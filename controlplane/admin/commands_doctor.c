@@ -1,6 +1,8 @@
-/* What `fairlead doctor` asks of the control plane beyond status and providers: its clock, its disk, and facts of the
+/* What `fairlead doctor` asks of the control plane beyond status and providers: its clock, its disk, what is wrong with
+ * roles.yaml, and facts of the
  * models in use that nothing else shows. */
 #include "controlplane/admin/commands.h"
+#include "controlplane/admin/roles.h"
 #include <sys/statvfs.h>
 
 static void put_disk(struct command_call *call)
@@ -20,6 +22,8 @@ enum admin_status command_doctor(struct command_call *call)
     json_object_open(call->result);
     json_member_i64(call->result, "now_ms", call->now_ms);
     put_disk(call);
+    if (call->service->roles && roles_refused(call->service->roles))
+        json_member_cstr(call->result, "roles_refused", roles_refused(call->service->roles));
     json_key(call->result, SPAN("models"));
     evidence_json_models(call->service->evidence, call->now_ms, call->result);
     json_object_close(call->result);

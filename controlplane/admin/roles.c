@@ -147,6 +147,7 @@ struct roles {
     struct role_list list;
     struct stat seen; /* of the file as it was last read; st_ino 0: there was none */
     bool looked;
+    const char *refused;  /* why it gives nobody a role; NULL: it is good, or not there */
     struct person person; /* the last who asked */
     uint64_t person_at_ms;
     bool person_known;
@@ -192,8 +193,9 @@ static void read_file(struct roles *roles, const struct stat *st)
         err = file_read(roles->path, ROLES_BYTES_MAX, &text);
     if (!err)
         err = roles_parse(&roles->file_arena, roles->path, buf_span(&text), &roles->list, &why);
+    roles->refused = err ? why ? why : err_name(err) : NULL;
     if (err)
-        log_error("roles.refused", LOG_STR("file", roles->path), LOG_STR("why", why ? why : err_name(err)),
+        log_error("roles.refused", LOG_STR("file", roles->path), LOG_STR("why", roles->refused),
                   LOG_STR("effect", "only root and the control plane's own user may ask until it is mended"));
     else
         log_info("roles.read", LOG_STR("file", roles->path), LOG_U64("entries", roles->list.count));
@@ -209,6 +211,7 @@ static void look_at_file(struct roles *roles)
         return;
     arena_reset(&roles->file_arena);
     roles->list = (struct role_list){ 0 };
+    roles->refused = NULL;
     roles->seen = st;
     roles->looked = true;
     if (st.st_ino)
@@ -258,6 +261,11 @@ static void look_up_person(struct roles *roles, uint32_t uid, uint64_t now_ms)
     }
     roles->person_known = room != NULL;
     free(room);
+}
+
+const char *roles_refused(const struct roles *roles)
+{
+    return roles->refused;
 }
 
 bool roles_judge(struct roles *roles, uint32_t uid, uint64_t now_ms, struct caller *ret)

@@ -53,3 +53,5 @@ void roles_free(struct roles *roles);
  * seconds per uid). What is wrong with the file is logged once. ret->name borrows until the next call. False: no role;
  * ret->name is set all the same. */
 bool roles_judge(struct roles *roles, uint32_t uid, uint64_t now_ms /* monotonic */, struct caller *ret);
+/* Why the file, as it was last looked at, gives nobody a role; NULL: nothing is wrong with it. Borrows until the next look. */
+const char *roles_refused(const struct roles *roles);

@@ -41,6 +41,7 @@ struct service {
     const struct journal *journal;     /* what happened lately; NULL: nobody keeps it */
     const struct recordstore *records; /* NULL: none is kept */
     struct simulations *simulations;   /* NULL: none can run */
+    const struct roles *roles;         /* NULL: nobody keeps any */
     int64_t started_at_ms;
     const char *home;
     void (*changed)(void *user); /* after a commit that nodes must hear of: head, directory or evidence */

@@ -85,6 +85,16 @@ static void healthy(UNUSED void **state)
     assert_int_equal(doctor.count, 8);
 }
 
+static void roles(UNUSED void **state)
+{
+    judge(STATUS("", NODE), GOOD_PROVIDERS,
+          "{\"now_ms\":1800000000100,\"roles_refused\":\"3:17: a role is one of viewer, operator, "
+          "admin\",\"models\":[]}");
+    assert_int_equal(doctor.levels[DOCTOR_ERROR], 1);
+    found(DOCTOR_ERROR, "roles",
+          "gives nobody a role, only root and the control plane's user may ask: 3:17: a role is");
+}
+
 static void policies_and_nodes(UNUSED void **state)
 {
     judge("{\"version\":\"" FAIRLEAD_VERSION "\",\"arms\":[],\"teams\":1,\"nodes\":[]}", GOOD_PROVIDERS, GOOD_FACTS);
@@ -238,6 +248,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(healthy, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(roles, set_up, tear_down),
         cmocka_unit_test_setup_teardown(policies_and_nodes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(clocks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(providers, set_up, tear_down),

@@ -134,14 +134,18 @@ static void test_the_file(void **state)
     assert_true(roles_judge(roles, 0, 0, &caller));
     assert_int_equal(caller.role, ROLE_ADMIN);
 
+    assert_null(roles_refused(roles));
     put(path, text, 0660); /* the group could give itself roles */
     assert_false(roles_judge(roles, other, 0, &caller));
+    assert_non_null(roles_refused(roles));
     put(path, text, 0640);
     assert_true(roles_judge(roles, other, 0, &caller));
     put(path, HEAD "users: {x: king}\n", 0600);
     assert_false(roles_judge(roles, other, 0, &caller));
+    assert_string_equal(roles_refused(roles), "3:12: a role is one of viewer, operator, admin");
     put(path, text, 0600);
     assert_true(roles_judge(roles, other, 0, &caller));
+    assert_null(roles_refused(roles));
     assert_int_equal(unlink(path), 0);
     assert_false(roles_judge(roles, other, 0, &caller));
     roles_free(roles);
