@@ -231,7 +231,7 @@ int call_wait_if_asked(struct cli *cli, const struct json_index *result)
 
 int call_change(struct cli *cli, struct call *call)
 {
-    const struct admin_reply *reply;
+    const struct admin_reply *reply = NULL;
     struct json_index ix;
     call->is_change = true;
     const int code = call_ask(cli, call, &reply, &ix);
