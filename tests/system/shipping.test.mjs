@@ -27,10 +27,15 @@ function linesIn(dir) {
 const ofNode = (home) => linesIn(path.join(home, 'records'));
 const ofStore = (home) => linesIn(path.join(home, 'control/records')).filter((line) => !line.startsWith('{"kind":'));
 
-// What the node wrote is what the control plane has, once the last of it has come.
+// What the node wrote is what the control plane has, once the last of it has come. Both are looked at once, the node's first: what is
+// written after that look is not missed by the other.
 async function assertShipped(home, atLeast) {
-  await waitFor(() => ofStore(home).length >= ofNode(home).length && ofNode(home).length >= atLeast, { timeoutMs: 60_000, what: 'all records' });
-  assert.deepEqual(ofStore(home), ofNode(home));
+  let ofBoth;
+  await waitFor(() => {
+    ofBoth = [ofNode(home), ofStore(home)];
+    return ofBoth[0].length >= atLeast && ofBoth[0].length === ofBoth[1].length;
+  }, { timeoutMs: 60_000, what: 'all records' });
+  assert.deepEqual(ofBoth[1], ofBoth[0]);
 }
 
 test('kill -9 of the control plane and of the master during traffic: every record arrives once, in order', async (t) => {
