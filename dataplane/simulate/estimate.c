@@ -266,6 +266,14 @@ static void sum_means(struct run *r)
 
 /* ---- variance, by clusters ---- */
 
+#define DEGREES_LEAST 2.0 /* with fewer an interval says nothing */
+
+/* Of freedom: what clusters of these sizes are worth, less one. */
+static double degrees_of(double rows, double squares)
+{
+    return squares > 0 ? rows * rows / squares - 1 : 0;
+}
+
 static double ttft_of(const struct run *r, unsigned t)
 {
     return r->mean[t][BASE_CONTENT] > 0 ? r->mean[t][BASE_TTFT] / r->mean[t][BASE_CONTENT] : 0;
@@ -420,9 +428,9 @@ static void fill_difference(struct run *r, const double half[ESTIMATE_METRICS])
 static void fill_all_figures(struct run *r, const struct spread *v)
 {
     const double clusters = r->clusters;
-    const double degrees = v->rows_squared > 0 ? v->rows * v->rows / v->rows_squared - 1 : 0;
+    const double degrees = degrees_of(v->rows, v->rows_squared);
     const double t95 = estimate_t95(degrees), small = clusters > 1 ? clusters / (clusters - 1) : 1;
-    const bool enough = r->clusters >= ESTIMATE_UNITS_LEAST && degrees >= 2;
+    const bool enough = r->clusters >= ESTIMATE_UNITS_LEAST && degrees >= DEGREES_LEAST;
     double half[ESTIMATE_TARGETS + 1][ESTIMATE_METRICS];
     for (unsigned t = 0; t <= ESTIMATE_TARGETS; t++)
         for (unsigned m = 0; m < ESTIMATE_METRICS; m++)
@@ -493,13 +501,22 @@ static int by_time(const void *a, const void *b)
     return (x->time_ms > y->time_ms) - (x->time_ms < y->time_ms);
 }
 
+/* By units; by blocks of time where there are few of them, or few that count: one key may send most of all. */
 static void make_clusters(struct run *r)
 {
+    double squares = 0, rows = 0;
     qsort(r->rows, r->count, sizeof(*r->rows), by_unit);
-    r->clusters = r->count > 0;
-    for (size_t i = 1; i < r->count; i++)
-        r->clusters += r->rows[i].unit != r->rows[i - 1].unit;
-    if (r->clusters >= ESTIMATE_UNITS_LEAST)
+    r->clusters = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        rows++;
+        if (i + 1 < r->count && r->rows[i].unit == r->rows[i + 1].unit)
+            continue;
+        r->clusters++;
+        squares += rows * rows;
+        rows = 0;
+    }
+    const double all = (double)r->count;
+    if (r->clusters >= ESTIMATE_UNITS_LEAST && degrees_of(all, squares) >= DEGREES_LEAST)
         return;
     r->by_time = true;
     r->clusters = r->count < ESTIMATE_BLOCKS ? (uint32_t)r->count : ESTIMATE_BLOCKS;

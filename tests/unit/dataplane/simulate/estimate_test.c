@@ -330,6 +330,25 @@ static void few_units_are_judged_by_blocks_of_time(void **state)
     assert_false(w.result.figures[ESTIMATE_LIVE][ESTIMATE_COST].value_known);
 }
 
+/* A small house: many users, one of which sends four of five requests. */
+static void one_heavy_unit_is_judged_by_blocks_of_time(void **state)
+{
+    (void)state;
+    begin(6, 100, 2000);
+    play();
+    for (size_t i = 0; i < w.count; i++)
+        w.rows[i].unit = i % 5 ? 0 : w.rows[i].unit;
+    const struct estimate_input input = { .rows = w.rows,
+                                          .row_count = w.count,
+                                          .cells = w.cells,
+                                          .cell_count = CELLS,
+                                          .models = w.models,
+                                          .model_count = MODELS };
+    assert_int_equal(estimate_run(&w.arena, &input, &w.result), OK);
+    assert_true(w.result.by_time && w.result.clusters == ESTIMATE_BLOCKS);
+    assert_true(w.result.figures[ESTIMATE_LIVE][ESTIMATE_COST].interval_known);
+}
+
 static void refused_requests_cost_nothing(void **state)
 {
     (void)state;
@@ -371,6 +390,7 @@ int main(void)
         cmocka_unit_test(no_failure_among_few_is_not_never),
         cmocka_unit_test(absurd_counts_do_not_wrap),
         cmocka_unit_test(few_units_are_judged_by_blocks_of_time),
+        cmocka_unit_test(one_heavy_unit_is_judged_by_blocks_of_time),
         cmocka_unit_test(refused_requests_cost_nothing),
         cmocka_unit_test(t_is_students),
     };
