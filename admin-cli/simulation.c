@@ -166,7 +166,7 @@ static void print_quality(const struct json_index *ix, uint32_t result)
            "that a "
            "model gets slower when more is sent there.\n",
            effective, requests, number(ix, result, "quality.clusters"),
-           by_time ? "blocks of time (there are too few units)" : "units");
+           by_time ? "blocks of time (few units, or one sends most)" : "units");
 }
 
 /* "12431 requests", with what was left out. */
