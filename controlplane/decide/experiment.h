@@ -142,11 +142,13 @@ void experiment_ratio(const struct experiment *e, struct ratio_check *ret);
 bool experiment_tripwire(const struct experiment *e, uint32_t arm, char *why, size_t why_bytes);
 
 /* How many more requests (of all arms, mixed as so far) until a change of this size (as in struct judgement, any sign)
- * would be found with probability 0.8, if units go on coming and asking as they did. */
+ * would be found with probability 0.8, if units go on coming and asking as they did. The answer is found once after a
+ * look and kept until the next one (for the change last asked about); what is still missing of it shrinks as requests
+ * come. */
 enum needed {
     NEEDED_KNOWN,
     NEEDED_UNKNOWN, /* no look yet, or too few units to say */
     NEEDED_NEVER    /* units differ too much for more of their requests to help; another unit might */
 };
-enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t guard, double change,
+enum needed experiment_needed(struct experiment *e, uint32_t arm, uint32_t guard, double change,
                               uint64_t *ret_requests_more);

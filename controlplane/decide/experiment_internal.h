@@ -27,6 +27,14 @@ struct recent {
 struct growth { /* of an arm and its baseline, at a look */
     double requests, units;
 };
+/* What experiment_needed said of an arm and guard since the last look: rollouts are asked about far more often than there
+ * are looks, and each answer walks all units many times. */
+struct foreseen {
+    bool kept;
+    enum needed answer;
+    double change;     /* that was asked about */
+    uint64_t requests; /* of all arms, known: that many are enough */
+};
 struct experiment {
     struct experiment_options options;
     struct guard guards[EXPERIMENT_GUARDS_MAX];
@@ -47,6 +55,7 @@ struct experiment {
     struct recent recent[EXPERIMENT_ARMS_MAX][EXPERIMENT_WATCHED_MAX];
     struct judgement judged[EXPERIMENT_ARMS_MAX][EXPERIMENT_GUARDS_MAX];
     struct growth before[EXPERIMENT_ARMS_MAX][EXPERIMENT_GUARDS_MAX], now[EXPERIMENT_ARMS_MAX][EXPERIMENT_GUARDS_MAX];
+    struct foreseen foreseen[EXPERIMENT_ARMS_MAX][EXPERIMENT_GUARDS_MAX];
 };
-/* Judges one arm and guard anew; part of a look. */
+/* Judges one arm and guard anew, and forgets what was foreseen of it; part of a look. */
 void experiment_judge_now(struct experiment *e, uint32_t arm, uint32_t guard);

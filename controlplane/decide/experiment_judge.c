@@ -278,6 +278,7 @@ void experiment_judge_now(struct experiment *e, uint32_t arm, uint32_t guard)
     struct judgement *j = &e->judged[arm][guard];
     const struct guard *g = &e->guards[guard];
     struct sample s;
+    e->foreseen[arm][guard].kept = false;
     gather(e, arm, guard, &s);
     for (uint32_t side = 0; side < 2; side++) {
         j->units[side] = s.units[side];
@@ -351,10 +352,10 @@ static double variance_after(const struct sample *s, const struct components *c,
     return (sum[0] / (weight[0] * weight[0]) + sum[1] / (weight[1] * weight[1])) / units;
 }
 
-enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t guard, double change,
-                              uint64_t *ret_requests_more)
+/* Walks all units for each amount of traffic that it tries. Known: of how many requests in all. */
+static enum needed foresee(const struct experiment *e, uint32_t arm, uint32_t guard, double change,
+                           uint64_t *ret_requests)
 {
-    REQUIRE(arm >= 1 && arm < e->options.arms && guard < e->options.guard_count);
     const struct judgement *j = &e->judged[arm][guard];
     const struct growth *before = &e->before[arm][guard], *now = &e->now[arm][guard];
     enum metric metric = e->guards[guard].metric;
@@ -387,9 +388,22 @@ enum needed experiment_needed(const struct experiment *e, uint32_t arm, uint32_t
         double z = sequence_normal_quantile(log_alpha(e, look)) + NEEDED_POWER;
         if (z * z * variance_after(&s, &c, pow(factor, share), pow(factor, 1 - share)) > effect * effect)
             continue;
-        double requests = fmax(factor * (double)e->counts.requests, (double)e->next_look);
-        *ret_requests_more = (uint64_t)requests - e->counts.requests;
+        *ret_requests = (uint64_t)fmax(factor * (double)e->counts.requests, (double)e->next_look);
         return NEEDED_KNOWN;
     }
     return NEEDED_NEVER;
+}
+
+enum needed experiment_needed(struct experiment *e, uint32_t arm, uint32_t guard, double change,
+                              uint64_t *ret_requests_more)
+{
+    REQUIRE(arm >= 1 && arm < e->options.arms && guard < e->options.guard_count);
+    struct foreseen *f = &e->foreseen[arm][guard];
+    if (!f->kept || f->change != change) {
+        *f = (struct foreseen){ .kept = true, .change = change };
+        f->answer = foresee(e, arm, guard, change, &f->requests);
+    }
+    if (f->answer == NEEDED_KNOWN)
+        *ret_requests_more = f->requests > e->counts.requests ? f->requests - e->counts.requests : 0;
+    return f->answer;
 }

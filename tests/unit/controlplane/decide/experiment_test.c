@@ -476,6 +476,40 @@ static void test_needed(void **state)
     assert_true(found_early <= found / 2 + 2);
 }
 
+/* Of two that see the same, one is asked all the time: the first answer after a look stands, counted down, until the
+ * next look, and is then what the other one says that was never asked before. */
+static void test_needed_is_kept(void **state)
+{
+    (void)state;
+    const struct arm arms[2] = { usual, usual };
+    struct experiment *asked = experiment(2, false), *fresh = experiment(2, false);
+    uint64_t first[GUARDS], more;
+    prng_seed(&prng, 7);
+    play(asked, arms, 2, 300, 400); /* looks at 341 and 512 */
+    for (uint32_t g = 0; g < GUARDS; g++)
+        assert_int_equal(experiment_needed(asked, 1, g, 0.2, &first[g]), NEEDED_KNOWN);
+    const uint32_t looks = judge(asked, 1, COST).looks;
+    play(asked, arms, 2, 300, 40);
+    assert_int_equal(judge(asked, 1, COST).looks, looks); /* no look in between */
+    for (uint32_t g = 0; g < GUARDS; g++) {
+        assert_int_equal(experiment_needed(asked, 1, g, 0.2, &more), NEEDED_KNOWN);
+        assert_int_equal(more, first[g] - 40);
+    }
+    play(asked, arms, 2, 300, 260);
+    assert_int_equal(judge(asked, 1, COST).looks, looks + 1);
+    prng_seed(&prng, 7);
+    play(fresh, arms, 2, 300, 700);
+    for (uint32_t g = 0; g < GUARDS; g++) {
+        uint64_t expected = 0;
+        more = 0;
+        assert_int_equal(experiment_needed(asked, 1, g, 0.2, &more), experiment_needed(fresh, 1, g, 0.2, &expected));
+        assert_int_equal(more, expected);
+        assert_true(more + 300 != first[g]); /* found anew */
+    }
+    experiment_free(asked);
+    experiment_free(fresh);
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -542,6 +576,7 @@ int main(void)
         cmocka_unit_test(test_tripwire),
         cmocka_unit_test(test_ratio),
         cmocka_unit_test(test_needed),
+        cmocka_unit_test(test_needed_is_kept),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_out_of_memory),
     };
