@@ -95,6 +95,9 @@ int call_wait(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t dir
 int call_wait_if_asked(struct cli *cli, const struct json_index *result);
 /* A whole change: asks for it, prints its message (or its JSON), and waits if asked to. */
 int call_change(struct cli *cli, struct call *call);
+struct column;
+/* A whole question whose answer is a list: asks it and prints the table (as render_table), or its JSON. */
+int call_list(struct cli *cli, const struct call *call, const struct column *columns, size_t count, const char *empty);
 /* The policy bundle of a file, by the control plane's program; appended. Diagnostics go to stderr. */
 int cli_bundle(struct cli *cli, const char *file, struct buf *out);
 /* Path of a sibling program ("fairlead-controlplane"): beside this one, else by PATH. malloc'd. */

@@ -170,6 +170,20 @@ int call_ask(struct cli *cli, const struct call *call, const struct admin_reply 
     return call_index(cli, *ret_reply, ret);
 }
 
+int call_list(struct cli *cli, const struct call *call, const struct column *columns, size_t count, const char *empty)
+{
+    const struct admin_reply *reply = NULL;
+    struct json_index ix;
+    const int code = call_ask(cli, call, &reply, &ix);
+    if (code != EXIT_GOOD)
+        return code;
+    if (cli->json)
+        render_json(reply->result);
+    else
+        render_table(cli, &ix, 0, columns, count, empty);
+    return EXIT_GOOD;
+}
+
 /* ---- waiting for nodes ---- */
 
 static int ask_behind(struct cli *cli, uint64_t epoch, uint64_t generation, uint64_t directory, uint64_t *ret_count,

@@ -77,16 +77,7 @@ int run_teams_list(struct cli *cli)
                                              { "REQUIRE", "require", COLUMN_LIST },
                                              { "MAY", "may", COLUMN_LIST } };
     struct call call = { .command = "teams.list" };
-    const struct admin_reply *reply;
-    struct json_index ix;
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no teams yet; `fairlead teams apply FILE` makes them");
-    return EXIT_GOOD;
+    return call_list(cli, &call, columns, ARRAY_LEN(columns), "no teams yet; `fairlead teams apply FILE` makes them");
 }
 
 /* ---- keys ---- */
@@ -168,18 +159,9 @@ int run_keys_list(struct cli *cli)
         { "TAGS", "tags", COLUMN_LIST },
     };
     struct call call = { .command = "keys.list" };
-    const struct admin_reply *reply;
-    struct json_index ix;
     call_option(cli, &call, "team");
     call_option(cli, &call, "all");
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "no keys; `fairlead keys create --team NAME` makes one");
-    return EXIT_GOOD;
+    return call_list(cli, &call, columns, ARRAY_LEN(columns), "no keys; `fairlead keys create --team NAME` makes one");
 }
 
 int run_keys_revoke(struct cli *cli)

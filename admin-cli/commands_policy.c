@@ -118,17 +118,8 @@ int run_policy_list(struct cli *cli)
         { "MESSAGE", "message", COLUMN_TEXT },
     };
     struct call call = { .command = "policy.list" };
-    const struct admin_reply *reply;
-    struct json_index ix;
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns),
+    return call_list(cli, &call, columns, ARRAY_LEN(columns),
                      "no policy has been pushed yet; `fairlead policy push FILE` pushes one");
-    return EXIT_GOOD;
 }
 
 /* The files of a version as they were pushed. */

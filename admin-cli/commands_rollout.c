@@ -177,17 +177,8 @@ int run_rollout_history(struct cli *cli)
                                              { "COMMAND", "entry.command", COLUMN_TEXT },
                                              { "WHAT", "entry", COLUMN_AUDIT } };
     struct call call = { .command = "rollout.history" };
-    const struct admin_reply *reply;
-    struct json_index ix;
     call_option(cli, &call, "lines");
-    const int code = call_ask(cli, &call, &reply, &ix);
-    if (code != EXIT_GOOD)
-        return code;
-    if (cli->json)
-        render_json(reply->result);
-    else
-        render_table(cli, &ix, 0, columns, ARRAY_LEN(columns), "nothing was pushed yet");
-    return EXIT_GOOD;
+    return call_list(cli, &call, columns, ARRAY_LEN(columns), "nothing was pushed yet");
 }
 
 int run_lock(struct cli *cli)

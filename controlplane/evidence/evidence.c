@@ -86,7 +86,8 @@ static bool has_hash(const struct sha256 *hash)
     return memcmp(hash, &none, sizeof none) != 0;
 }
 
-static bool same_members(const struct artifact *a, const struct tier *x, const struct artifact *b, const struct tier *y)
+bool evidence_same_members(const struct artifact *a, const struct tier *x, const struct artifact *b,
+                           const struct tier *y)
 {
     if (x->member_count != y->member_count)
         return false;
@@ -125,7 +126,7 @@ static void begin_weights(const struct evidence_state *state, const struct follo
     for (uint32_t k = 0; k < state->followed_count; k++) {
         const struct followed *other = state->followed[k];
         const struct followed_tier *o = evidence_tier(other, t->route->name, t->tier);
-        if (!o || !same_members(f->artifact, tier, other->artifact, &o->route->tiers[o->tier]))
+        if (!o || !evidence_same_members(f->artifact, tier, other->artifact, &o->route->tiers[o->tier]))
             continue;
         memcpy(t->weights_ppm, o->weights_ppm, tier->member_count * sizeof *t->weights_ppm);
         return;

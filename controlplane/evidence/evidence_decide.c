@@ -103,14 +103,6 @@ void evidence_price_of(const struct evidence_state *state, const struct model *m
     *ret_stale = false;
 }
 
-static bool same_price(const struct price *a, const struct price *b)
-{
-    return a->known == b->known && a->input == b->input && a->output == b->output && a->cache_read == b->cache_read &&
-           a->cache_write == b->cache_write && a->reasoning == b->reasoning && a->request == b->request &&
-           a->long_above == b->long_above && a->long_input == b->long_input && a->long_output == b->long_output &&
-           a->long_cache_read == b->long_cache_read;
-}
-
 /* Prices travel by the model's name, for all live artifacts. They may map one name to different entries of the book
  * (`is:` was changed): then no price travels, rather than one that is wrong for an arm. */
 static void offer_price(struct followed_model *m, const struct price *price, enum price_source source, bool stale,
@@ -122,7 +114,7 @@ static void offer_price(struct followed_model *m, const struct price *price, enu
         m->price_stale = stale;
         return;
     }
-    m->price_disputed |= m->price_source != source || (source && !same_price(&m->price, price));
+    m->price_disputed |= m->price_source != source || (source && !prices_equal(&m->price, price));
 }
 
 static bool same_member(const struct weights_member *a, const struct weights_member *b)
@@ -154,7 +146,7 @@ static void learn_model(struct evidence_state *state, const struct model *model,
         offer_price(m, &price, source, stale, !*priced);
         *priced = true;
     }
-    facts->stirs = !same_price(&facts->price, &price) || !same_member(&facts->member, &member);
+    facts->stirs = !prices_equal(&facts->price, &price) || !same_member(&facts->member, &member);
     facts->price = price;
     facts->member = member;
 }

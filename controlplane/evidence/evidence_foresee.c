@@ -50,13 +50,12 @@ static enum err foresee_tier(const struct evidence_state *state, struct arena *a
 
 static bool same_tier(const struct artifact *a, const struct tier *x, const struct artifact *b, const struct tier *y)
 {
-    bool same = x->prefer == y->prefer && x->member_count == y->member_count &&
+    bool same = x->prefer == y->prefer && evidence_same_members(a, x, b, y) &&
                 memcmp(&x->objectives, &y->objectives, sizeof(x->objectives)) == 0 &&
                 x->within.ttft_p95_ms == y->within.ttft_p95_ms && x->within.errors_ppm == y->within.errors_ppm &&
                 x->within.cost_nano_max == y->within.cost_nano_max;
     for (uint32_t i = 0; same && i < x->member_count; i++)
-        same = x->members[i].weight_ppm == y->members[i].weight_ppm &&
-               span_eq(a->models[x->members[i].model].name, b->models[y->members[i].model].name);
+        same = x->members[i].weight_ppm == y->members[i].weight_ppm;
     return same;
 }
 

@@ -106,6 +106,9 @@ bool evidence_probe_fresh(const struct provider *provider, const struct probe_st
 const struct health_verdict *evidence_verdict(const struct evidence_state *state, const struct followed_model *m);
 /* NULL: that tier is not scored, or not there. */
 struct followed_tier *evidence_tier(const struct followed *f, struct span route, uint32_t tier);
+/* Whether tiers of two artifacts have the same models in the same order; their weights may differ. */
+bool evidence_same_members(const struct artifact *a, const struct tier *x, const struct artifact *b,
+                           const struct tier *y);
 /* evidence_events.c: tell, where something did change */
 void evidence_tell_health(const struct evidence_state *state, const struct followed_model *m,
                           const struct health_verdict *before, const struct health_verdict *after, int64_t now_ms);

@@ -121,7 +121,7 @@ enum err prices_rows_add(struct prices *prices, const struct span *names, uint32
 
 /* ---- what the rows come to ---- */
 
-static bool same_price(const struct price *a, const struct price *b)
+bool prices_equal(const struct price *a, const struct price *b)
 {
     return a->known == b->known && a->input == b->input && a->output == b->output && a->cache_read == b->cache_read &&
            a->cache_write == b->cache_write && a->reasoning == b->reasoning && a->request == b->request &&
@@ -133,7 +133,7 @@ static bool same_value(const struct prices_value *a, const struct prices_value *
 {
     if (!a->there || !b->there)
         return a->there == b->there;
-    return same_price(&a->price, &b->price) && a->context_tokens == b->context_tokens &&
+    return prices_equal(&a->price, &b->price) && a->context_tokens == b->context_tokens &&
            a->output_tokens_max == b->output_tokens_max && a->capabilities == b->capabilities &&
            a->capabilities_known == b->capabilities_known && strcmp(a->deprecated_on, b->deprecated_on) == 0;
 }
@@ -161,7 +161,7 @@ static bool settle_row(struct prices_row *row)
         row->source = PRICE_SOURCE_BOOK;
         row->entry.price = row->shipped.price;
     }
-    return source_before != row->source || !same_price(&before, &row->entry.price);
+    return source_before != row->source || !prices_equal(&before, &row->entry.price);
 }
 
 void prices_settle(struct prices *prices)

@@ -43,6 +43,8 @@ const char *prices_hold_text(enum prices_hold hold); /* for people */
 
 struct prices;
 
+bool prices_equal(const struct price *a, const struct price *b);
+
 MUST_CHECK enum err prices_new(struct prices **ret);
 void prices_free(struct prices *prices);
 
