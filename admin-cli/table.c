@@ -339,7 +339,8 @@ const struct cli_command cli_commands[] = {
       .changes = true,
       .run = run_rollback,
       .brief = "end a rollout, or return to the version that last held 100%, or to a named one",
-      .more = "Experiments and shadows end with it. One small write: nothing is compiled again. Keys, teams and "
+      .more = "Experiments and shadows end with it, or alone where no version held 100% before. One small write: "
+              "nothing is compiled again. Keys, teams and "
               "overrides stay as they are: a rollback restores no revoked key." },
     { .path = "rollout status",
       .arguments = "",

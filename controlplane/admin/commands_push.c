@@ -355,26 +355,27 @@ static enum admin_status end_sides(struct command_call *call, struct apply *a)
     const enum err err = apply_head(a, live, "rollback: the live version alone");
     if (err)
         return command_fail_err(call, "rolling back", err);
-    command_fail(call, ADMIN_OK, "v%u holds 100%% alone%s", live, ended);
+    command_fail(call, ADMIN_OK, "everybody is on v%u, which holds 100%%%s", live, ended);
     return ADMIN_OK;
 }
 
-static enum admin_status choose_target(struct command_call *call, uint32_t live, uint32_t *wanted)
+/* What no version was named for: the last that held 100% before, or the live one where that only ends what runs beside
+ * it. */
+static enum admin_status choose_target(struct command_call *call, const struct apply *a, uint32_t *wanted)
 {
     struct version_record *all;
     uint32_t count;
-    if (*wanted)
-        return ADMIN_OK;
+    const uint32_t live = apply_stable(a);
     const enum err err = versions_list(call->service->versions, call->arena, &all, &count);
     if (err)
         return command_fail_err(call, "reading the versions", err);
     const struct version_record *last = last_full(all, count, live);
-    if (!last)
+    if (!last && !state_experimenting(&a->state) && !state_shadowing(&a->state))
         return command_fail(call, ADMIN_NOT_FOUND,
                             "v%u is live and no other version ever held 100%% without being rolled back; name one: "
                             "`fairlead rollback VERSION`",
                             live);
-    *wanted = last->version;
+    *wanted = last ? last->version : live;
     return ADMIN_OK;
 }
 
@@ -392,6 +393,10 @@ enum admin_status command_rollback(struct command_call *call)
     if (!live)
         return command_fail(call, ADMIN_NOT_FOUND, "nothing is live, so there is nothing to roll back");
     const uint32_t from = rolling ? a.state.rollout->to : live;
+    if (!rolling && wanted == 0)
+        status = choose_target(call, &a, &wanted);
+    if (status != ADMIN_OK)
+        return status;
     call->republish = true;
     if (rolling && (wanted == 0 || wanted == live)) {
         wanted = live;
@@ -402,9 +407,7 @@ enum admin_status command_rollback(struct command_call *call)
         call->republish = false;
         command_fail(call, ADMIN_OK, "nothing to do: v%u is live", live);
     } else {
-        status = choose_target(call, live, &wanted);
-        if (status == ADMIN_OK)
-            status = return_to(call, &a, wanted);
+        status = return_to(call, &a, wanted);
     }
     if (status != ADMIN_OK)
         return status;

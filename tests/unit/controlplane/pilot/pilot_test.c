@@ -498,6 +498,19 @@ static void an_experiment_runs_beside_a_rollout(void **state)
     assert_true(span_find(reply->result, SPAN("\"phase\":\"stopped\"")) != SIZE_MAX);
 }
 
+/* With no version to return to, a rollback ends what runs beside the live one. */
+static void a_rollback_ends_an_experiment_alone(void **state)
+{
+    (void)state;
+    assert_int_equal(ASK("policy.push", "bundle", policy(1)), ADMIN_OK);
+    assert_int_equal(ASK("policy.push", "bundle", policy(2), "store", "1"), ADMIN_OK);
+    assert_int_equal(ASK("experiment.start", "arms", "1=50,2=50", "unit", "request"), ADMIN_OK);
+    assert_int_equal(ASK("rollback"), ADMIN_OK);
+    says("everybody is on v1, which holds 100%; ended experiment-1");
+    assert_int_equal(live_head()->arm_count, 1);
+    assert_int_equal(ASK("rollback"), ADMIN_NOT_FOUND);
+}
+
 static void experiments_count_their_arms(void **state)
 {
     (void)state;
@@ -659,6 +672,7 @@ int main(void)
         TEST(one_thing_at_a_time),
         TEST(too_few_keys_are_refused),
         TEST(an_experiment_runs_beside_a_rollout),
+        TEST(a_rollback_ends_an_experiment_alone),
         TEST(experiments_count_their_arms),
         TEST(a_shadow_ends_with_its_budget),
         TEST(a_shadow_ends_when_nothing_fits_any_more),
