@@ -57,6 +57,17 @@ static void print_needed(const struct json_index *ix, uint32_t rollout)
                (unsigned long long)never, never == 1 ? "" : "s");
 }
 
+/* A rollout that ended says what it left; a rollback or push since then may have made it untrue. */
+static void print_since(const struct json_index *ix, uint32_t rollout)
+{
+    const uint32_t phase = json_get(ix, rollout, SPAN("phase"));
+    const bool done = phase != JSON_NONE && json_string_eq(ix, phase, SPAN("done"));
+    const uint64_t live = render_u64(ix, 0, "live"), left = render_u64(ix, rollout, done ? "to" : "from");
+    if (live && live != left && !has_text(ix, rollout, "now"))
+        printf("since then  v%llu became live: it holds 100%% now, not v%llu\n", (unsigned long long)live,
+               (unsigned long long)left);
+}
+
 static void print_rollout(const struct cli *cli, const struct json_index *ix, uint32_t r)
 {
     static const struct column guards[] = {
@@ -84,6 +95,7 @@ static void print_rollout(const struct cli *cli, const struct json_index *ix, ui
            number(ix, r, "share") * 100, cell(cli, ix, r, "unit", COLUMN_TEXT),
            (unsigned long long)render_u64(ix, r, "step"), json_count(ix, render_path(ix, r, "plan.steps")),
            cell(cli, ix, r, "started_at_ms", COLUMN_AGE), cell(cli, ix, r, "by", COLUMN_TEXT));
+    print_since(ix, r);
     if (has_text(ix, r, "now")) {
         printf("now         %s\n", cell(cli, ix, r, "now", COLUMN_TEXT));
         printf("next        %s\n", cell(cli, ix, r, "next", COLUMN_TEXT));

@@ -14,7 +14,12 @@ enum admin_status command_rollout_status(struct command_call *call)
     struct json_writer *w = call->result;
     struct pilot *pilot = call->service->pilot;
     const struct rollout *r = pilot_state(pilot)->rollout;
+    struct head *head;
+    const enum err err = command_head(call, &head);
+    if (err)
+        return command_fail_err(call, "reading the head", err);
     json_object_open(w);
+    json_member_u64(w, "live", candidate_live(head)); /* of a rollout that ended, it may be another since */
     json_key(w, SPAN("lock"));
     pilot_json_lock(pilot, w);
     json_key(w, SPAN("rollout"));

@@ -232,5 +232,8 @@ test('the rollout as the CLI shows it, and a lock', async (t) => {
   assert.equal((await cli('rollout', 'status', '--watch')).code, 4);
   assert.match((await cli('rollout', 'history')).stdout, /rollback +ended rollout-1/);
   assert.equal((await cli('unlock', '--yes')).code, 0);
+  assert.doesNotMatch((await cli('rollout', 'status')).stdout, /^since then/m);
+  await push(house, policy(fakes, 'b/one'), { again: true, now: true });
+  assert.match((await cli('rollout', 'status')).stdout, /^since then +v2 became live: it holds 100% now, not v1$/m);
   await house.asker.stop();
 });
