@@ -331,6 +331,27 @@ static int prepare(struct cli *cli)
     return cli->address ? EXIT_GOOD : cli_fail(cli, EXIT_FAILED, "out of memory");
 }
 
+/* `--hold 20`: a number after an option that may have a duration was meant as one. */
+static const char *unit_missing(struct cli *cli, const char *extra)
+{
+    for (unsigned i = 0; i < cli->given.given_count; i++) {
+        const struct opts_given *given = &cli->given.given[i];
+        uint64_t number;
+        if (given->opt->kind == OPT_TIME && !given->value && span_to_u64(span_cstr(extra), &number) == OK)
+            return arena_printf(&cli->arena, " (a duration has a unit: --%s %.20ss, %.20sm)", given->opt->name, extra,
+                                extra);
+    }
+    return "";
+}
+
+static int too_many(struct cli *cli, const char *extra)
+{
+    const char *hint = unit_missing(cli, extra);
+    return cli_fail(cli, EXIT_USAGE,
+                    "'%.100s' is one argument too many%s\nusage: fairlead %s %s\nTry 'fairlead %s --help'.", extra,
+                    hint ? hint : "", cli->command->path, cli->command->arguments, cli->command->path);
+}
+
 static int run(struct cli *cli, int argc, char *const *argv)
 {
     struct opt options[OPTIONS_MAX];
@@ -352,10 +373,7 @@ static int run(struct cli *cli, int argc, char *const *argv)
     if (args > cli->command->args_most && words == 1 && group_count(cli->command->path) > 1)
         return unknown_command(cli->given.args[0], cli->given.args[1], false);
     if (args > cli->command->args_most)
-        return cli_fail(cli, EXIT_USAGE,
-                        "'%.100s' is one argument too many\nusage: fairlead %s %s\nTry 'fairlead %s --help'.",
-                        cli->given.args[words + cli->command->args_most], cli->command->path, cli->command->arguments,
-                        cli->command->path);
+        return too_many(cli, cli->given.args[words + cli->command->args_most]);
     if (args < cli->command->args_least)
         return cli_fail(cli, EXIT_USAGE, "usage: fairlead %s %s\nTry 'fairlead %s --help'.", cli->command->path,
                         cli->command->arguments, cli->command->path);
