@@ -33,6 +33,13 @@ const struct override *evidence_withdrawn(const struct evidence_state *state, co
     return o ? o : evidence_override(state, OVERRIDE_BLOCK, m->provider->name, now_ms);
 }
 
+const char *evidence_excluded(const struct evidence_state *state, const struct followed *f,
+                              const struct tier_member *member, const struct weights_outcome *outcome)
+{
+    const struct followed_model *m = &state->models[f->facts[member->model].model];
+    return outcome->excluded == WEIGHTS_DOWN && m->withdrawn ? m->withdrawn : weights_exclusion_name(outcome->excluded);
+}
+
 /* ---- health ---- */
 
 bool evidence_probe_fresh(const struct provider *provider, const struct probe_state *probe, int64_t now_ms)
@@ -161,7 +168,8 @@ static enum err learn_facts(struct evidence_state *state, struct arena *arena, i
         struct followed_model *m = &state->models[i];
         m->view = (struct telemetry_view){ .remaining_ppm = 1000001 };
         (void)telemetry_view(state->telemetry, m->model->name, now_ms, &m->view);
-        m->withdrawn = evidence_withdrawn(state, m, now_ms) != NULL;
+        const struct override *o = evidence_withdrawn(state, m, now_ms);
+        m->withdrawn = !o ? NULL : o->kind == OVERRIDE_BLOCK ? "blocked" : "drained";
         m->price_source = PRICE_SOURCE_NONE;
         m->price_disputed = false;
     }

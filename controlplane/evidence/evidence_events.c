@@ -32,7 +32,8 @@ static uint32_t moved(const struct followed_tier *t, uint32_t i)
 }
 
 /* "a/one 57% -> 45%, a/two (errors) 43% -> 55%": the members that moved most. */
-static void weights_text(const struct followed *f, const struct followed_tier *t, char *out, size_t bytes)
+static void weights_text(const struct evidence_state *state, const struct followed *f, const struct followed_tier *t,
+                         char *out, size_t bytes)
 {
     const struct tier *tier = &t->route->tiers[t->tier];
     bool told[TIER_MEMBERS_MAX] = { false };
@@ -46,7 +47,7 @@ static void weights_text(const struct followed *f, const struct followed_tier *t
         if (most == TIER_MEMBERS_MAX)
             return;
         told[most] = true;
-        const char *excluded = weights_exclusion_name(t->last[most].excluded);
+        const char *excluded = evidence_excluded(state, f, &tier->members[most], &t->last[most]);
         const int put = snprintf(out + len, bytes - len, "%s" SPAN_FMT "%s%s%s %.0f%% -> %.0f%%", n ? ", " : "",
                                  SPAN_ARG(f->artifact->models[tier->members[most].model].name), *excluded ? " (" : "",
                                  excluded, *excluded ? ")" : "", t->told_ppm[most] / 1e4, t->weights_ppm[most] / 1e4);
@@ -65,7 +66,7 @@ void evidence_tell_weights(const struct evidence_state *state, const struct foll
     if (!state->sink || most < WEIGHT_MOVE_PPM)
         return;
     snprintf(where, sizeof(where), SPAN_FMT " tier %u", SPAN_ARG(t->route->name), t->tier + 1);
-    weights_text(f, t, what, sizeof(what));
+    weights_text(state, f, t, what, sizeof(what));
     event_tell(state->sink, now_ms,
                &(struct event){ .kind = "weights", .where = span_cstr(where), .what = span_cstr(what) });
     memcpy(t->told_ppm, t->weights_ppm, members * sizeof *t->told_ppm);

@@ -43,8 +43,8 @@ struct followed_model {
     const struct provider *provider;
     /* As of the last decision: looked up once, used by every tier. */
     struct telemetry_view view; /* zero but for remaining_ppm: nothing known */
-    bool withdrawn;
-    struct price price; /* to publish */
+    const char *withdrawn;      /* "drained", "blocked"; NULL: neither */
+    struct price price;         /* to publish */
     enum price_source price_source;
     bool price_stale;
     bool price_disputed; /* live artifacts map this name to different prices: each goes on with its own */
@@ -109,6 +109,10 @@ struct followed_tier *evidence_tier(const struct followed *f, struct span route,
 /* Whether tiers of two artifacts have the same models in the same order; their weights may differ. */
 bool evidence_same_members(const struct artifact *a, const struct tier *x, const struct artifact *b,
                            const struct tier *y);
+/* Why a member of a scored tier is out, of the last decision: as weights_exclusion_name, or "drained" or "blocked" where
+ * that is why it counts as down. "": it is in. */
+const char *evidence_excluded(const struct evidence_state *state, const struct followed *f,
+                              const struct tier_member *member, const struct weights_outcome *outcome);
 /* evidence_events.c: tell, where something did change */
 void evidence_tell_health(const struct evidence_state *state, const struct followed_model *m,
                           const struct health_verdict *before, const struct health_verdict *after, int64_t now_ms);

@@ -169,16 +169,16 @@ static const char *prefer_name(enum prefer prefer)
     return names[prefer];
 }
 
-static void put_member(const struct artifact *a, const struct tier_member *member, uint32_t current,
-                       const struct weights_outcome *o, struct json_writer *w)
+static void put_member(const struct evidence_state *state, const struct followed *f, const struct tier_member *member,
+                       uint32_t current, const struct weights_outcome *o, struct json_writer *w)
 {
     json_object_open(w);
-    json_member_string(w, "model", a->models[member->model].name);
+    json_member_string(w, "model", f->artifact->models[member->model].name);
     json_member_u64(w, "policy_ppm", member->weight_ppm);
     json_member_u64(w, "weight_ppm", current);
     if (o) {
         json_member_u64(w, "target_ppm", o->target_ppm);
-        json_member_cstr(w, "excluded", weights_exclusion_name(o->excluded));
+        json_member_cstr(w, "excluded", evidence_excluded(state, f, member, o));
         put_double(w, "score", o->score);
         json_key(w, SPAN("terms"));
         json_object_open(w);
@@ -190,8 +190,8 @@ static void put_member(const struct artifact *a, const struct tier_member *membe
 }
 
 /* t: what we follow of it; NULL for hand-set weights. */
-static void put_tier(const struct followed *f, const struct route *route, uint32_t index, const struct followed_tier *t,
-                     struct json_writer *w)
+static void put_tier(const struct evidence_state *state, const struct followed *f, const struct route *route,
+                     uint32_t index, const struct followed_tier *t, struct json_writer *w)
 {
     const struct tier *tier = &route->tiers[index];
     json_object_open(w);
@@ -203,7 +203,7 @@ static void put_tier(const struct followed *f, const struct route *route, uint32
     json_key(w, SPAN("members"));
     json_array_open(w);
     for (uint32_t i = 0; i < tier->member_count; i++)
-        put_member(f->artifact, &tier->members[i], t ? t->weights_ppm[i] : tier->members[i].weight_ppm,
+        put_member(state, f, &tier->members[i], t ? t->weights_ppm[i] : tier->members[i].weight_ppm,
                    t ? &t->last[i] : NULL, w);
     json_array_close(w);
     json_object_close(w);
@@ -219,7 +219,7 @@ void evidence_json_weights(const struct evidence_state *state, struct json_write
         for (uint32_t r = 0; r < a->route_count; r++) {
             for (uint32_t t = 0; t < a->routes[r].tier_count; t++) {
                 bool scored = a->routes[r].tiers[t].prefer != PREFER_WEIGHTS;
-                put_tier(f, &a->routes[r], t, scored ? &f->tiers[next++] : NULL, w);
+                put_tier(state, f, &a->routes[r], t, scored ? &f->tiers[next++] : NULL, w);
             }
         }
     }

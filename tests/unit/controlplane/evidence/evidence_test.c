@@ -412,9 +412,23 @@ static void prices_held_back_are_told(void **state)
     evidence_tell(evidence, NULL);
 }
 
+static void assert_weights_say(const char *what)
+{
+    struct buf text = BUF_INIT(1u << 20);
+    struct json_writer w;
+    json_writer_init(&w, &text);
+    evidence_json_weights(evidence, &w);
+    assert_int_equal(json_writer_end(&w), OK);
+    assert_true(span_find(buf_span(&text), span_cstr(what)) != SIZE_MAX);
+    buf_release(&text);
+}
+
 static void overrides_and_resets(void **state)
 {
     (void)state;
+    struct heard heard = { .count = 0 };
+    const struct event_sink sink = { .happened = heard_take, .user = &heard };
+    evidence_tell(evidence, &sink);
     struct override freeze = { .kind = OVERRIDE_FREEZE,
                                .target = SPAN("chat"),
                                .reason = SPAN("r"),
@@ -430,6 +444,12 @@ static void overrides_and_resets(void **state)
     assert_true(evidence_significant(evidence));
     e = decide(T0);
     assert_int_equal(e->weights[0].weights_ppm[0], 0);
+    assert_weights_say("\"excluded\":\"drained\"");
+    assert_non_null(strstr(heard.text, " (drained) "));
+    drain.kind = OVERRIDE_BLOCK;
+    assert_int_equal(follow(&drain, 1), OK);
+    (void)decide(T0);
+    assert_weights_say("\"excluded\":\"blocked\"");
     assert_int_equal(follow(&freeze, 1), OK); /* the drain is gone, but what is frozen stays as it is */
     e = decide(T0);
     assert_true(e->weights[0].frozen);
