@@ -212,6 +212,8 @@ static int play(struct replay *r)
     if (r->trace.count == 0)
         return cli_fail(r->cli, EXIT_NOT_FOUND, "there is no request in it that can be sent (%zu lines were left out)",
                         r->trace.skipped);
+    if (!r->options.key)
+        fprintf(stderr, "fairlead: no key (--key KEY or $FAIRLEAD_KEY): what asks for one refuses every request\n");
     r->options.progress = progress;
     r->options.user = r;
     (void)signal(SIGINT, on_interrupt);
