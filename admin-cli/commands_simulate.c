@@ -119,6 +119,16 @@ static int since_arg(struct cli *cli, struct call *call)
     return EXIT_GOOD;
 }
 
+static int limit_arg(struct cli *cli, struct call *call)
+{
+    const char *text = opts_text(&cli->given, "limit", NULL);
+    uint64_t limit;
+    if (text && (span_to_u64(span_cstr(text), &limit) != OK || limit == 0))
+        return cli_fail(cli, EXIT_USAGE, "--limit: '%s' is no number of requests", text);
+    call_arg_cstr(call, "limit", text);
+    return EXIT_GOOD;
+}
+
 int run_simulate(struct cli *cli)
 {
     struct call call = { .command = "simulate.start" };
@@ -127,7 +137,8 @@ int run_simulate(struct cli *cli)
     const char *what = cli_arg(cli, 0);
     const bool version = !file_exists(what) && strspn(what, "v0123456789") == strlen(what);
     int code = since_arg(cli, &call);
-    call_option(cli, &call, "limit");
+    if (code == EXIT_GOOD)
+        code = limit_arg(cli, &call);
     if (code == EXIT_GOOD && version)
         call_arg_cstr(&call, "version", what);
     else if (code == EXIT_GOOD)

@@ -178,7 +178,7 @@ enum admin_status command_simulate_start(struct command_call *call)
     uint32_t version = 0;
     const uint64_t since = number_arg(call, "since_ms", 0), limit = number_arg(call, "limit", LIMIT_DEFAULT);
     const uint64_t timeout = number_arg(call, "timeout_ms", TIMEOUT_MS_DEFAULT);
-    if (since > INT64_MAX || limit == UINT64_MAX || timeout == 0 || timeout > TIMEOUT_MS_MAX)
+    if (since > INT64_MAX || limit == 0 || limit == UINT64_MAX || timeout == 0 || timeout > TIMEOUT_MS_MAX)
         return command_fail(call, ADMIN_INVALID, "since_ms, limit or timeout_ms is no number that can be used");
     if (!call->service->simulations || !call->service->records)
         return command_fail(call, ADMIN_UNAVAILABLE, "simulations cannot run here; the log of the start says why");

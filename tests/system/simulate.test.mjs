@@ -157,6 +157,15 @@ describe('simulate', () => {
     assert.equal(records.at(-1).features.max_output, 109);
     assert.equal(records.at(-1).features.input_tokens, 396);
     assert.equal((await house.cli(['replay', trace])).code, 2); // no --to
+    const keyless = await house.cli(['replay', trace, '--to', house.api, '--limit', '1']);
+    assert.equal(keyless.code, 7);
+    assert.match(keyless.stderr, /^fairlead: no key \(--key KEY or \$FAIRLEAD_KEY\)/);
+  });
+
+  test('a limit of nothing is refused', async () => {
+    const { code, stderr } = await house.cli(['simulate', '1', '--limit', '0']);
+    assert.equal(code, 2);
+    assert.match(stderr, /--limit: '0' is no number of requests/);
   });
 
   test('Ctrl-C ends a replay with its summary', async () => {
