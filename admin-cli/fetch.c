@@ -26,6 +26,15 @@ static enum err split(const char *address, char *host, size_t room, const char *
     return len > 0 && (size_t)len < room && **ret_port ? OK : ERR_INVALID;
 }
 
+bool fetch_is_address(const char *address)
+{
+    char host[256];
+    const char *port;
+    uint64_t number;
+    return split(address, host, sizeof(host), &port) == OK && span_to_u64(span_cstr(port), &number) == OK &&
+           number > 0 && number <= UINT16_MAX;
+}
+
 static enum err wait_for(int fd, short events, uint64_t deadline_ms)
 {
     for (;;) {

@@ -240,11 +240,11 @@ static int once(struct top *top)
         render_json(buf_span(&out));
     else if (!err)
         fwrite(out.data + out.start, 1, out.len, stdout);
-    const bool asked = !err && (view.sample->nodes > 0 || view.status);
+    const bool answered = !err && view.sample->nodes > 0;
     buf_release(&out);
     if (err)
         return cli_fail(top->cli, EXIT_FAILED, "out of memory");
-    return asked ? EXIT_GOOD : EXIT_UNREACHABLE;
+    return answered ? EXIT_GOOD : EXIT_UNREACHABLE;
 }
 
 /* ---- live ---- */
@@ -348,6 +348,8 @@ int run_top(struct cli *cli)
             continue;
         if (top->node_count == NODES_MAX_ASK)
             return cli_fail(cli, EXIT_USAGE, "at most %u nodes", NODES_MAX_ASK);
+        if (!fetch_is_address(cli->given.given[i].value))
+            return cli_fail(cli, EXIT_USAGE, "--node: '%.100s' is no HOST:PORT", cli->given.given[i].value);
         top->nodes[top->node_count++] = cli->given.given[i].value;
     }
     if (cli->timeout_ms > ADMIN_MS && !opts_text(&cli->given, "timeout", NULL))

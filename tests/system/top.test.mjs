@@ -60,6 +60,7 @@ describe('top', () => {
     const { stdout } = await house.cli(['top', '--node', address, '--node', address, '--node', '127.0.0.1:1', '--every', '200ms']);
     assert.match(stdout, /2 of 3 nodes/);
     assert.match(stdout, /no figures from 127\.0\.0\.1:1 \(refused\)/);
+    assert.equal((await house.cli(['top', '--once', '--node', '127.0.0.1:1', '--every', '200ms'])).code, 6);
     const nowhere = await run('fairlead', ['top', '--home', temporaryDirectory('fl-'), '--every', '200ms']);
     assert.equal(nowhere.code, 6);
     assert.match(nowhere.stdout, /--node HOST:PORT/);

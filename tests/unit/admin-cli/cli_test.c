@@ -58,6 +58,8 @@ static void words(UNUSED void **state)
     check("nodes frobnicate", EXIT_USAGE, NULL, "unknown command 'nodes frobnicate'\n  fairlead nodes");
     check("audit one", EXIT_USAGE, NULL, "'one' is one argument too many\nusage: fairlead audit");
     check("prices set a/b 3", EXIT_USAGE, NULL, "'3' is one argument too many\nusage: fairlead prices set NAME");
+    check(NOWHERE "top --once --node nope", EXIT_USAGE, NULL, "--node: 'nope' is no HOST:PORT");
+    check(NOWHERE "top --once --node nope:http", EXIT_USAGE, NULL, "--node: 'nope:http' is no HOST:PORT");
     check("policy push f --hold 20", EXIT_USAGE, NULL,
           "'20' is one argument too many (a duration has a unit: --hold 20s, 20m)\nusage: fairlead policy push FILE");
 }
