@@ -66,10 +66,16 @@ static enum admin_status metrics_arg(struct command_call *call, struct state_exp
 {
     struct rollout_plan plan = { 0 };
     struct span rest = command_arg(call, "metrics", SPAN("errors,ttft,cost")), text;
-    const char *why = "there are too many metrics";
+    const char *why; /* speaks of guards, which these are not */
     while (span_split(&rest, ',', &text)) {
-        if (rollout_guard_text(&plan, span_trim(text), &why) != OK)
-            return command_fail(call, ADMIN_INVALID, "'" SPAN_FMT "': %s", SPAN_ARG(span_head(text, 100)), why);
+        const enum err err = rollout_guard_text(&plan, span_trim(text), &why);
+        if (err == ERR_TOO_MANY)
+            return command_fail(call, ADMIN_INVALID, "there are too many metrics: at most %u", EXPERIMENT_GUARDS_MAX);
+        if (err)
+            return command_fail(call, ADMIN_INVALID,
+                                "'" SPAN_FMT "' is no metric: errors, ttft, speed, cost, refusals, cancels, fallbacks, "
+                                "feedback or feedback:NAME, alone or with the change that matters, such as errors=1%%",
+                                SPAN_ARG(span_head(text, 100)));
     }
     if (plan.guard_count == 0)
         return command_fail(call, ADMIN_INVALID, "name what to measure: --metric cost,ttft,errors");
@@ -195,9 +201,14 @@ static enum admin_status shadow_args(struct command_call *call, struct apply *a,
     if (status != ADMIN_OK)
         return status;
     if (!span_ends(share, SPAN("%")) || units_parse_share(share, &s->share_ppm) != OK || s->share_ppm == 0)
-        return command_fail(call, ADMIN_INVALID, "say which share of requests is sent twice: --share 5%%");
+        return command_fail(call, ADMIN_INVALID,
+                            "--share: '" SPAN_FMT "' is no share of requests to send twice, over 0%% and up to 100%%, "
+                            "such as 5%%",
+                            SPAN_ARG(span_head(share, 50)));
     if (units_parse_usd(budget, &s->budget_nano) != OK || s->budget_nano == 0 || s->budget_nano > SHADOW_ALLOWANCE_MAX)
-        return command_fail(call, ADMIN_INVALID, "say how many dollars it may spend: --budget 10");
+        return command_fail(call, ADMIN_INVALID,
+                            "--budget: '" SPAN_FMT "' is no number of dollars that it may spend, such as 10",
+                            SPAN_ARG(span_head(budget, 50)));
     s->tools = command_flag(call, "allow-tools");
     status = candidate_artifact(call, apply_stable(a), &artifact);
     return status == ADMIN_OK ? plan_routes_arg(call, artifact, &s->routes) : status;

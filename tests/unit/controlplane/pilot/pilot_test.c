@@ -519,6 +519,8 @@ static void experiments_count_their_arms(void **state)
     assert_int_equal(ASK("experiment.start", "arms", "2=50,1=60", "unit", "request"), ADMIN_INVALID);
     assert_int_equal(ASK("experiment.start", "arms", "2=60,1=30", "unit", "request"), ADMIN_INVALID);
     says("v2 is live and has what the others leave: say 2=70%");
+    assert_int_equal(ASK("experiment.start", "arms", "2=50,1=50", "unit", "request", "metrics", "foo"), ADMIN_INVALID);
+    says("'foo' is no metric: errors, ttft,");
     assert_int_equal(ASK("experiment.start", "arms", "2=50,1=50", "unit", "request", "metrics", "cost,errors"),
                      ADMIN_OK);
     const struct head *head = live_head();
@@ -542,6 +544,10 @@ static void a_shadow_ends_with_its_budget(void **state)
     for (unsigned i = 1; i <= 2; i++)
         assert_int_equal(ASK("policy.push", "bundle", policy(i)), ADMIN_OK);
     assert_int_equal(ASK("shadow.start", "version", "1", "share", "5", "budget", "1"), ADMIN_INVALID);
+    assert_int_equal(ASK("shadow.start", "version", "1", "share", "150%", "budget", "1"), ADMIN_INVALID);
+    says("--share: '150%' is no share");
+    assert_int_equal(ASK("shadow.start", "version", "1", "share", "5%", "budget", "much"), ADMIN_INVALID);
+    says("--budget: 'much' is no number of dollars");
     assert_int_equal(ASK("shadow.start", "version", "1", "share", "5%", "budget", "0.00001"), ADMIN_OK);
     const uint64_t g = generation();
     for (unsigned i = 0; i < 5; i++) {
