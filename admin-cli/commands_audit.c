@@ -31,7 +31,7 @@ static int read_page(struct reader *r, bool *ret_more)
     /* Asked for the newest, the first answer says where they begin; all must then be asked for at once. */
     const uint64_t lines = r->from && r->left > PAGE_LINES ? PAGE_LINES : r->left;
     arena_reset(&cli->arena);
-    call_arg_cstr(&call, "lines", arena_printf(&cli->arena, "%llu", (unsigned long long)lines));
+    call_arg_cstr(&call, "limit", arena_printf(&cli->arena, "%llu", (unsigned long long)lines));
     if (r->from)
         call_arg_cstr(&call, "from", arena_printf(&cli->arena, "%llu", (unsigned long long)r->from));
     if (r->since_ms)

@@ -189,7 +189,7 @@ int run_rollout_history(struct cli *cli)
                                              { "COMMAND", "entry.command", COLUMN_TEXT },
                                              { "WHAT", "entry", COLUMN_AUDIT } };
     struct call call = { .command = "rollout.history" };
-    call_option(cli, &call, "lines");
+    call_option(cli, &call, "limit");
     return call_list(cli, &call, columns, ARRAY_LEN(columns), "nothing was pushed yet");
 }
 

@@ -63,7 +63,7 @@ static const struct opt promote_options[] = {
     { "reason", 0, OPT_TEXT, "TEXT", "why; kept in the audit log" },
 };
 static const struct opt history_options[] = {
-    { "lines", 0, OPT_TEXT, "N", "how many of the newest (default: 50)" },
+    { "limit", 0, OPT_TEXT, "N", "how many of the newest (default: 50)" },
 };
 static const struct opt experiment_options[] = {
     { "arms", 0, OPT_TEXT, "LIST", "versions and their shares: 12=50,13=50; the first is the baseline" },

@@ -105,7 +105,7 @@ static enum err find_newest(struct search *s, uint64_t *ret_from)
     return err;
 }
 
-/* from: a sequence to begin with, as `next` of the page before; without it, the newest `lines`. user and command may be
+/* from: a sequence to begin with, as `next` of the page before; without it, the newest `limit`. user and command may be
  * patterns. {"entries":[...],"next":SEQ or null,"last":the log's newest}. */
 enum admin_status command_audit_list(struct command_call *call)
 {
@@ -114,8 +114,8 @@ enum admin_status command_audit_list(struct command_call *call)
                         .user = command_arg(call, "user", SPAN("")),
                         .command = command_arg(call, "command", SPAN("")) };
     uint64_t since_ms, from;
-    if (!number(call, "lines", LINES_DEFAULT, &s.limit) || s.limit == 0 || s.limit > LINES_MAX)
-        return command_fail(call, ADMIN_INVALID, "lines: a number from 1 to %u was expected", LINES_MAX);
+    if (!number(call, "limit", LINES_DEFAULT, &s.limit) || s.limit == 0 || s.limit > LINES_MAX)
+        return command_fail(call, ADMIN_INVALID, "limit: a number from 1 to %u was expected", LINES_MAX);
     if (!number(call, "from", 0, &from) || !number(call, "since_ms", 0, &since_ms) || since_ms > INT64_MAX)
         return command_fail(call, ADMIN_INVALID, "from and since_ms are numbers");
     s.since_ms = (int64_t)since_ms;

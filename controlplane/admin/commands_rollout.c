@@ -241,9 +241,9 @@ enum admin_status command_rollout_history(struct command_call *call)
 {
     uint64_t wanted = HISTORY_DEFAULT;
     struct versions *versions = call->service->versions;
-    const struct span lines = command_arg(call, "lines", SPAN(""));
-    if (!span_empty(lines) && (span_to_u64(lines, &wanted) != OK || wanted == 0 || wanted > HISTORY_MOST))
-        return command_fail(call, ADMIN_INVALID, "'lines' must be a number from 1 to %u", HISTORY_MOST);
+    const struct span limit = command_arg(call, "limit", SPAN(""));
+    if (!span_empty(limit) && (span_to_u64(limit, &wanted) != OK || wanted == 0 || wanted > HISTORY_MOST))
+        return command_fail(call, ADMIN_INVALID, "'limit' must be a number from 1 to %u", HISTORY_MOST);
     struct history h = { .call = call, .wanted = (uint32_t)wanted };
     h.seqs = ARENA_ARRAY(call->arena, wanted, uint64_t);
     enum err err = h.seqs ? versions_audit_each(versions, 1, note_seq, &h) : ERR_NOMEM;

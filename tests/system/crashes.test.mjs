@@ -274,7 +274,7 @@ test('kill -9 at random moments of 200 publishes: nothing acknowledged is lost, 
     await waitFor(async () => (await house.status()).committed.generation === generation, { what: `generation ${generation} on the node` });
   }
   assert.ok(kills > 30 && unanswered > 5, 'the kills fell into publishes');
-  const { entries: audit } = await house.asker.must('audit.list', { lines: 2000 });
+  const { entries: audit } = await house.asker.must('audit.list', { limit: 2000 });
   assert.equal(audit.filter(({ entry }) => entry.command === 'policy.push').length, 200);
   await house.asker.stop();
   assert.equal((await house.parts.node.stop()).code, 0);

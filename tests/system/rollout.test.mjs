@@ -21,7 +21,7 @@ routes:
 
 const push = (house, text, args = {}) => house.asker.must('policy.push', { bundle: bundleOf(`${heading}${text}\n`), ...args });
 const rolloutOf = async (house) => (await house.asker.must('rollout.status')).rollout;
-const historyOf = async (house) => (await house.asker.must('rollout.history', { lines: 1000 })).map(({ entry }) => entry);
+const historyOf = async (house) => (await house.asker.must('rollout.history', { limit: 1000 })).map(({ entry }) => entry);
 
 // Requests on connections of their own until stop(): {answered, failures, byVersion}.
 function load(house, key, count, more = {}) {

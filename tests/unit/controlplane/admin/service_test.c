@@ -489,11 +489,11 @@ static void who_it_was(void **state)
     assert_int_equal(ASK_AS(known, "block", "name", "openai", "reason", "x"), ADMIN_OK);
     assert_true(span_eq(live()->by, SPAN("ben")));
     assert_true(span_eq(live()->overrides[0].by, SPAN("ben")));
-    assert_int_equal(ASK("audit.list", "lines", "1"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "limit", "1"), ADMIN_OK);
     assert_true(
         result_has("\"user\":\"ben\",\"uid\":1234,\"claimed\":\"ann\",\"role\":\"admin\",\"command\":\"block\""));
     assert_int_equal(ASK("unblock", "name", "openai"), ADMIN_OK);
-    assert_int_equal(ASK("audit.list", "lines", "1"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "limit", "1"), ADMIN_OK);
     assert_true(result_has("\"user\":\"ann\",\"role\"")); /* nobody knows better */
 
     struct buf bytes = BUF_INIT(1u << 20);
@@ -540,19 +540,19 @@ static void audit_in_pages(void **state)
     }
     assert_int_equal(ASK("audit.list"), ADMIN_OK);
     assert_string_equal(page(), "1 2 3 4 5 6 7 next null last 7");
-    assert_int_equal(ASK("audit.list", "lines", "2"), ADMIN_OK); /* the newest */
+    assert_int_equal(ASK("audit.list", "limit", "2"), ADMIN_OK); /* the newest */
     assert_string_equal(page(), "6 7 next null last 7");
-    assert_int_equal(ASK("audit.list", "lines", "2", "from", "1"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "limit", "2", "from", "1"), ADMIN_OK);
     assert_string_equal(page(), "1 2 next 3 last 7");
-    assert_int_equal(ASK("audit.list", "lines", "9", "from", "3"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "limit", "9", "from", "3"), ADMIN_OK);
     assert_string_equal(page(), "3 4 5 6 7 next null last 7");
     assert_int_equal(ASK("audit.list", "from", "8"), ADMIN_OK);
     assert_string_equal(page(), "next null last 7");
     assert_int_equal(ASK("audit.list", "user", "ben"), ADMIN_OK);
     assert_string_equal(page(), "2 4 6 next null last 7");
-    assert_int_equal(ASK("audit.list", "user", "b*", "lines", "2"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "user", "b*", "limit", "2"), ADMIN_OK);
     assert_string_equal(page(), "4 6 next null last 7");
-    assert_int_equal(ASK("audit.list", "command", "unblock", "from", "4", "lines", "1"), ADMIN_OK);
+    assert_int_equal(ASK("audit.list", "command", "unblock", "from", "4", "limit", "1"), ADMIN_OK);
     assert_string_equal(page(), "5 next 7 last 7");
     assert_int_equal(ASK("audit.list", "command", "un*", "user", "ben"), ADMIN_OK);
     assert_string_equal(page(), "next null last 7");
@@ -561,8 +561,8 @@ static void audit_in_pages(void **state)
     assert_int_equal(ASK("block", "name", "openai", "reason", line), ADMIN_OK);
     assert_int_equal(ASK("audit.list", "since_ms", since), ADMIN_OK);
     assert_string_equal(page(), "8 next null last 8");
-    assert_int_equal(ASK("audit.list", "lines", "0"), ADMIN_INVALID);
-    assert_int_equal(ASK("audit.list", "lines", "100001"), ADMIN_INVALID);
+    assert_int_equal(ASK("audit.list", "limit", "0"), ADMIN_INVALID);
+    assert_int_equal(ASK("audit.list", "limit", "100001"), ADMIN_INVALID);
     assert_int_equal(ASK("audit.list", "from", "x"), ADMIN_INVALID);
 }
 
@@ -649,7 +649,7 @@ static void long_audit_lines(void **state)
     while (from) {
         struct json_index ix;
         assert_int_equal(
-            ASK("audit.list", "lines", "100", "from", arena_printf(&store->arena, "%llu", (unsigned long long)from)),
+            ASK("audit.list", "limit", "100", "from", arena_printf(&store->arena, "%llu", (unsigned long long)from)),
             ADMIN_OK);
         assert_true(reply->result.len < (3u << 19));
         assert_int_equal(json_index(&store->arena, reply->result, &json_limits_default, &ix, NULL), OK);
