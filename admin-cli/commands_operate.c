@@ -2,13 +2,33 @@
 
 #define NO_POLICY "no policy is live yet; `fairlead policy push FILE` makes one live"
 
-static int change_named(struct cli *cli, const char *command)
+static struct call named(struct cli *cli, const char *command)
 {
     struct call call = { .command = command };
     call_arg_cstr(&call, "name", cli_arg(cli, 0));
     call_option(cli, &call, "reason");
     call_arg_cstr(&call, "expires", opts_text(&cli->given, "for", NULL));
+    return call;
+}
+
+static int change_named(struct cli *cli, const char *command)
+{
+    struct call call = named(cli, command);
     return call_change(cli, &call);
+}
+
+/* Before people are asked whether they mean it: what would be refused anyway is, as by a misspelt name. */
+static int try_named(struct cli *cli, const char *command)
+{
+    struct call call = named(cli, command);
+    const struct admin_reply *reply;
+    struct json_index ix;
+    if (cli->yes || cli->dry_run)
+        return EXIT_GOOD;
+    cli->dry_run = true;
+    const int code = call_ask(cli, &call, &reply, &ix);
+    cli->dry_run = false;
+    return code;
 }
 
 /* ---- providers ---- */
@@ -57,6 +77,9 @@ int run_providers_list(struct cli *cli)
 
 int run_providers_drain(struct cli *cli)
 {
+    const int code = try_named(cli, "providers.drain");
+    if (code != EXIT_GOOD)
+        return code;
     if (!cli_confirm(cli, "Send no more requests to %s?", cli_arg(cli, 0)))
         return EXIT_REFUSED;
     return change_named(cli, "providers.drain");
@@ -71,6 +94,9 @@ int run_block(struct cli *cli)
 {
     if (!opts_text(&cli->given, "reason", NULL))
         return cli_fail(cli, EXIT_USAGE, "say why, for those who come after: --reason TEXT");
+    const int code = try_named(cli, "block");
+    if (code != EXIT_GOOD)
+        return code;
     if (!cli_confirm(cli, "Forbid %s to every request, whatever policy is live?", cli_arg(cli, 0)))
         return EXIT_REFUSED;
     return change_named(cli, "block");

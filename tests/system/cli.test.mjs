@@ -419,6 +419,9 @@ routes:
     await waitFor(async () => (await ask('providers', 'list')).providers.every((one) => one.health === 'up'), { timeoutMs: 20_000, what: 'probes' });
     await expect(cli(['providers', 'list']), code.good, [/^PROVIDER +PROBE +PROBED/m, /^a +up +\d+s +- +a\/m +up/m]);
     await expect(cli(['providers', 'drain', 'aa', '--yes']), code.notFound, /did you mean 'a'/);
+    await expect(cli(['providers', 'drain', 'aa'], { input: '' }), code.notFound, /did you mean 'a'/); // before it asks
+    await expect(cli(['block', 'nobody', '--reason', 'x'], { input: '' }), code.notFound, /no provider or provider\/model 'nobody'/);
+    await expect(cli(['block', 'a', '--reason', 'x'], { input: '' }), code.refused, /say --yes/);
     await expect(cli(['providers', 'drain', 'a', '--for', 'ever', '--yes']), code.refused, /--for: 'ever' is no duration/);
     await expect(cli(['providers', 'drain', 'a', '--reason', 'too slow', '--for', '2h', '--yes', '--wait']), code.good, /until it expires or is lifted/);
     const { key } = await house.createKey();

@@ -140,7 +140,8 @@ static void no_terminal_no_yes(UNUSED void **state)
     assert_non_null(freopen("/dev/null", "r", stdin));
     check(NOWHERE "rollback", EXIT_REFUSED, NULL, "say --yes");
     check(NOWHERE "keys revoke key_x", EXIT_REFUSED, NULL, "say --yes");
-    check(NOWHERE "providers drain x", EXIT_REFUSED, NULL, "say --yes");
+    check(NOWHERE "providers drain x", EXIT_UNREACHABLE, NULL,
+          "no control plane"); /* asked first whether there is an x */
     check(NOWHERE "restore /nonexistent/b", EXIT_REFUSED, NULL, "say --yes");
     check(NOWHERE "restore /nonexistent/b --dry-run", EXIT_GOOD, "nothing was changed", NULL);
     check(NOWHERE "rollback --yes", EXIT_UNREACHABLE, NULL, "no control plane");
