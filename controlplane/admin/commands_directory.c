@@ -394,8 +394,7 @@ enum admin_status command_keys_create(struct command_call *call)
     const enum err err = put_new_key(call, &key);
     if (err)
         return fail_new_key(call, err);
-    command_fail(call, ADMIN_OK, "key " SPAN_FMT " for team " SPAN_FMT "; it is shown this once", SPAN_ARG(key.id),
-                 SPAN_ARG(key.team));
+    command_fail(call, ADMIN_OK, "key " SPAN_FMT " for team " SPAN_FMT, SPAN_ARG(key.id), SPAN_ARG(key.team));
     return ADMIN_OK;
 }
 
@@ -478,9 +477,7 @@ enum admin_status command_keys_rotate(struct command_call *call)
         err = put_new_key(call, &fresh);
     if (err)
         return fail_new_key(call, err);
-    command_fail(call, ADMIN_OK,
-                 "key " SPAN_FMT " replaces " SPAN_FMT ", which works for another " SPAN_FMT
-                 "; the new one is shown this once",
+    command_fail(call, ADMIN_OK, "key " SPAN_FMT " replaces " SPAN_FMT ", which works for another " SPAN_FMT,
                  SPAN_ARG(fresh.id), SPAN_ARG(old->id), SPAN_ARG(overlap));
     return ADMIN_OK;
 }

@@ -48,8 +48,10 @@ enum admin_status command_policy_check(struct command_call *call)
     json_member_u64(call->result, "routes", c.artifact->route_count);
     candidate_put_diagnostics(call, &c);
     json_object_close(call->result);
-    command_fail(call, ADMIN_OK, "good: %u providers, %u models, %u routes%s", c.artifact->provider_count,
-                 c.artifact->model_count, c.artifact->route_count, c.diags.warnings ? "; see the warnings" : "");
+    command_fail(call, ADMIN_OK, "good: %u provider%s, %u model%s, %u route%s%s", c.artifact->provider_count,
+                 command_plural(c.artifact->provider_count), c.artifact->model_count,
+                 command_plural(c.artifact->model_count), c.artifact->route_count,
+                 command_plural(c.artifact->route_count), c.diags.warnings ? "; see the warnings" : "");
     return ADMIN_OK;
 }
 

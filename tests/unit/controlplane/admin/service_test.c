@@ -213,7 +213,7 @@ static void bad_policies(void **state)
     assert_int_equal(ASK("policy.push", "bundle", directory("  research: {routes: [chat]}\\n")), ADMIN_INVALID);
     says("teams apply");
     assert_int_equal(ASK("policy.check", "bundle", policy(70)), ADMIN_OK);
-    says("1 routes");
+    says("1 route");
     assert_int_equal(numbers(store).version_last, 0);
     assert_int_equal(changed, 0);
 }
