@@ -2,6 +2,9 @@
 #pragma once
 #include "controlplane/admin/service.h"
 
+/* How the message begins of what was well and changed nothing: a rollout's history leaves it out. */
+#define COMMAND_NOTHING_TO_DO "nothing to do"
+
 /* commands_policy.c */
 enum admin_status command_policy_check(struct command_call *call);
 enum admin_status command_policy_diff(struct command_call *call);

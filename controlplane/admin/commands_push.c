@@ -168,18 +168,20 @@ static enum admin_status push_known(struct command_call *call, struct apply *a, 
     enum admin_status status = ADMIN_OK;
     if (known->version == apply_stable(a) && state_rolling(&a->state)) {
         command_fail(call, ADMIN_OK,
-                     "nothing to do: this is v%u, which is live; rollout-%llu goes on (v%u at %s): `fairlead rollout "
+                     COMMAND_NOTHING_TO_DO
+                     ": this is v%u, which is live; rollout-%llu goes on (v%u at %s): `fairlead rollout "
                      "abort` ends it",
                      known->version, (unsigned long long)a->state.rollout->id, a->state.rollout->to,
                      rollout_share_format(rollout_share(a->state.rollout), share));
     } else if (known->version == apply_stable(a)) {
-        command_fail(call, ADMIN_OK, "nothing to do: this is v%u, which is live", known->version);
+        command_fail(call, ADMIN_OK, COMMAND_NOTHING_TO_DO ": this is v%u, which is live", known->version);
     } else if (state_rolling(&a->state) && a->state.rollout->to == known->version) {
-        command_fail(call, ADMIN_OK, "nothing to do: this is v%u, which is being rolled out (rollout-%llu, at %s)",
+        command_fail(call, ADMIN_OK,
+                     COMMAND_NOTHING_TO_DO ": this is v%u, which is being rolled out (rollout-%llu, at %s)",
                      known->version, (unsigned long long)a->state.rollout->id,
                      rollout_share_format(rollout_share(a->state.rollout), share));
     } else if (command_flag(call, "store")) {
-        command_fail(call, ADMIN_OK, "nothing to do: this is v%u, stored already", known->version);
+        command_fail(call, ADMIN_OK, COMMAND_NOTHING_TO_DO ": this is v%u, stored already", known->version);
     } else if (known->state == VERSION_ROLLED_BACK && !command_flag(call, "again")) {
         return command_fail(call, ADMIN_CONFLICT,
                             "this is v%u, which was rolled back; push with --again if you mean it", known->version);
@@ -405,7 +407,7 @@ enum admin_status command_rollback(struct command_call *call)
         status = end_sides(call, &a);
     } else if (wanted == live) {
         call->republish = false;
-        command_fail(call, ADMIN_OK, "nothing to do: v%u is live", live);
+        command_fail(call, ADMIN_OK, COMMAND_NOTHING_TO_DO ": v%u is live", live);
     } else {
         status = return_to(call, &a, wanted);
     }

@@ -191,37 +191,41 @@ enum admin_status command_rollout_abort(struct command_call *call)
 /* ---- history ---- */
 
 struct history {
-    struct command_call *call;
     uint64_t *seqs; /* ring of the newest that match */
     uint32_t wanted;
     uint64_t matched;
 };
 
-static bool concerns(struct command_call *call, struct span json)
+static struct span text_of(struct arena *arena, const struct json_index *ix, const char *name)
+{
+    struct span text;
+    const uint32_t token = json_get(ix, 0, span_cstr(name));
+    return token != JSON_NONE && json_string(arena, ix, token, &text) == OK ? text : SPAN("");
+}
+
+/* A push or rollback that changed nothing is in the audit log alone. */
+static bool concerns(struct span json)
 {
     static const char *const prefixes[] = { "rollout.", "experiment.", "shadow.", "policy.push",
                                             "rollback", "lock",        "unlock" };
     struct json_index ix;
-    struct span command;
     struct arena arena;
     bool found = false;
     arena_init(&arena, 8u << 20);
     if (json_index(&arena, json, &json_limits_default, &ix, NULL) == OK) {
-        const uint32_t token = json_get(&ix, 0, SPAN("command"));
-        if (token != JSON_NONE && json_string(&arena, &ix, token, &command) == OK) {
-            for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
-                found |= span_starts(command, span_cstr(prefixes[i]));
-        }
+        const struct span command = text_of(&arena, &ix, "command");
+        for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
+            found |= span_starts(command, span_cstr(prefixes[i]));
+        found = found && !span_starts(text_of(&arena, &ix, "message"), SPAN(COMMAND_NOTHING_TO_DO));
     }
     arena_release(&arena);
-    (void)call;
     return found;
 }
 
 static bool note_seq(void *user, uint64_t seq, struct span json)
 {
     struct history *h = user;
-    if (concerns(h->call, json))
+    if (concerns(json))
         h->seqs[h->matched++ % h->wanted] = seq;
     return true;
 }
@@ -244,7 +248,7 @@ enum admin_status command_rollout_history(struct command_call *call)
     const struct span limit = command_arg(call, "limit", SPAN(""));
     if (!span_empty(limit) && (span_to_u64(limit, &wanted) != OK || wanted == 0 || wanted > HISTORY_MOST))
         return command_fail(call, ADMIN_INVALID, "'limit' must be a number from 1 to %u", HISTORY_MOST);
-    struct history h = { .call = call, .wanted = (uint32_t)wanted };
+    struct history h = { .wanted = (uint32_t)wanted };
     h.seqs = ARENA_ARRAY(call->arena, wanted, uint64_t);
     enum err err = h.seqs ? versions_audit_each(versions, 1, note_seq, &h) : ERR_NOMEM;
     json_array_open(call->result);

@@ -450,6 +450,7 @@ static void one_thing_at_a_time(void **state)
     assert_int_equal(ASK("rollout.abort"), ADMIN_NOT_FOUND);
     assert_int_equal(ASK("rollout.history"), ADMIN_OK);
     assert_true(span_find(reply->result, SPAN("rollout.abort")) != SIZE_MAX);
+    assert_true(span_find(reply->result, SPAN("nothing to do")) == SIZE_MAX); /* those two pushes changed nothing */
 }
 
 static void too_few_keys_are_refused(void **state)
