@@ -91,10 +91,10 @@ static void counters_by_arm(void **state)
     unsigned number;
     assert_int_equal(board_region_take(w->board, &number), OK);
     struct board_region *region = board_region(w->board, number);
-    for (int shadow = 0; shadow < 2; shadow++) {
+    for (uint64_t shadow = 0; shadow < 2; shadow++) {
         struct board_arm *arm =
             board_arm(region, &(struct board_arm_id){ .version = 18, .shadow = shadow == 1, .name = SPAN("can\"ary") });
-        board_add(&arm->counters[ARM_OK], (uint64_t)(7 + shadow));
+        board_add(&arm->counters[ARM_OK], 7 + shadow);
         board_add(&arm->counters[ARM_COST_NANO], 1000000001);
         board_hist_add(&arm->ttft_us, 1000);
     }

@@ -953,7 +953,7 @@ static unsigned vote(struct rig *rig, struct client *c, const char *body)
     uint64_t status = 0;
     buf_clear(&c->in);
     ask_extra(rig, c, "/v1/feedback", body, "");
-    UNTIL(rig, has(c, "\r\n\r\n{") && span_ends(buf_span(&c->in), SPAN("}")) | has(c, "true}\n"));
+    UNTIL(rig, (has(c, "\r\n\r\n{") && span_ends(buf_span(&c->in), SPAN("}"))) || has(c, "true}\n"));
     assert_int_equal(span_to_u64(span_head(span_skip(buf_span(&c->in), 9), 3), &status), OK);
     return (unsigned)status;
 }
