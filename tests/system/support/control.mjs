@@ -18,10 +18,15 @@ export async function startAsker(home) {
     rest = lines.pop();
     for (const line of lines) waiting.shift()?.resolve(JSON.parse(line));
   });
-  asker.exited.then(({ code, signal }) => waiting.forEach(({ reject }) => reject(new Error(`asker ended with ${code ?? signal}: ${asker.stderr}`))));
+  let ended;
+  asker.exited.then(({ code, signal, error }) => {
+    ended = error ?? new Error(`asker ended with ${code ?? signal}: ${asker.stderr}`);
+    waiting.forEach(({ reject }) => reject(ended));
+  });
   // One request as it is: {err, status, message, result}.
   const ask = (command, args = {}, { id = `test-${process.pid}-${home.slice(-6)}-${++count}`, timeoutMs } = {}) =>
     new Promise((resolve, reject) => {
+      if (ended) return reject(ended);
       waiting.push({ resolve, reject });
       const stringArgs = Object.fromEntries(Object.entries(args).map(([name, value]) => [name, String(value)]));
       asker.child.stdin.write(`${JSON.stringify({ id, command, args: stringArgs, timeout_ms: timeoutMs })}\n`);
