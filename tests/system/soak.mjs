@@ -267,8 +267,8 @@ function checkExact(checks, part, { results, books, records, providers }) {
 
 // After a warm-up nothing grows: memory by no more than slackKib, connections by no more than the pool, other descriptors not at all.
 function checkGrowth(checks, before, after) {
-  // Sanitizers keep for themselves what is freed, most where batches of records come and go: see leaks.test.mjs, and tests/run, which plays
-  // this with release programs too. The control plane keeps what was pushed.
+  // Sanitizers keep for themselves what is freed, most where batches of records come and go: see leaks.test.mjs; release programs
+  // (FAIRLEAD_BIN) are held to less. The control plane keeps what was pushed.
   const sanitized = readFileSync(bin('fairlead-dataplane')).includes('__asan_init');
   for (const [name, now] of Object.entries(after)) {
     const then = before[name];
